@@ -1,0 +1,1 @@
+"""Formal verification of certified robustness for Leaky ReLU networks."""

@@ -1,0 +1,1 @@
+"""From a file or a module to a Network."""

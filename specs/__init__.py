@@ -1,0 +1,1 @@
+"""What is asked of a network: regions, output conditions, labelled data."""

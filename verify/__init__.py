@@ -1,0 +1,1 @@
+"""Answers: bounds, verdicts, counterexamples."""

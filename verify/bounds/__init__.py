@@ -1,0 +1,1 @@
+"""Bounds of a network over a region, one engine a module."""

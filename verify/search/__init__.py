@@ -1,0 +1,1 @@
+"""Looking for counterexamples, and deciding what bounds cannot."""
