@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 
@@ -38,12 +39,7 @@ class Op(ABC):
 
     def to(self: SomeOp, dtype: torch.dtype) -> SomeOp:
         """The operator with parameters in `dtype`. Affine operators account for what the conversion rounds away."""
-        changed = {
-            f.name: value.to(dtype)
-            for f in fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, f.name), Tensor) and value.is_floating_point()
-        }
-        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +49,6 @@ class Input(Op):
     def __call__(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
         return x
-
-
-@dataclass(frozen=True, eq=False)
-class Constant(Op):
-    """A value that depends on no input, for example one that a file concatenates to its input."""
-
-    value: Tensor
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return self.value
 
 
 class Affine(Op):
@@ -309,6 +295,42 @@ def plain_arithmetic() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
+class Constant(Affine):
+    """A value that depends on no input, for example one that a file concatenates to its input."""
+
+    value: Tensor
+    error: Tensor | None = None
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return torch.zeros_like(self.value)
+
+    def magnitude(self, *inputs: Tensor) -> Tensor:
+        return torch.zeros_like(self.value)
+
+    def spread(self, *inputs: Tensor) -> Tensor | None:
+        return self.error
+
+    def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+        return ()
+
+    @property
+    def bias_value(self) -> Tensor | None:
+        return self.value
+
+    @property
+    def forward_terms(self) -> int:
+        return 0
+
+    @property
+    def adjoint_terms(self) -> int:
+        return 0
+
+    def to(self: Any, dtype: torch.dtype) -> Any:
+        value, error = _rounded(self.value, self.error, dtype)
+        return replace(self, value=value, error=error)
+
+
+@dataclass(frozen=True, eq=False)
 class Sum(Affine):
     """``sum_i sign_i x_i`` of values of equal shape; every sign is +1 or -1."""
 
@@ -337,7 +359,7 @@ class Sum(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Select(Affine):
-    """``y.flat[i] = x.flat[index.flat[i]]``, and `fill` where the index is -1.
+    """``y.flat[i] = x.flat[index.flat[i]]``, and zero where the index is -1.
 
     One operator for every rearrangement with known places: Transpose, Slice, Gather, Split, Pad, nearest Upsample and
     the windows of pooling.
@@ -345,27 +367,20 @@ class Select(Affine):
 
     index: Tensor
     input_shape: Shape
-    fill: float = 0.0
 
-    def _take(self, x: Tensor, fill: float) -> Tensor:
-        flat = x.reshape(*x.shape[: x.dim() - len(self.input_shape)], -1)
-        if not self._padded:
-            return flat[..., self.index]
-        value = flat[..., self.index.clamp(min=0)]
-        return torch.where(self.index >= 0, value, value.new_tensor(fill))
-
-    @property
+    @cached_property
     def _padded(self) -> bool:
         return bool((self.index < 0).any())
 
     def linear(self, *inputs: Tensor) -> Tensor:
-        return self._take(inputs[0], 0.0)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return self._take(inputs[0], self.fill)
+        (x,) = inputs
+        flat = x.reshape(*x.shape[: x.dim() - len(self.input_shape)], -1)
+        if not self._padded:
+            return flat[..., self.index]
+        return torch.where(self.index >= 0, flat[..., self.index.clamp(min=0)], 0.0)
 
     def magnitude(self, *inputs: Tensor) -> Tensor:
-        return self._take(inputs[0], 0.0)
+        return self.linear(*inputs)
 
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
         lead = coefficients.shape[: coefficients.dim() - self.index.dim()]
@@ -376,16 +391,10 @@ class Select(Affine):
         return (value.reshape(*lead, *self.input_shape),)
 
     @property
-    def bias_value(self) -> Tensor | None:
-        if not self.fill or not self._padded:
-            return None
-        return torch.where(self.index < 0, self.fill, 0.0).to(torch.float64)
-
-    @property
     def forward_terms(self) -> int:
         return 0
 
-    @property
+    @cached_property
     def adjoint_terms(self) -> int:
         used = self.index[self.index >= 0]
         most = int(torch.bincount(used).max()) if used.numel() else 0
@@ -445,7 +454,10 @@ class Concat(Affine):
 
 
 class Elementwise(Op):
-    """A nonlinear function of each entry by itself."""
+    """A nonlinear function of each entry by itself. Its parameters stay in float64 whatever the network is in."""
+
+    def to(self: SomeOp, dtype: torch.dtype) -> SomeOp:
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -460,6 +472,7 @@ class TwoSlope(Elementwise):
     right: Tensor
     kink: Tensor
     value: Tensor
+    precision: float = 0.0  # each true parameter lies within this relative distance of the stored one
 
     def __post_init__(self) -> None:
         for name in ("left", "right", "kink", "value"):
@@ -468,8 +481,9 @@ class TwoSlope(Elementwise):
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
-        shifted = x - self.kink
-        return self.value + torch.where(shifted >= 0, self.right * shifted, self.left * shifted)
+        left, right, kink, value = (p.to(x.dtype) for p in (self.left, self.right, self.kink, self.value))
+        shifted = x - kink
+        return value + torch.where(shifted >= 0, right * shifted, left * shifted)
 
 
 def leaky_relu(slope: Tensor | float) -> TwoSlope:
