@@ -9,7 +9,10 @@ is positive exactly when ``y`` is safe (strict atoms, ``c . y < d``, make ``m(y)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,13 +27,15 @@ class Unsafe:
 
     weights ``(batch or 1, atoms, outputs)`` and bounds ``(batch or 1, atoms)`` in float64: atom ``j`` says
     ``weights[j] . y <= bounds[j]``. `disjunct` ``(atoms,)`` numbers the conjunction that each atom belongs to, 0, 1, ...
-    `strict` ``(atoms,)`` marks atoms that say ``<``.
+    `strict` ``(atoms,)`` marks atoms that say ``<``. Bounds that float64 cannot hold are rounded up, so that the unsafe
+    set is enclosed; `inner_bounds` (by default the same) are rounded down, for whoever claims that a point is unsafe.
     """
 
     weights: Tensor
     bounds: Tensor
     disjunct: Tensor
     strict: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    inner_bounds: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.weights.dim() != 3 or self.bounds.shape != self.weights.shape[:2]:
@@ -101,13 +106,40 @@ class LabelCase:
     label: Label
 
 
+class Declared(Protocol):
+    """What a network says about one of its inputs or outputs (leaktight.models.network.Port)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A tensor as a property file (VNN-LIB 2.0) declares it. `name` is the network's word for it where the file says it
+    (`given`), else the file's own; `dtype` is the file's word for the element type, such as ``float32`` or ``real``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "real"
+    given: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Property:
-    """Holds when every case holds. Read from a file, or made by `robust`."""
+    """Holds when every case holds. Read from a file, or made by `robust`.
+
+    `inputs` and `outputs` are what the file declares, where it declares tensors; the flat spaces of regions and output
+    conditions have them one after the other. See `arranged`.
+    """
 
     cases: tuple[Case | LabelCase, ...]
     path: str | None = None
     sha256: str | None = None
+    inputs: tuple[Variable, ...] = ()
+    outputs: tuple[Variable, ...] = ()
 
     @property
     def region(self) -> Region:
@@ -118,6 +150,23 @@ class Property:
         if len(self.cases) != 1:
             raise PropertyError(f"the property is about {len(self.cases)} regions; take one of property.cases")
         return self.cases[0].region
+
+    def arranged(self, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Property:
+        """The property about a network with these inputs and outputs, its entries in the network's order.
+
+        Tensors that the property declares are matched by name where the names on both sides are the same ones, and by
+        position where they are not. A property without declared tensors is returned as it is.
+
+        Raises PropertyError: the number of tensors, or the shape of one, does not fit; or the file says a network's name
+        that the network does not have.
+        """
+        place = f"{self.path}: " if self.path else ""
+        columns = _columns(self.inputs, inputs, f"{place}input")
+        rows = _columns(self.outputs, outputs, f"{place}output")
+        if columns is None and rows is None:
+            return self
+        moved = tuple(_moved(case, columns, rows) for case in self.cases)
+        return replace(self, cases=moved, inputs=(), outputs=())
 
     def fitted(self, inputs: int, outputs: int) -> tuple[Case, ...]:
         """The cases, for a network with so many input and output entries.
@@ -136,6 +185,46 @@ class Property:
         if found != outputs:
             raise PropertyError(f"{place}the property has {found} output variables, but the network has {outputs} outputs")
         return case
+
+
+def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: str) -> Tensor | None:
+    """Where each entry of the network's flat space lies in the property's; None: at the same place."""
+    if not variables:
+        return None
+    names, wanted = [v.name for v in variables], [p.name for p in ports]
+    if len(names) != len(wanted):
+        raise PropertyError(f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has {len(wanted)} "
+                            f"({', '.join(wanted)}); declare each of them")
+    absent = [v.name for v in variables if v.given and v.name not in wanted]
+    if absent:
+        raise PropertyError(f"{place}: the network has none called {absent[0]!r}; it has {', '.join(wanted)}")
+    order = [names.index(name) for name in wanted] if set(names) == set(wanted) else list(range(len(names)))
+    sizes = [prod(v.shape) for v in variables]
+    for port, variable in zip(ports, (variables[i] for i in order), strict=True):
+        if not _same_layout(variable.shape, port.shape):
+            raise PropertyError(f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but {port.name!r} "
+                                f"has {list(port.shape)} in the network; declare that shape")
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    if order == sorted(order):
+        return None
+    return torch.cat([torch.arange(starts[i], starts[i] + sizes[i]) for i in order])
+
+
+def _same_layout(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:
+    """Whether entries correspond one to one in order: equal up to axes of length one, or declared flat."""
+    core = [tuple(n for n in shape if n != 1) for shape in (declared, actual)]
+    return core[0] == core[1] or (len(core[0]) == 1 and core[0][0] == prod(actual))
+
+
+def _moved(case: Case | LabelCase, columns: Tensor | None, rows: Tensor | None) -> Case | LabelCase:
+    if not isinstance(case, Case):
+        raise ValueError("only properties from files declare tensors")
+    region, unsafe = case.region, case.unsafe
+    if columns is not None:
+        region = region.permuted(columns)
+    if rows is not None:
+        unsafe = replace(unsafe, weights=unsafe.weights[..., rows])
+    return Case(region, unsafe)
 
 
 def robust(

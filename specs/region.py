@@ -78,15 +78,22 @@ class Region(ABC):
         """The regions at `index` of the batch."""
 
     @abstractmethod
+    def permuted(self, order: Tensor) -> Region:
+        """The region whose entry ``i`` is this one's entry ``order[i]``."""
+
+    @abstractmethod
     def to(self, dtype: torch.dtype) -> Region:
         """A region in `dtype` that encloses this one."""
 
 
 def toward(x: Tensor, dtype: torch.dtype, direction: float) -> Tensor:
-    """`x` in `dtype`, rounded towards `direction` (an infinity) wherever it is not exact."""
+    """`x` in `dtype`, rounded towards `direction` (an infinity) wherever it is not exact; differentiable as `x` is."""
+    if dtype == x.dtype:
+        return x
     near = x.to(dtype)
     wrong = near.to(x.dtype) > x if direction < 0 else near.to(x.dtype) < x
-    return torch.where(wrong, torch.nextafter(near, near.new_tensor(direction)), near)
+    beyond = torch.nextafter(near.detach(), near.new_tensor(direction))
+    return torch.where(wrong, near + (beyond - near.detach()), near)
 
 
 def _finite(name: str, x: Tensor) -> None:
@@ -145,6 +152,10 @@ class Box(Region):
     def select(self, index: Tensor | slice) -> Box:
         inner = (None if b is None else b[index] for b in (self.inner_lower, self.inner_upper))
         return Box(self.lower[index], self.upper[index], *inner)
+
+    def permuted(self, order: Tensor) -> Box:
+        inner = (None if b is None else b[:, order] for b in (self.inner_lower, self.inner_upper))
+        return Box(self.lower[:, order], self.upper[:, order], *inner)
 
     def to(self, dtype: torch.dtype) -> Box:
         if dtype == self.lower.dtype:
@@ -237,6 +248,9 @@ class Ball(Region):
 
     def select(self, index: Tensor | slice) -> Ball:
         return Ball(self.centre[index], self.radius[index], self.norm, self.lower[index], self.upper[index])
+
+    def permuted(self, order: Tensor) -> Ball:
+        return Ball(self.centre[:, order], self.radius, self.norm, self.lower[:, order], self.upper[:, order])
 
     def to(self, dtype: torch.dtype) -> Ball:
         if dtype == self.centre.dtype:

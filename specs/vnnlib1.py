@@ -1,0 +1,231 @@
+"""The VNN-LIB 1.0 language: SMT-LIB's ``declare-const``, ``assert``, ``and``, ``or``, comparisons, linear arithmetic.
+
+A text is one list of tokens, read once from front to back with a stack of our own, so that nesting is limited by memory
+only. What a ``)`` closes is evaluated at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+from leaktight.errors import PropertyError
+from leaktight.specs.cases import cases
+from leaktight.specs.formula import (
+    Atom,
+    Bound,
+    Condition,
+    FormulaError,
+    Linear,
+    Symbol,
+    added,
+    both,
+    compared,
+    divided,
+    either,
+    linear,
+    multiplied,
+    subtracted,
+)
+from leaktight.specs.property import Case
+
+_TOKEN: Final = re.compile(r""";[^\n]*|[()]|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]""")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
+_VARIABLE: Final = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
+_VERSION: Final = re.compile(r"<([0-9]+)\.([0-9]+)>")
+_ORDER: Final = {"<=": (True, False), "<": (True, True), ">=": (False, False), ">": (False, True)}
+_IGNORED: Final = frozenset({"set-logic", "set-info", "set-option", "check-sat", "get-model", "exit"})
+_ARITHMETIC: Final[Mapping[str, Callable[[Sequence[Linear]], Linear]]] = {
+    "+": added, "-": subtracted, "*": multiplied, "/": divided
+}
+_COMPARISONS: Final = frozenset({*_ORDER, "="})
+
+Item: TypeAlias = int | Linear | Condition | None
+"""What stands inside parentheses: a token (its number), or what an inner pair of parentheses came to."""
+
+
+class Reader:
+    """One pass over a VNN-LIB 1.0 text; `place` (the file's path) starts every message."""
+
+    def __init__(self, text: str, place: str) -> None:
+        self.text, self.place = text, place
+        self.tokens: list[str] = [token for token in _TOKEN.findall(text) if token[0] != ";"]
+        self.symbols: dict[str, Symbol] = {}
+        self.asserted: list[Condition] = []
+        self.version = self._version()
+
+    def error(self, token: int, problem: str) -> PropertyError:
+        """The error about the token of that number (or the end of the text) with its line and column."""
+        offset = len(self.text)
+        matches = (match for match in _TOKEN.finditer(self.text) if match.group()[0] != ";")
+        for number, match in enumerate(matches):
+            if number == token:
+                offset = match.start()
+        line = self.text.count("\n", 0, offset) + 1
+        column = offset - self.text.rfind("\n", 0, offset)
+        return PropertyError(f"{self.place}:{line}:{column}: {problem}")
+
+    def _version(self) -> tuple[int, int]:
+        if not self.tokens:
+            raise self.error(0, "the file holds no declarations; give a VNN-LIB file with declarations and assertions")
+        if self.tokens[:2] != ["(", "vnnlib-version"]:
+            return 1, 0
+        match = _VERSION.fullmatch(self.tokens[2]) if self.tokens[3:4] == [")"] else None
+        if match is None or int(match[1]) not in (1, 2):
+            raise self.error(2, f"the version {' '.join(self.tokens[2:3])} is not known; allowed: <1.0>, <2.0>")
+        return int(match[1]), int(match[2])
+
+    def read(self) -> None:
+        """Evaluates every form.
+
+        Raises PropertyError: where the text is not VNN-LIB 1.0, or outside what is supported.
+        """
+        tokens, at, end = self.tokens, 0, len(self.tokens)
+        open_forms: list[tuple[int, list[Item]]] = []
+        while at < end:
+            token = tokens[at]
+            if token == "(":
+                if open_forms and at + 4 < end and tokens[at + 4] == ")" and (quick := self._simple(at)) is not None:
+                    open_forms[-1][1].append(quick)
+                    at += 5
+                    continue
+                open_forms.append((at, []))
+            elif not open_forms:
+                raise self.error(at, f"found {token!r} where a form must start; expected '('")
+            elif token == ")":
+                start, items = open_forms.pop()
+                value = self._closed(start, items, outermost=not open_forms)
+                if open_forms:
+                    open_forms[-1][1].append(value)
+            else:
+                open_forms[-1][1].append(at)
+            at += 1
+        if open_forms:
+            raise self.error(end, f"the text ends inside a form that starts at {self._where(open_forms[-1][0])}; expected ')'")
+
+    def _where(self, token: int) -> str:
+        return "line " + str(self.error(token, "")).removeprefix(f"{self.place}:").split(":")[0]
+
+    def _simple(self, at: int) -> Condition | None:
+        """The condition in the five tokens ``( <= X_3 0.25 )``, by far the most frequent form."""
+        order, symbol = _ORDER.get(self.tokens[at + 1]), self.symbols.get(self.tokens[at + 2])
+        if order is None or symbol is None or not _NUMBER.fullmatch(self.tokens[at + 3]):
+            return None
+        upper, strict = order
+        value = self._number(at + 3)
+        if not symbol.output:
+            return [[Bound(symbol, upper, value, strict)]]
+        return [[Atom(((symbol.index, 1.0 if upper else -1.0),), value if upper else value.copy_negate(), strict)]]
+
+    def _number(self, at: int) -> Decimal:
+        token = self.tokens[at]
+        value = Decimal(token) if len(token) <= 2000 else None
+        if value is None or (value and not -2000 < value.adjusted() <= 308):
+            raise self.error(at, f"the number {token[:40]} is out of range; allowed: 0, and magnitudes from 1e-1999 to 1.7e308 "
+                      "in at most 2000 characters")
+        return value
+
+    def _closed(self, start: int, items: list[Item], *, outermost: bool) -> Item:
+        """What the form that starts at token `start` comes to."""
+        if not items:
+            return None
+        head = self.tokens[items[0]] if isinstance(items[0], int) else None
+        if head is None:
+            raise self.error(start + 1, "found a form where an operator must stand; expected a word such as assert, and, <=")
+        if outermost:
+            self._command(head, start, items[1:])
+            return None
+        try:
+            return self._expression(head, start, items[1:])
+        except FormulaError as error:
+            raise self.error(start, str(error))
+
+    def _command(self, head: str, start: int, items: list[Item]) -> None:
+        if head == "assert":
+            if len(items) != 1:
+                raise self.error(start, f"assert has {len(items)} arguments; expected one condition")
+            self.asserted.append(self._condition(items[0], start))
+        elif head in ("declare-const", "declare-fun"):
+            self._declare(head, start, items)
+        elif head == "vnnlib-version":
+            if start:
+                raise self.error(start, "vnnlib-version must be the first form of the file")
+        elif head not in _IGNORED:
+            raise self.error(start + 1, f"the command {head!r} is not supported; supported: declare-const, declare-fun, assert "
+                      f"(and ignored: {', '.join(sorted(_IGNORED))})")
+
+    def _declare(self, head: str, start: int, items: list[Item]) -> None:
+        words = [self.tokens[item] if isinstance(item, int) else "()" for item in items]
+        if words[1:] != (["Real"] if head == "declare-const" else ["()", "Real"]):
+            raise self.error(start, f"found ({head} {' '.join(words)}); expected ({head} NAME {'() ' * (head[-1] == 'n')}Real)")
+        match = _VARIABLE.fullmatch(words[0])
+        if match is None:
+            raise self.error(start + 2, f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output Y_0, Y_1, ...; "
+                      "rename it")
+        if words[0] in self.symbols:
+            raise self.error(start + 2, f"{words[0]} is declared twice; remove one declaration")
+        self.symbols[words[0]] = Symbol(match[1] == "Y", int(match[2]), words[0])
+
+    def _expression(self, head: str, start: int, items: list[Item]) -> Linear | Condition:
+        if head in ("and", "or"):
+            conditions = [self._condition(item, start) for item in items]
+            if not conditions:
+                raise self.error(start, f"{head} has no arguments; expected at least one condition")
+            return both(conditions) if head == "and" else either(conditions)
+        if head in _COMPARISONS:
+            if len(items) < 2:
+                raise self.error(start, f"{head} has {len(items)} arguments; expected at least two terms")
+            terms = [self._term(item, start) for item in items]
+            return both(compared(head, left, right) for left, right in pairwise(terms))
+        if head in _ARITHMETIC:
+            terms = [self._term(item, start) for item in items]
+            if not terms or (head == "/" and len(terms) < 2):
+                raise self.error(start, f"{head} has {len(terms)} arguments; expected at least {2 if head == '/' else 1}")
+            return _ARITHMETIC[head](terms)
+        raise self.error(start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, -, *, /")
+
+    def _condition(self, item: Item, start: int) -> Condition:
+        if isinstance(item, int):
+            if self.tokens[item] in ("true", "false"):
+                return [[]] if self.tokens[item] == "true" else []
+            raise self.error(item, f"found {self.tokens[item]!r}; expected a condition such as (<= X_0 1.0)")
+        if not isinstance(item, list):
+            raise self.error(start, "found a term or () as an argument; expected a condition such as (<= X_0 1.0)")
+        return item
+
+    def _term(self, item: Item, start: int) -> Linear:
+        if isinstance(item, Linear):
+            return item
+        if not isinstance(item, int):
+            raise self.error(start, "found a condition or () as an argument; expected a term such as (- Y_0 Y_1)")
+        token = self.tokens[item]
+        if token in self.symbols:
+            return linear(self.symbols[token])
+        if _NUMBER.fullmatch(token):
+            return linear(self._number(item))
+        known = "is not declared; declare it first" if _VARIABLE.fullmatch(token) else "is not a variable or a number"
+        raise self.error(item, f"{token!r} {known} (expected a term such as X_0, Y_1, 0.5 or (- Y_0 Y_1))")
+
+    def _declared(self, output: bool) -> list[str]:
+        """The names of all inputs (or outputs), in order. Raises PropertyError: there is none, or a gap."""
+        kind, letter = ("output", "Y") if output else ("input", "X")
+        indices = {symbol.index for symbol in self.symbols.values() if symbol.output == output}
+        missing = next(i for i in range(len(indices) + 1) if i not in indices)
+        if missing < len(indices) or not indices:
+            raise PropertyError(f"{self.place}: the {kind} {letter}_{missing} is not declared, of {len(indices)} {kind}s; declare "
+                                f"{letter}_0, {letter}_1, ... without gaps")
+        return [f"{letter}_{i}" for i in range(len(indices))]
+
+    def cases(self) -> tuple[Case, ...]:
+        """The cases that the forms state.
+
+        Raises PropertyError: variables are missing, an input is unbounded, or the region is empty.
+        """
+        inputs, outputs = self._declared(output=False), self._declared(output=True)
+        try:
+            return cases(self.asserted, inputs, len(outputs))
+        except (FormulaError, PropertyError) as error:
+            raise PropertyError(f"{self.place}: {error}") from None
