@@ -1,0 +1,80 @@
+"""CROWN: backward bounds with backward bounds for every pre-activation in front.
+
+Intervals are pushed forwards; where a nonlinear operator's input is one that it is not affine on, its ends are bounded
+again by a backward pass. Neurons that intervals already show stable need no pass: their lines are exact whatever the
+ends are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network, Node
+from leaktight.models.ops import Affine, Elementwise, Input, Maximum
+from leaktight.specs.region import Box, Region
+from leaktight.verify import relax
+from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.interval import Interval, input_intervals, step
+from leaktight.verify.bounds.memory import row_chunks
+
+
+def intermediate_bounds(network: Network, region: Region, memory: int, tilts: Mapping[str, Tensor] | None = None) -> dict[str, Interval]:
+    """Bounds of every node's value over the region, in the dtype of region and network."""
+    known = input_intervals(network, region)
+    backward = Backward(network, region, known, tilts)
+    for node in network:
+        if node.name not in known:
+            known[node.name] = step(node, [known[name] for name in node.inputs], region.batch)
+        if not _already_tight(network, region, node):
+            for index in undecided(network, node, known[node.name]):
+                known[node.name] = refined(backward, node, known[node.name], index, memory)
+    return known
+
+
+def _already_tight(network: Network, region: Region, node: Node) -> bool:
+    """Whether intervals are exact here: one affine map of a box, or entries that only moved."""
+    if isinstance(node.op, Input):
+        return True
+    if not isinstance(node.op, Affine) or not isinstance(region, Box):
+        return False
+    return all(_moved_input(network, name) for name in node.inputs) and len(set(node.inputs)) == len(node.inputs) == 1
+
+
+def _moved_input(network: Network, name: str) -> bool:
+    node = network.by_name[name]
+    if isinstance(node.op, Input):
+        return True
+    still = isinstance(node.op, Affine) and node.op.forward_terms == 0 and node.op.adjoint_terms == 0
+    return still and len(node.inputs) == 1 and _moved_input(network, node.inputs[0])
+
+
+def undecided(network: Network, node: Node, z: Interval) -> list[Tensor]:
+    """The entries ``(batch, k)`` that a consumer's relaxation needs tighter: none or one tensor of flat places.
+
+    Rows are padded to the batch's largest ``k`` with places that are bounded again for nothing.
+    """
+    wanted = torch.zeros_like(z.lower, dtype=torch.bool)
+    for name in network.consumers[node.name]:
+        op = network.by_name[name].op
+        if isinstance(op, Elementwise):
+            wanted |= ~relax.is_linear_on(op, z.lower, z.upper)
+        elif isinstance(op, Maximum):
+            wanted |= (z.upper >= z.lower.amax(-1, keepdim=True)) & (z.lower < z.upper)
+    count = int(wanted.flatten(1).sum(1).amax()) if wanted.numel() else 0
+    if not count:
+        return []
+    return [wanted.flatten(1).to(torch.uint8).topk(count, dim=1).indices]
+
+
+def refined(backward: Backward, node: Node, z: Interval, index: Tensor, memory: int) -> Interval:
+    """The interval met with backward bounds of the entries at `index`."""
+    lower, upper = z.lower.flatten(1).clone(), z.upper.flatten(1).clone()
+    for part in row_chunks(backward.network, index, memory):
+        found = backward.lower(Units(node.name, part))
+        count = part.shape[1]
+        lower.scatter_reduce_(1, part, found[:, :count], "amax")
+        upper.scatter_reduce_(1, part, -found[:, count:], "amin")
+    return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))

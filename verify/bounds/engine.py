@@ -1,0 +1,173 @@
+"""The door to all bounding engines: lower bounds of linear functions of the outputs, and boxes around the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leaktight.errors import UsageError
+from leaktight.models.network import Network
+from leaktight.specs.region import Region
+from leaktight.verify.bounds import interval
+from leaktight.verify.bounds.backward import Backward, Rows
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.memory import batch_chunks, default_memory, row_bytes
+from leaktight.verify.bounds.optimise import Schedule, optimised
+from leaktight.verify.rounding import down, gamma, trusted_lower, unit
+
+
+@dataclass(frozen=True)
+class Question:
+    """Lower bounds are wanted of ``objectives @ y`` over the region: ``(batch, rows, outputs)``.
+
+    `target`, ``(batch, rows)``: rows above it are good enough. `deadline`: time.monotonic() after which to stop.
+    """
+
+    network: Network
+    region: Region
+    objectives: Tensor
+    memory: int
+    target: Tensor | None = None
+    deadline: float | None = None
+
+    def starts(self) -> list[Rows]:
+        parts = self.objectives.split([port.size for port in self.network.outputs], -1)
+        return [Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
+                for port, part in zip(self.network.outputs, parts, strict=True)]
+
+
+Engine = Callable[[Question], Tensor]
+
+
+def _interval(question: Question) -> Tensor:
+    y = interval.outputs(question.network, interval.propagate(question.network, question.region))
+    positive = question.objectives.clamp(min=0)
+    value = (positive @ y.lower.unsqueeze(-1) + (question.objectives - positive) @ y.upper.unsqueeze(-1)).squeeze(-1)
+    slack = (question.objectives.abs() @ y.magnitude.unsqueeze(-1)).squeeze(-1)
+    return trusted_lower(down(value - gamma(y.lower.shape[1], value.dtype) * slack))
+
+
+def _crown(question: Question) -> Tensor:
+    known = intermediate_bounds(question.network, question.region, question.memory)
+    return _last_pass(question, known)
+
+
+def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
+    backward = Backward(question.network, question.region, known)
+    each = max(1, len(question.objectives) * row_bytes(question.network, question.objectives.dtype))
+    rows = max(1, question.memory // each)
+    parts = [Question(question.network, question.region, part, question.memory) for part in question.objectives.split(rows, 1)]
+    return torch.cat([backward.lower(*part.starts()) for part in parts], 1)
+
+
+def _alpha_crown(question: Question) -> Tensor:
+    known = intermediate_bounds(question.network, question.region, question.memory)
+    floor = _last_pass(question, known)
+    return optimised(question.network, question.region, question.starts(), known, floor, schedule=Schedule(),
+                     target=question.target, deadline=question.deadline)
+
+
+ENGINES: Mapping[str, Engine] = {"interval": _interval, "crown": _crown, "alpha-crown": _alpha_crown}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of this name.
+
+    Raises UsageError: there is none.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r} is not known; allowed: {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def lower_bounds(
+    network: Network,
+    region: Region,
+    objectives: Tensor,
+    *,
+    engine: str = "crown",
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+    target: Tensor | None = None,
+    deadline: float | None = None,
+) -> Tensor:
+    """Proven lower bounds of linear functions of the outputs.
+
+    For every region ``b`` of the batch, every row ``r`` and every ``x`` in the region, in real arithmetic:
+    ``objectives[b, r] . f(x) >= result[b, r]``. Where nothing can be said the result is minus infinity.
+
+    Args: objectives: ``(batch or 1, rows, output_size)`` over all outputs, flattened and joined. dtype: the arithmetic
+    of the computation; the guarantee is the same in float32, the bounds are looser. memory: a cap in bytes, by default
+    half of what is free. target ``(batch or 1, rows)`` and deadline let an engine that searches stop early.
+    Returns: ``(batch, rows)``, float64.
+    Raises: UsageError: no such engine. MissingRule: an operator has no rule. PropertyError: sizes do not fit.
+    """
+    run = engine_named(engine)
+    memory = default_memory() if memory is None else memory
+    asked = objectives.expand(region.batch, -1, -1)
+    exact = asked.to(dtype)
+    cast, wanted = network.to(dtype), None if target is None else target.expand(asked.shape[:2]).to(dtype)
+    found = []
+    with torch.no_grad():
+        for part in batch_chunks(network, region.batch, dtype, memory):
+            inside = region.select(part).to(dtype)
+            goal = None if wanted is None else wanted[part]
+            found.append(run(Question(cast, inside, exact[part], memory, goal, deadline)).double())
+        result = torch.cat(found)
+        if dtype != torch.float64 and bool((exact.double() != asked).any()):
+            result = result - _rounded_objectives(network, region, asked - exact.double())
+    return result
+
+
+def _rounded_objectives(network: Network, region: Region, rest: Tensor) -> Tensor:
+    """What the part of the objectives that the engine's dtype cannot hold may add: ``|rest| . |y|``."""
+    reach = interval.outputs(network, interval.propagate(network, region)).magnitude
+    return (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Proven boxes around all outputs, for every region of a batch.
+
+    `outputs`: ``(lower, upper)`` by output name, each ``(batch, *output shape)`` in float64.
+    """
+
+    outputs: Mapping[str, tuple[Tensor, Tensor]]
+    engine: str
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower bounds ``(batch, *output shape)``; of several outputs, flattened and joined ``(batch, output_size)``."""
+        return self._joined(0)
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bounds, shaped like `lower`."""
+        return self._joined(1)
+
+    def _joined(self, end: int) -> Tensor:
+        found = [pair[end] for pair in self.outputs.values()]
+        return found[0] if len(found) == 1 else torch.cat([x.flatten(1) for x in found], 1)
+
+
+def bound(network: Network, region: Region, *, engine: str = "crown", dtype: torch.dtype = torch.float64,
+          memory: int | None = None, deadline: float | None = None) -> Bounds:
+    """Proven lower and upper bounds of every output over every region of the batch, in real arithmetic.
+
+    Raises: as `lower_bounds`.
+    """
+    size = network.output_size
+    rows = torch.eye(size, dtype=torch.float64)
+    found = lower_bounds(network, region, torch.cat([rows, -rows]).unsqueeze(0), engine=engine, dtype=dtype, memory=memory,
+                         deadline=deadline)
+    outputs, start = {}, 0
+    for port in network.outputs:
+        shape = (region.batch, *network.visible(port.shape))
+        ends = (found[:, start : start + port.size], -found[:, size + start : size + start + port.size])
+        outputs[port.name] = (ends[0].reshape(shape), ends[1].reshape(shape))
+        start += port.size
+    return Bounds(outputs, engine)

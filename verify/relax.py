@@ -1,0 +1,272 @@
+"""Facts about the nonlinear operators; every engine draws them from here.
+
+`image` encloses an operator's values over intervals, `envelope` encloses its graph between two lines. Both are proofs
+in real arithmetic: they are computed in float64 from exact interval ends and then rounded outwards.
+
+How `envelope` stays sound: a line's slope ``d`` is a free choice, so it may be rounded in any way. Its offset is the
+largest (smallest) value of ``f(x) - d x`` on the interval, which a piecewise linear ``f`` takes at an end or at a kink,
+and a smooth one at an end or where ``f' = d``. Evaluating there, plus the evaluation's own error, is a bound whatever
+``d`` is. Chords and tangents only make it a good one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leaktight.errors import MissingRule
+from leaktight.models.ops import Clip, Elementwise, Op, Sigmoid, Tanh, TwoSlope
+from leaktight.specs.region import toward
+from leaktight.verify.rounding import down, underflow, unit, up
+
+_U = unit(torch.float64)
+_TINY = underflow(torch.float64)
+# torch's sigmoid and tanh are within 4 ulp in float64; the margin is four times that, and absolute near zero
+_SMOOTH = 16 * _U
+
+
+@dataclass(frozen=True)
+class Lines:
+    """``lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset`` on the interval it was made for."""
+
+    lower_slope: Tensor
+    lower_offset: Tensor
+    upper_slope: Tensor
+    upper_offset: Tensor
+
+
+Image = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
+Envelope = Callable[[Any, Tensor, Tensor, "Tensor | None", torch.dtype], Lines]
+_IMAGES: dict[type[Op], Image] = {}
+_ENVELOPES: dict[type[Op], Envelope] = {}
+
+
+def image(op: Elementwise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of ``op(z)`` for ``lower <= z <= upper``, in the dtype of `lower`."""
+    rule = _IMAGES.get(type(op))
+    if rule is None:
+        raise MissingRule(f"interval bounds have no rule for {type(op).__name__}")
+    low, high = rule(op, lower.double(), upper.double())
+    return toward(low, lower.dtype, -torch.inf), toward(high, lower.dtype, torch.inf)
+
+
+def envelope(op: Elementwise, lower: Tensor, upper: Tensor, tilt: Tensor | None = None) -> Lines:
+    """Lines around ``op`` on ``[lower, upper]``, in the dtype of `lower`.
+
+    `tilt` in [0, 1], broadcast against the interval ends, turns the line that is free to turn (at a kink, between the
+    slopes to its left and right); without it, the line that encloses the smaller area is taken.
+    """
+    rule = _ENVELOPES.get(type(op))
+    if rule is None:
+        raise MissingRule(f"linear bounds have no rule for {type(op).__name__}")
+    return rule(op, lower.double(), upper.double(), None if tilt is None else tilt.double(), lower.dtype)
+
+
+def has_tilt(op: Op) -> bool:
+    """Whether a line of this operator can be turned."""
+    return isinstance(op, (TwoSlope, Clip))
+
+
+def default_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
+    """The turn of the free line that encloses the smaller area: 1 where the interval reaches further right of the kink."""
+    kink = op.kink if isinstance(op, TwoSlope) else torch.zeros(())
+    if isinstance(op, Clip):
+        return torch.full_like(lower, 0.5)
+    return (upper - kink > kink - lower).to(lower.dtype)
+
+
+def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
+    """Where the operator is affine on the interval, so that better interval ends would not help."""
+    if isinstance(op, TwoSlope):
+        kink = op.kink.double() * (1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim()))
+        one_side = (lower.double() >= kink.amax(0)) | (upper.double() <= kink.amin(0))
+        return one_side | (op.left == op.right).expand(lower.shape)
+    if isinstance(op, Clip):
+        return (upper <= op.lower) | (lower >= op.upper) | ((lower >= op.lower) & (upper <= op.upper))
+    return lower == upper
+
+
+def _offsets(low_slope: Tensor, high_slope: Tensor, points: list[tuple[Tensor, Tensor, Tensor]], dtype: torch.dtype) -> Lines:
+    """Lines with these slopes around a graph known at `points`, each ``(place, value, error of the value)``.
+
+    Between the points the graph minus a line must have no extremum (see the module's docstring).
+    """
+    low_slope, high_slope = low_slope.to(dtype), high_slope.to(dtype)
+    lows: list[Tensor] = []
+    highs: list[Tensor] = []
+    for place, value, error in points:
+        for slope, found, sign in ((low_slope.double(), lows, -1.0), (high_slope.double(), highs, 1.0)):
+            product = slope * place
+            slack = error + 4 * _U * (value.abs() + product.abs()) + 4 * _TINY * (product != 0)
+            found.append(value - product + sign * slack)
+    low, high = lows[0], highs[0]
+    for a, b in zip(lows[1:], highs[1:], strict=True):
+        low, high = torch.minimum(low, a), torch.maximum(high, b)
+    return Lines(low_slope, toward(low, dtype, -torch.inf), high_slope, toward(high, dtype, torch.inf))
+
+
+# ---- two slopes (every Leaky ReLU) -----------------------------------------------------------------------------------
+
+
+def _value_and_error(op: TwoSlope, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``f(x)`` and a bound on its error: three roundings and the parameters' own uncertainty."""
+    reach = torch.maximum(op.left.abs(), op.right.abs()) * (x.abs() + 2 * op.kink.abs())
+    exact = ((op.kink == 0) & (op.value == 0)).expand(x.shape)
+    slope = torch.where(x >= op.kink, op.right, op.left)
+    plain = exact & ((slope == 0) | (slope.abs() == 1))
+    error = (8 * _U + 4 * op.precision) * (op.value.abs() + reach) + 4 * _TINY
+    return op(x), torch.where(plain & (op.precision == 0), 0.0, error)
+
+
+def _two_slope_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    middle = torch.minimum(torch.maximum(op.kink.expand(lower.shape), lower), upper)
+    ends = [_value_and_error(op, x) for x in (lower, upper, middle)]
+    low = torch.stack([value - error for value, error in ends]).amin(0)
+    high = torch.stack([value + error for value, error in ends]).amax(0)
+    rounded = torch.stack([error for _, error in ends]).amax(0) > 0
+    return torch.where(rounded, down(low), low), torch.where(rounded, up(high), high)
+
+
+def _two_slope_envelope(op: TwoSlope, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
+    left, right = op.left, op.right
+    at_lower, at_upper = op(lower), op(upper)
+    steep, flat = torch.maximum(left, right), torch.minimum(left, right)
+    chord = ((at_upper - at_lower) / (upper - lower).clamp(min=_TINY)).clamp(min=flat, max=steep)
+    if tilt is None:
+        tilt = default_tilt(op, lower, upper)
+    ray = left + tilt * (right - left)
+    convex = right >= left
+    low, high = torch.where(convex, ray, chord), torch.where(convex, chord, ray)
+    for side, slope in ((lower >= op.kink, right), (upper <= op.kink, left)):
+        low, high = torch.where(side, slope, low), torch.where(side, slope, high)
+    middle = torch.minimum(torch.maximum(op.kink.expand(lower.shape), lower), upper)
+    return _offsets(low, high, [(x, *_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)
+
+
+_IMAGES[TwoSlope], _ENVELOPES[TwoSlope] = _two_slope_image, _two_slope_envelope
+
+
+# ---- clip -------------------------------------------------------------------------------------------------------------
+
+
+def _clip_image(op: Clip, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    return op(lower), op(upper)
+
+
+def _clip_envelope(op: Clip, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
+    floor, ceiling = lower.new_tensor(op.lower), lower.new_tensor(op.upper)
+    chord = ((op(upper) - op(lower)) / (upper - lower).clamp(min=_TINY)).clamp(0, 1)
+    first, last = torch.maximum(floor, lower), torch.minimum(ceiling, upper)  # the part with slope one
+    turn = (upper - first > first - lower).double() if tilt is None else tilt
+    turn_high = (last - lower > upper - last).double() if tilt is None else tilt
+    cut_low, cut_high = lower < floor, upper > ceiling
+    # cut below only: convex; cut above only: concave; cut twice: the lines over and under the S
+    rise = ceiling - floor
+    over, under = rise / (ceiling - lower).clamp(min=_TINY), rise / (upper - floor).clamp(min=_TINY)
+    low = torch.where(cut_low & cut_high, turn * under, torch.where(cut_low, turn, chord))
+    high = torch.where(cut_low & cut_high, turn_high * over, torch.where(cut_high, turn_high, chord))
+    flat = (upper <= floor) | (lower >= ceiling)
+    low, high = torch.where(flat, 0.0, low.clamp(0, 1)), torch.where(flat, 0.0, high.clamp(0, 1))
+    exact = torch.zeros_like(lower)
+    kinks = [torch.minimum(torch.maximum(kink.expand(lower.shape), lower), upper) for kink in (floor, ceiling)]
+    return _offsets(low, high, [(x, op(x), exact) for x in (lower, upper, *kinks)], dtype)
+
+
+_IMAGES[Clip], _ENVELOPES[Clip] = _clip_image, _clip_envelope
+
+
+# ---- sigmoid and tanh: odd around zero, convex to the left, concave to the right --------------------------------------
+
+
+def _sigmoid_place(slope: Tensor) -> Tensor:
+    """The ``x >= 0`` where the sigmoid's derivative is `slope` (0 where it never is): ``s(1-s) = d``."""
+    root = (1 - 4 * slope).clamp(min=0).sqrt()
+    return torch.log((1 + root) ** 2 / (4 * slope).clamp(min=_TINY)).clamp(min=0)
+
+
+def _tanh_place(slope: Tensor) -> Tensor:
+    """The ``x >= 0`` where tanh's derivative ``1 - tanh^2`` is `slope` (0 where it never is)."""
+    root = (1 - slope).clamp(min=0).sqrt()
+    return (torch.log((1 + root) ** 2 / slope.clamp(min=_TINY)) / 2).clamp(min=0)
+
+
+def _smooth_image(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    floor = 0.0 if isinstance(op, Sigmoid) else -1.0
+    return (op(lower) - _SMOOTH).clamp(min=floor), (op(upper) + _SMOOTH).clamp(max=1.0)
+
+
+def _slope_at(op: Sigmoid | Tanh, x: Tensor) -> Tensor:
+    value = op(x)
+    return value * (1 - value) if isinstance(op, Sigmoid) else 1 - value**2
+
+
+def _tangent_from(op: Sigmoid | Tanh, anchor: Tensor) -> Tensor:
+    """The slope of the line from the graph at ``anchor <= 0`` that touches the graph on its concave side ``x >= 0``."""
+    low, high = torch.zeros_like(anchor), torch.full_like(anchor, 40.0)
+    value = op(anchor)
+    for _ in range(50):
+        middle = (low + high) / 2
+        beyond = op(middle) - value < _slope_at(op, middle) * (middle - anchor)
+        low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+    return _slope_at(op, high)
+
+
+def _smooth_envelope(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
+    # The lower line is the upper line of the mirrored interval: f(-x) = f's top + bottom - f(x).
+    chord = ((op(upper) - op(lower)) / (upper - lower).clamp(min=_TINY)).clamp(min=0)
+    chord = torch.where(upper - lower > 1e-8, chord, _slope_at(op, (lower + upper) / 2))
+    middle = _slope_at(op, (lower + upper) / 2)
+    # above: concave side entirely: tangent in the middle; else the tangent from the lower end, or the chord if it ends first
+    high = torch.where(lower >= 0, middle, torch.maximum(_tangent_from(op, lower.clamp(max=0)), chord))
+    low = torch.where(upper <= 0, middle, torch.maximum(_tangent_from(op, -upper.clamp(min=0)), chord))
+    high, low = torch.where(upper <= 0, chord, high), torch.where(lower >= 0, chord, low)
+    place = _sigmoid_place if isinstance(op, Sigmoid) else _tanh_place
+    error = torch.full_like(lower, _SMOOTH)
+    # where the derivative equals the slope (of the rounded line): the graph minus the line has its extrema there; an
+    # error e in the place costs at most e^2 / 2 times the second derivative (below 1), far below the error above
+    points = [(x, op(x), error) for x in (lower, upper)]
+    for slope in (low, high):
+        x = place(slope.to(dtype).double())
+        for stationary in (x, -x):
+            inside = torch.minimum(torch.maximum(stationary, lower), upper)
+            points.append((inside, op(inside), error))
+    return _offsets(low, high, points, dtype)
+
+
+for _kind in (Sigmoid, Tanh):
+    _IMAGES[_kind], _ENVELOPES[_kind] = _smooth_image, _smooth_envelope
+
+
+# ---- the maximum of several --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaximumLines:
+    """``x[lower_at] <= max_i x_i <= upper_slope x[upper_at] + upper_offset``; all shaped like the maximum."""
+
+    lower_at: Tensor
+    upper_at: Tensor
+    upper_slope: Tensor
+    upper_offset: Tensor
+
+
+def maximum_lines(lower: Tensor, upper: Tensor) -> MaximumLines:
+    """Bounds of the maximum over the last axis of values in ``[lower, upper]``.
+
+    Below: the entry with the largest lower bound. Above: let ``i`` have the largest upper bound and ``r`` the largest
+    of the others'. Then ``max <= max(x_i, r)``, whose chord over ``[l_i, u_i]`` is the line (or ``x_i`` if ``l_i >= r``).
+    """
+    low, high = lower.double(), upper.double()
+    lower_at, upper_at = low.argmax(-1), high.argmax(-1)
+    top = high.gather(-1, upper_at.unsqueeze(-1)).squeeze(-1)
+    bottom = low.gather(-1, upper_at.unsqueeze(-1)).squeeze(-1)
+    rest = high.scatter(-1, upper_at.unsqueeze(-1), -torch.inf).amax(-1)
+    rest = torch.maximum(rest, bottom)
+    slope = torch.where(rest > bottom, ((top - rest) / (top - bottom).clamp(min=_TINY)).clamp(0, 1), 1.0).to(lower.dtype)
+    exact = torch.zeros_like(top)
+    lines = _offsets(slope, slope, [(bottom, rest, exact), (top, top, exact)], lower.dtype)
+    return MaximumLines(lower_at, upper_at, slope, torch.where(rest > bottom, lines.upper_offset, 0.0).to(lower.dtype))
