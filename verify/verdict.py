@@ -32,9 +32,14 @@ class Status(str, Enum):
 
 
 class Guarantee(str, Enum):
-    """What a proof is about. `REAL`: the network in exact real arithmetic, with the weights that the file gives."""
+    """What a proof is about.
+
+    `REAL`: the network in exact real arithmetic, with the weights that the file gives. `UNROUNDED`: the same, but the
+    computation that shows it (auto_LiRPA's) does not account for its own rounding.
+    """
 
     REAL = "real"
+    UNROUNDED = "unrounded"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""From a property to a verdict: stages of rising cost, each able to end the matter.
+
+What ends it is either a proof (a lower bound of the margin above zero, with all error terms, over every case) or a
+concrete input that onnxruntime confirms to be unsafe. Everything else is unknown, with a reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leaktight.errors import UsageError
+from leaktight.models.network import Network
+from leaktight.specs.property import Case, Property
+from leaktight.verify.bounds.engine import ENGINES, lower_bounds
+from leaktight.verify.rounding import down
+from leaktight.verify.search.refute import refute
+from leaktight.verify.search.replay import Replay
+from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
+
+SECOND_OPINION = "auto-lirpa"
+AUTO = "auto"
+Progress = Callable[[str], None]
+
+
+def engine_names() -> tuple[str, ...]:
+    """Every name that `engine` may take."""
+    return (AUTO, *ENGINES, SECOND_OPINION)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None."""
+
+    deadline: float | None
+    dtype: torch.dtype
+    memory: int | None
+    seed: int
+
+    @classmethod
+    def starting_now(cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int) -> Budget:
+        """Raises UsageError: the timeout or the memory cap is not a positive number."""
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"--timeout must be a positive number of seconds; got {timeout}")
+        if memory is not None and memory <= 0:
+            raise UsageError(f"--memory must be a positive number of bytes; got {memory}")
+        return cls(None if timeout is None else time.monotonic() + timeout, dtype, memory, seed)
+
+    @property
+    def spent(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+@dataclass
+class _Standing:
+    """What is known of one case so far: proven lower bounds of its atoms, and the margin attained by some input."""
+
+    case: Case
+    atoms: Tensor
+    attained: float = torch.inf
+    found: Counterexample | None = None
+    work: dict[str, int | float] = field(default_factory=dict)
+
+    @property
+    def lower(self) -> float:
+        return float(self.case.unsafe.combine(self.atoms).amin())
+
+    @property
+    def proved(self) -> bool:
+        """Every disjunct has an atom that no input satisfies."""
+        return bool(proves(self.case, self.atoms).all())
+
+    def learn(self, atoms: Tensor) -> None:
+        self.atoms = torch.maximum(self.atoms, atoms)
+
+
+def proves(case: Case, atoms: Tensor) -> Tensor:
+    """Whether proven lower bounds ``(batch, atoms)`` of ``c . y - d`` rule the unsafe set out, for each region."""
+    ruled_out = torch.where(case.unsafe.strict, atoms >= 0, atoms > 0).to(atoms.dtype)
+    return case.unsafe.combine(ruled_out) > 0
+
+
+def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Tensor:
+    """Proven lower bounds ``(batch, atoms)`` of ``c . y - d`` over the case's regions."""
+    unsafe = case.unsafe
+    found = lower_bounds(network, case.region, unsafe.weights, engine=engine, dtype=budget.dtype, memory=budget.memory,
+                         target=unsafe.bounds, deadline=budget.deadline)
+    return down(found - unsafe.bounds)
+
+
+def prove(
+    network: Network,
+    property: Property,
+    *,
+    engine: str = AUTO,
+    timeout: float | None = None,
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+    seed: int = 0,
+    cross_check: bool = False,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Does the property hold?
+
+    PROVED: in real arithmetic, with the weights that the file gives, the margin of every input in the property's region
+    is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
+    onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
+
+    Args: engine: one of `engine_names()`; "auto" tries cheap ones first. timeout: seconds. dtype: the arithmetic of the
+    bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
+    Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
+    auto_LiRPA and leaktight exclude each other.
+    """
+    began = time.monotonic()
+    if engine not in engine_names():
+        raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
+    budget = Budget.starting_now(timeout, dtype, memory, seed)
+    say = progress or (lambda _: None)
+    replay = Replay(network)
+    standings = []
+    for case in property.fitted(network.input_size, network.output_size):
+        standing = _Standing(case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64))
+        standings.append(standing)
+        _settle(network, standing, engine, budget, replay, say)
+        if standing.found or (budget.spent and not standing.proved):
+            break
+    verdict = _verdict(standings, len(property.cases), engine, budget)
+    checked = None
+    if cross_check:
+        say("asking auto_LiRPA")
+        checked = _second_opinion(network, standings)
+    return replace(verdict, cross_check=checked, seconds=time.monotonic() - began, network=_origin(network),
+                   property={"path": property.path, "sha256": property.sha256})
+
+
+def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
+    first, *rest = ("crown", "alpha-crown") if engine == AUTO else (engine,)
+    _bound(network, standing, first, budget, say)
+    _attack(network, standing, budget, replay, say, briefly=standing.proved)
+    for stage in rest:
+        if not (standing.proved or standing.found or budget.spent):
+            _bound(network, standing, stage, budget, say)
+
+
+def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
+    say(f"bounding with {stage}")
+    if stage == SECOND_OPINION:
+        from leaktight.verify.bounds import auto_lirpa
+
+        found = auto_lirpa.lower_bounds(network, standing.case.region, standing.case.unsafe.weights, method="alpha-crown")
+        standing.learn(found.double() - standing.case.unsafe.bounds)
+    else:
+        standing.learn(atom_bounds(network, standing.case, stage, budget))
+
+
+def _attack(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool) -> None:
+    """Looks for a counterexample; on a proved case only for the margin that some input attains."""
+    case = standing.case
+    if briefly:
+        point = case.region.project((case.region.lower + case.region.upper) / 2)
+        standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
+        return
+    say("looking for a counterexample")
+    standing.found, attained = refute(network, case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+    standing.attained = float(attained.amin())
+
+
+def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget) -> Verdict:
+    guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
+    upper = min((s.attained for s in standings), default=torch.inf)
+    everywhere = len(standings) == cases
+    lower = min((s.lower for s in standings), default=torch.inf) if everywhere else -torch.inf
+    base = Verdict(Status.UNKNOWN, Margin(lower, upper), engine=engine, guarantee=guarantee,
+                   statistics={"domains": len(standings), "cases": cases})
+    for standing in standings:
+        if standing.found is not None:
+            best = min(upper, standing.found.margin)
+            return replace(base, status=Status.REFUTED, counterexample=standing.found, margin=Margin(lower, best),
+                           reason="an input in the region has an unsafe output, computed by onnxruntime")
+    if everywhere and all(s.proved for s in standings):
+        return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
+    if budget.spent:
+        return replace(base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found")
+    reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
+    return replace(base, reason=reason)
+
+
+def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str, Any]:
+    """auto_LiRPA's bounds of the same atoms beside ours.
+
+    Raises Contradiction: it excludes what we prove, or what a counterexample attains (and the other way round).
+    """
+    from leaktight.verify.bounds.second_opinion import compare
+
+    return compare(network, [(s.case, s.atoms) for s in standings], min((s.attained for s in standings), default=torch.inf))
+
+
+def _origin(network: Network) -> dict[str, str | None]:
+    source = network.source
+    return {"path": source.path if source else None, "sha256": source.sha256 if source else None}
