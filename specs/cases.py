@@ -23,6 +23,8 @@ NUMBERS = 100_000_000
 
 Limit: TypeAlias = tuple[Number, bool]  # the bound, and whether it is strict
 Limits: TypeAlias = dict[tuple[int, bool], Limit]  # by input entry and whether it is the upper bound
+Groups: TypeAlias = dict[frozenset[tuple[tuple[int, bool], Limit]], list[list[Atom]]]
+"""Output conjunctions by box: the limits in which it differs from those of all boxes."""
 Rows: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -32,12 +34,10 @@ def cases(asserted: Iterable[Condition], inputs: Sequence[str], outputs: int) ->
     A disjunct whose box is empty denotes nothing and is left out. A disjunct without output conditions says that its
     whole box is unsafe: it becomes the atom ``0 <= 0``, which every output meets.
 
-    Raises FormulaError: an input has no lower or no upper bound, every box is empty, nothing is asserted, or the
-    property is too large (`NUMBERS`).
+    Raises FormulaError: an input has no lower or no upper bound, every box is empty, or the property is too large
+    (`NUMBERS`).
     """
     parts = list(asserted)
-    if not parts:
-        raise FormulaError("nothing is asserted; bound every input and state the unsafe outputs")
     common = both([part for part in parts if len(part) == 1])[0]
     alternatives = both([part for part in parts if len(part) != 1])
     base: Limits = {}
@@ -46,17 +46,17 @@ def cases(asserted: Iterable[Condition], inputs: Sequence[str], outputs: int) ->
     if not groups:
         raise FormulaError(empty or "the assertions contradict each other: no input and output meets them")
     if 4 * len(inputs) * len(groups) > NUMBERS:
-        raise FormulaError(f"the property has {len(groups)} boxes of {len(inputs)} inputs; at most {NUMBERS} numbers are "
-                           "allowed; split the property")
+        raise FormulaError(f"the property has {len(groups)} boxes of {len(inputs)} inputs; at most {NUMBERS} numbers "
+                           "are allowed; split the property")
     rows = _rows(base, len(inputs))
     return tuple(Case(_box(rows, dict(box)), _unsafe(found, outputs)) for box, found in groups.items())
 
 
 def _grouped(
     alternatives: Condition, base: Limits, always: list[Atom], inputs: Sequence[str]
-) -> tuple[dict[frozenset[tuple[tuple[int, bool], Limit]], list[list[Atom]]], str | None]:
-    """The output conjunctions by box (the limits in which it differs from `base`), and why the last empty box is empty."""
-    groups: dict[frozenset[tuple[tuple[int, bool], Limit]], list[list[Atom]]] = {}
+) -> tuple[Groups, str | None]:
+    """The output conjunctions by box, and why the last of the empty boxes is empty."""
+    groups: Groups = {}
     empty = _contradiction({index for index, _ in base}, base, {}, inputs)
     if empty:
         return groups, empty
@@ -70,8 +70,8 @@ def _grouped(
             continue
         for index, upper in needed:
             if (index, upper) not in own:
-                raise FormulaError(f"the input region is not bounded: {inputs[index]} has no {'upper' if upper else 'lower'}"
-                                   " bound; give every input both bounds")
+                raise FormulaError(f"the input region is not bounded: {inputs[index]} has no "
+                                   f"{'upper' if upper else 'lower'} bound; give every input both bounds")
         groups.setdefault(frozenset(own.items()), []).append([*always, *atoms])
     return groups, empty
 
@@ -102,8 +102,8 @@ def _contradiction(indices: Iterable[int], base: Limits, own: Limits, inputs: Se
         low = own.get((index, False)) or base.get((index, False))
         high = own.get((index, True)) or base.get((index, True))
         if low and high and (low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1]))):
-            return (f"the input region is empty: {inputs[index]} has lower bound {'> ' if low[1] else ''}{low[0]}, upper bound "
-                    f"{'< ' if high[1] else ''}{high[0]}; give a lower bound below the upper one")
+            return (f"the input region is empty: {inputs[index]} has lower bound {'> ' if low[1] else ''}{low[0]}, "
+                    f"upper bound {'< ' if high[1] else ''}{high[0]}; give a lower bound below the upper one")
     return None
 
 
@@ -151,8 +151,8 @@ def _unsafe(conjunctions: Sequence[list[Atom]], outputs: int) -> Unsafe:
     filled = [conjunction or [always] for conjunction in conjunctions]
     atoms = [atom for conjunction in filled for atom in conjunction]
     if len(atoms) * outputs > NUMBERS:
-        raise FormulaError(f"the property has {len(atoms)} conditions on {outputs} outputs; at most {NUMBERS} numbers are "
-                           "allowed; split the property")
+        raise FormulaError(f"the property has {len(atoms)} conditions on {outputs} outputs; at most {NUMBERS} numbers "
+                           "are allowed; split the property")
     weights = np.zeros((1, len(atoms), outputs))
     for row, atom in enumerate(atoms):
         for index, weight in atom.weights:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm, prod
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Number: TypeAlias = Decimal | Fraction
 
@@ -42,8 +42,7 @@ class Linear:
     constant: Fraction
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """An input atom: ``x_index <= value`` where `upper`, else ``x_index >= value``; without equality if `strict`."""
 
     symbol: Symbol
@@ -52,8 +51,7 @@ class Bound:
     strict: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(NamedTuple):
     """An output atom: ``weights . y <= bound``, with weights that float64 holds exactly; ``<`` if `strict`."""
 
     weights: tuple[tuple[int, float], ...]
@@ -208,7 +206,8 @@ def _atom(term: Linear, strict: bool) -> Atom:
         if not _representable(weight):
             raise FormulaError(f"the coefficient {term.weights[symbol]} of {symbol.name} has no exact float64 form; "
                                "write it with fewer digits")
-    return Atom(tuple((symbol.index, float(weight)) for symbol, weight in weights.items()), -term.constant * factor, strict)
+    held = tuple((symbol.index, float(weight)) for symbol, weight in weights.items())
+    return Atom(held, -term.constant * factor, strict)
 
 
 def _representable(weight: Fraction) -> bool:

@@ -26,9 +26,10 @@ class Unsafe:
     """An unsafe set of outputs in disjunctive normal form.
 
     weights ``(batch or 1, atoms, outputs)`` and bounds ``(batch or 1, atoms)`` in float64: atom ``j`` says
-    ``weights[j] . y <= bounds[j]``. `disjunct` ``(atoms,)`` numbers the conjunction that each atom belongs to, 0, 1, ...
-    `strict` ``(atoms,)`` marks atoms that say ``<``. Bounds that float64 cannot hold are rounded up, so that the unsafe
-    set is enclosed; `inner_bounds` (by default the same) are rounded down, for whoever claims that a point is unsafe.
+    ``weights[j] . y <= bounds[j]``. `disjunct` ``(atoms,)`` numbers the conjunction that each atom belongs to: 0, 1,
+    and so on. `strict` ``(atoms,)`` marks atoms that say ``<``. Bounds that float64 cannot hold are rounded up, so
+    that the unsafe set is enclosed; `inner_bounds` (by default the same) are rounded down, for whoever claims that a
+    point is unsafe.
     """
 
     weights: Tensor
@@ -38,12 +39,13 @@ class Unsafe:
     inner_bounds: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.weights.dim() != 3 or self.bounds.shape != self.weights.shape[:2]:
+        atoms = self.weights.shape[1:2]
+        if self.weights.dim() != 3 or self.bounds.shape != self.weights.shape[:2] or self.disjunct.shape != atoms:
             raise ValueError(f"weights {tuple(self.weights.shape)} and bounds {tuple(self.bounds.shape)} do not fit")
         if not (torch.isfinite(self.weights).all() and torch.isfinite(self.bounds).all()):
             raise PropertyError("an output condition holds NaN or infinite numbers")
         if not self.strict.numel():
-            object.__setattr__(self, "strict", torch.zeros(self.weights.shape[1], dtype=torch.bool))
+            object.__setattr__(self, "strict", torch.zeros(atoms, dtype=torch.bool))
 
     @property
     def disjuncts(self) -> int:
@@ -60,7 +62,7 @@ class Unsafe:
         return worst.amin(-1) if self.disjuncts else atoms.new_full(atoms.shape[:-1], torch.inf)
 
     def atoms(self, y: Tensor) -> Tensor:
-        """``c . y - d`` of every atom, ``(batch, atoms)`` for ``(batch, outputs)``."""
+        """``c . y - d`` of every atom, ``(batch, atoms)`` for ``(batch, outputs)``, in the dtype of `y`."""
         weights, bounds = self.weights.to(y.dtype), self.bounds.to(y.dtype)
         return (weights @ y.unsqueeze(-1)).squeeze(-1) - bounds
 
@@ -69,8 +71,13 @@ class Unsafe:
         return self.combine(self.atoms(y))
 
     def holds(self, y: Tensor) -> Tensor:
-        """Whether each of ``(batch, outputs)`` lies in the unsafe set, strict atoms taken strictly."""
-        atoms = self.atoms(y)
+        """Whether each of ``(batch, outputs)`` lies in the unsafe set, strict atoms taken strictly.
+
+        Computed in float64 with `inner_bounds`: no rounding changes the sign of an atom about one entry, or about the
+        difference of two. NaN is in no unsafe set.
+        """
+        bounds = self.bounds if self.inner_bounds is None else self.inner_bounds
+        atoms = (self.weights @ y.double().unsqueeze(-1)).squeeze(-1) - bounds
         inside = torch.where(self.strict, atoms < 0, atoms <= 0)
         every = inside.new_ones((*inside.shape[:-1], self.disjuncts), dtype=torch.int8)
         every = every.scatter_reduce(-1, self.disjunct.expand(inside.shape), inside.to(torch.int8), "amin")
@@ -80,12 +87,13 @@ class Unsafe:
         """The conditions of the inputs at `index` of the batch."""
         if len(self.weights) == 1:
             return self
-        return Unsafe(self.weights[index], self.bounds[index], self.disjunct, self.strict)
+        inner = None if self.inner_bounds is None else self.inner_bounds[index]
+        return Unsafe(self.weights[index], self.bounds[index], self.disjunct, self.strict, inner)
 
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """The unsafe sets "some other class scores at least as high", before the number of classes is known: ``(batch,)``."""
+    """The unsafe sets "some other class scores at least as high", ``(batch,)``, for a number of classes yet unknown."""
 
     labels: Tensor
 
@@ -157,8 +165,8 @@ class Property:
         Tensors that the property declares are matched by name where the names on both sides are the same ones, and by
         position where they are not. A property without declared tensors is returned as it is.
 
-        Raises PropertyError: the number of tensors, or the shape of one, does not fit; or the file says a network's name
-        that the network does not have.
+        Raises PropertyError: the number of tensors, or the shape of one, does not fit; or the file says a network's
+        name that the network does not have.
         """
         place = f"{self.path}: " if self.path else ""
         columns = _columns(self.inputs, inputs, f"{place}input")
@@ -171,20 +179,33 @@ class Property:
     def fitted(self, inputs: int, outputs: int) -> tuple[Case, ...]:
         """The cases, for a network with so many input and output entries.
 
-        Raises PropertyError: the property speaks of another number of inputs or outputs, or of a class that is not there.
+        Raises PropertyError: the property speaks of another number of inputs or outputs, or of a class that is not
+        there; or labels or conditions are not as many as regions.
         """
         return tuple(self._fit(case, inputs, outputs) for case in self.cases)
 
     def _fit(self, case: Case | LabelCase, inputs: int, outputs: int) -> Case:
         place = f"{self.path}: " if self.path else ""
-        if case.region.size != inputs:
-            raise PropertyError(f"{place}the property has {case.region.size} input variables, but the network has {inputs} inputs")
+        size, batch = case.region.size, case.region.batch
+        if size != inputs:
+            raise PropertyError(f"{place}the property has {size} input variables, but the network has {inputs} inputs; "
+                                "give the property that belongs to this network")
         if isinstance(case, LabelCase):
+            _check_batch(place, len(case.label.labels), batch)
             return Case(case.region, misclassified(case.label.labels, outputs))
         found = case.unsafe.weights.shape[-1]
         if found != outputs:
-            raise PropertyError(f"{place}the property has {found} output variables, but the network has {outputs} outputs")
+            raise PropertyError(f"{place}the property has {found} output variables, but the network has {outputs} "
+                                "outputs; give the property that belongs to this network")
+        if len(case.unsafe.weights) != 1:
+            _check_batch(place, len(case.unsafe.weights), batch)
         return case
+
+
+def _check_batch(place: str, conditions: int, regions: int) -> None:
+    if conditions != regions:
+        raise PropertyError(f"{place}there are {regions} regions, but labels or output conditions for {conditions}; "
+                            "give one for each region")
 
 
 def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: str) -> Tensor | None:
@@ -193,8 +214,8 @@ def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: st
         return None
     names, wanted = [v.name for v in variables], [p.name for p in ports]
     if len(names) != len(wanted):
-        raise PropertyError(f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has {len(wanted)} "
-                            f"({', '.join(wanted)}); declare each of them")
+        raise PropertyError(f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has "
+                            f"{len(wanted)} ({', '.join(wanted)}); declare each of them")
     absent = [v.name for v in variables if v.given and v.name not in wanted]
     if absent:
         raise PropertyError(f"{place}: the network has none called {absent[0]!r}; it has {', '.join(wanted)}")
@@ -202,8 +223,8 @@ def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: st
     sizes = [prod(v.shape) for v in variables]
     for port, variable in zip(ports, (variables[i] for i in order), strict=True):
         if not _same_layout(variable.shape, port.shape):
-            raise PropertyError(f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but {port.name!r} "
-                                f"has {list(port.shape)} in the network; declare that shape")
+            raise PropertyError(f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but "
+                                f"{port.name!r} has {list(port.shape)} in the network; declare that shape")
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     if order == sorted(order):
         return None
@@ -257,7 +278,8 @@ def misclassified(labels: Tensor, classes: int) -> Unsafe:
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise PropertyError(f"label {int(labels[at])} (input {at}) is out of range; the network has the classes 0 to {classes - 1}")
+        raise PropertyError(f"label {int(labels[at])} (input {at}) is out of range; the network has the classes 0 to "
+                            f"{classes - 1}; correct the label or take another network")
     eye = torch.eye(classes, dtype=torch.float64)
     others = torch.stack([torch.cat([torch.arange(k), torch.arange(k + 1, classes)]) for k in labels.tolist()])
     weights = eye[labels].unsqueeze(1) - eye[others]

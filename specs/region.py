@@ -27,8 +27,9 @@ class Norm(Enum):
     @classmethod
     def named(cls, name: object) -> Norm:
         """The norm called ``inf``, ``2`` or ``1`` (a number or a string)."""
-        found = {"inf": cls.LINF, "linf": cls.LINF, "2": cls.L2, "2.0": cls.L2, "l2": cls.L2, "1": cls.L1, "1.0": cls.L1,
-                 "l1": cls.L1}.get(str(name.value if isinstance(name, Norm) else name).lower())
+        words = {"inf": cls.LINF, "linf": cls.LINF, "2": cls.L2, "2.0": cls.L2, "l2": cls.L2,
+                 "1": cls.L1, "1.0": cls.L1, "l1": cls.L1}
+        found = words.get(str(name.value if isinstance(name, Norm) else name).lower())
         if found is None:
             raise PropertyError(f"norm {name!r} is not known; allowed: inf, 2, 1")
         return found
@@ -51,23 +52,27 @@ class Region(ABC):
     @property
     @abstractmethod
     def magnitude(self) -> Tensor:
-        """``(batch, n)``: no closed form behind `minimum` adds up more than ``|a| . magnitude`` in absolute value."""
+        """``(batch, n)``: the unit in which the rounding errors of `minimum` are measured; see there."""
 
     @abstractmethod
     def minimum(self, coefficients: Tensor) -> Tensor:
         """A lower bound of ``a . x`` over the region up to rounding, ``(batch, rows)`` for ``(batch, rows, n)``.
 
-        It is attained unless the class says otherwise. Whoever needs a bound in real arithmetic subtracts
-        ``gamma * |a| . magnitude`` (leaktight.verify.rounding).
+        It is the minimum itself, up to rounding. In real arithmetic it is a bound after subtracting
+        ``gamma_(n+8) |a| . magnitude`` and ``n`` units of underflow (leaktight.verify.rounding): each class shows why.
         """
 
     @abstractmethod
     def contains(self, x: Tensor) -> Tensor:
-        """Whether each of ``(batch, n)`` points lies in its region; exact for boxes, within 1e-12 for balls."""
+        """Whether each of ``(batch, n)`` points lies in its region. Never true of a point outside.
+
+        For boxes exact. A ball may leave out points whose distance from the sphere is within rounding (a relative
+        ``n`` units in the last place, plus one of the centre).
+        """
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """A nearby point inside the region for each of ``(..., batch, n)`` points; differentiable almost everywhere."""
+        """A near point for each of ``(..., batch, n)``, which `contains` accepts; differentiable almost everywhere."""
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -96,11 +101,19 @@ def toward(x: Tensor, dtype: torch.dtype, direction: float) -> Tensor:
     return torch.where(wrong, near + (beyond - near.detach()), near)
 
 
-def _finite(name: str, x: Tensor) -> None:
-    if not torch.isfinite(x).all():
-        where = int((~torch.isfinite(x)).nonzero()[0, -1])
-        raise PropertyError(f"the input region is not bounded: {name} of input entry {where} is {x[..., where].flatten()[0]};"
-                            " give a finite bound for every input")
+def _check_walls(lower: Tensor, upper: Tensor) -> None:
+    """Raises PropertyError: a bound is not finite, or a lower bound is above its upper bound."""
+    if lower.dim() != 2 or lower.shape != upper.shape:
+        raise ValueError(f"a region needs two (batch, n) tensors; got {tuple(lower.shape)}, {tuple(upper.shape)}")
+    for name, wall in (("lower", lower), ("upper", upper)):
+        if not torch.isfinite(wall).all():
+            row, at = (~torch.isfinite(wall)).nonzero()[0].tolist()
+            raise PropertyError(f"the input region is not bounded: the {name} bound of input entry {at} is "
+                                f"{float(wall[row, at])}; give a finite bound for every input")
+    if (lower > upper).any():
+        row, at = (lower > upper).nonzero()[0].tolist()
+        raise PropertyError(f"the input region is empty: input entry {at} has lower bound {float(lower[row, at])!r} "
+                            f"above its upper bound {float(upper[row, at])!r}; give a lower bound below the upper one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,33 +130,36 @@ class Box(Region):
     inner_upper: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.lower.dim() != 2 or self.lower.shape != self.upper.shape:
-            raise ValueError(f"a Box needs two (batch, n) tensors; got {tuple(self.lower.shape)}, {tuple(self.upper.shape)}")
-        _finite("the lower bound", self.lower)
-        _finite("the upper bound", self.upper)
-        empty = self.lower > self.upper
-        if empty.any():
-            at = int(empty.nonzero()[0, 1])
-            row = int(empty.nonzero()[0, 0])
-            raise PropertyError(f"the input region is empty: input entry {at} has lower bound {float(self.lower[row, at])!r}"
-                                f" above its upper bound {float(self.upper[row, at])!r}")
+        _check_walls(self.lower, self.upper)
+
+    @property
+    def inside(self) -> tuple[Tensor, Tensor]:
+        """The tightest box in this dtype inside the one that was meant.
+
+        A coordinate that holds no float64 (the constant 0.1) has its neighbours as walls: else nothing would be inside.
+        """
+        if self.inner_lower is None or self.inner_upper is None:
+            return self.lower, self.upper
+        none = self.inner_lower > self.inner_upper
+        return torch.where(none, self.lower, self.inner_lower), torch.where(none, self.upper, self.inner_upper)
 
     @property
     def magnitude(self) -> Tensor:
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
     def minimum(self, coefficients: Tensor) -> Tensor:
+        # two inner products without a common nonzero term, then one addition: n + 1 roundings within |a|.magnitude
         positive = coefficients.clamp(min=0)
         ends = positive @ self.lower.unsqueeze(-1) + (coefficients - positive) @ self.upper.unsqueeze(-1)
         return ends.squeeze(-1)
 
     def contains(self, x: Tensor) -> Tensor:
-        low = self.lower if self.inner_lower is None else self.inner_lower
-        high = self.upper if self.inner_upper is None else self.inner_upper
+        low, high = self.inside
         return ((x >= low) & (x <= high)).all(-1)
 
     def project(self, x: Tensor) -> Tensor:
-        return torch.maximum(torch.minimum(x, self.upper), self.lower)
+        low, high = self.inside
+        return torch.maximum(torch.minimum(x, high), low)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         share = torch.rand(self.lower.shape, generator=generator, dtype=torch.float64).to(self.lower.dtype)
@@ -169,10 +185,11 @@ class Ball(Region):
 
     centre, lower, upper ``(batch, n)``, radius ``(batch,)``. (A ball in L-infinity is a `Box`: see `ball`.)
 
-    The minimum of a linear function. *L1*: moving coordinate ``i`` by one gains ``|a_i|``, so the budget goes to the
-    largest ``|a_i|`` first, each until its wall: exact. *L2*: Lagrangian duality; for every ``lam > 0``
+    The minimum of a linear function. No coordinate moves farther than `radius`, so neither do its walls stand farther
+    off here. *L1*: moving coordinate ``i`` by one gains ``|a_i|``, so the budget goes to the largest ``|a_i|`` first,
+    each until its wall: exact. *L2*: Lagrangian duality; for every ``lam > 0``
 
-        min a.x  >=  a.centre + sum_i min over the walls of (a_i t + lam t^2 / 2) - lam radius^2 / 2
+        min a.x  >=  a.centre - sum_i max over steps s up to the wall of (|a_i| s - lam s^2 / 2) - lam radius^2 / 2
 
     and the best ``lam`` solves one equation in one unknown, found here by bisection; the value is a bound for any.
     """
@@ -186,8 +203,14 @@ class Ball(Region):
     def __post_init__(self) -> None:
         if self.norm is Norm.LINF:
             raise ValueError("a ball in L-infinity is a Box; see leaktight.specs.region.ball")
-        _finite("the lower bound", self.lower)
-        _finite("the upper bound", self.upper)
+        _check_walls(self.lower, self.upper)
+        if self.centre.shape != self.lower.shape or self.radius.shape != self.lower.shape[:1]:
+            raise ValueError(f"a Ball needs a (batch, n) centre and a (batch,) radius; got {tuple(self.centre.shape)}, "
+                             f"{tuple(self.radius.shape)}")
+        if not (torch.isfinite(self.radius).all() and bool((self.radius >= 0).all())):
+            raise PropertyError(f"the radius must be a finite number >= 0; got {self.radius.tolist()}")
+        if not bool(((self.lower <= self.centre) & (self.centre <= self.upper)).all()):
+            raise PropertyError("the centre of a ball lies outside the box that cuts it; move one of them")
 
     @property
     def magnitude(self) -> Tensor:
@@ -196,54 +219,36 @@ class Ball(Region):
     def minimum(self, coefficients: Tensor) -> Tensor:
         base = (coefficients @ self.centre.unsqueeze(-1)).squeeze(-1)
         # how far each coordinate may move in the direction that lowers a.x
-        room = torch.where(coefficients > 0, (self.centre - self.lower).unsqueeze(1), (self.upper - self.centre).unsqueeze(1))
-        gain = coefficients.abs()
+        below, above = (self.centre - self.lower).unsqueeze(1), (self.upper - self.centre).unsqueeze(1)
         radius = self.radius.reshape(-1, 1)
-        if self.norm is Norm.L1:
-            order = gain.argsort(-1, descending=True)
-            walls = room.gather(-1, order).cumsum(-1)
-            used = torch.minimum(walls, radius.unsqueeze(-1))
-            spent = torch.diff(used, dim=-1, prepend=used.new_zeros(*used.shape[:-1], 1))
-            return base - (gain.gather(-1, order) * spent).sum(-1)
-        unbounded = gain.norm(dim=-1)
-        low = torch.zeros_like(unbounded)
-        high = unbounded / radius.clamp(min=torch.finfo(radius.dtype).tiny)
-        best = -(unbounded * radius)  # the plain ball's answer, at the multiplier `high`
-        if bool((room >= radius.unsqueeze(-1)).all()):
-            return base + best
-        with torch.no_grad():
-            for _ in range(60):
-                middle = (low + high) / 2
-                step = torch.minimum(gain / middle.unsqueeze(-1).clamp(min=torch.finfo(gain.dtype).tiny), room)
-                short = step.norm(dim=-1) < radius
-                high, low = torch.where(short, middle, high), torch.where(short, low, middle)
-        for multiplier in (low, high):
-            lam = multiplier.unsqueeze(-1)
-            step = torch.minimum(gain / lam.clamp(min=torch.finfo(gain.dtype).tiny), room)
-            value = (-gain * step + lam * step**2 / 2).sum(-1) - multiplier * radius**2 / 2
-            best = torch.maximum(best, value)
-        return base + best
+        room = torch.minimum(torch.where(coefficients > 0, below, above), radius.unsqueeze(-1))
+        gain = coefficients.abs()
+        return base - (_gain_l1(gain, room, radius) if self.norm is Norm.L1 else _gain_l2(gain, room, radius))
 
     def contains(self, x: Tensor) -> Tensor:
-        order = 2 if self.norm is Norm.L2 else 1
-        near = (x - self.centre).norm(p=order, dim=-1) <= self.radius * (1 + 1e-12)
-        return near & ((x >= self.lower) & (x <= self.upper)).all(-1)
+        length = self._length(x - self.centre)  # off by less than a factor 1 + (n + 8) u
+        near = length * (1 + (self.size + 8) * torch.finfo(length.dtype).eps) <= self.radius
+        return near.logical_and(((x >= self.lower) & (x <= self.upper)).all(-1))
 
     def project(self, x: Tensor) -> Tensor:
-        # shrinking towards the centre keeps to the box, which is convex and holds the centre
-        order = 2 if self.norm is Norm.L2 else 1
-        boxed = torch.maximum(torch.minimum(x, self.upper), self.lower)
-        move = boxed - self.centre
-        length = move.norm(p=order, dim=-1, keepdim=True)
-        shrink = (self.radius.unsqueeze(-1) / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
+        # shrinking towards the centre keeps to the box, which is convex and holds the centre; the last addition moves
+        # each coordinate by at most half a unit in the last place of |centre| + radius
+        precision = torch.finfo(self.centre.dtype).eps
+        lost = precision * self._length(self.centre.abs() + self.radius.unsqueeze(-1))
+        reach = (self.radius * (1 - 4 * (self.size + 8) * precision) - lost).clamp(min=0).unsqueeze(-1)
+        move = torch.maximum(torch.minimum(x, self.upper), self.lower) - self.centre
+        length = self._length(move).unsqueeze(-1)
+        shrink = (reach / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
         return torch.maximum(torch.minimum(self.centre + shrink * move, self.upper), self.lower)
+
+    def _length(self, move: Tensor) -> Tensor:
+        return _euclidean(move) if self.norm is Norm.L2 else move.abs().sum(-1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         wide = torch.rand(self.centre.shape, generator=generator, dtype=torch.float64).to(self.centre.dtype) * 2 - 1
         if self.norm is Norm.L1:  # few coordinates take most of the budget: the ball's corners are its far points
             wide = wide**9
-        order = 2 if self.norm is Norm.L2 else 1
-        length = wide.norm(p=order, dim=-1, keepdim=True)
+        length = self._length(wide).unsqueeze(-1).clamp(min=torch.finfo(wide.dtype).tiny)
         return self.project(self.centre + wide / length * self.radius.unsqueeze(-1))
 
     def select(self, index: Tensor | slice) -> Ball:
@@ -257,13 +262,71 @@ class Ball(Region):
             return self
         centre = self.centre.to(dtype)
         moved = (centre.to(self.centre.dtype) - self.centre).abs().sum(-1)  # the L1 distance exceeds the L2 distance
-        radius = toward((self.radius + moved) * (1 + 1e-12), dtype, torch.inf)
+        slack = 1 + (self.size + 8) * torch.finfo(self.centre.dtype).eps
+        radius = toward((self.radius + moved) * slack, dtype, torch.inf)
         lower = torch.minimum(toward(self.lower, dtype, -torch.inf), centre)
         upper = torch.maximum(toward(self.upper, dtype, torch.inf), centre)
         return Ball(centre, radius, self.norm, lower, upper)
 
 
-def ball(centre: Tensor, radius: Tensor | float, norm: Norm = Norm.LINF, clip: tuple[float, float] | None = None) -> Region:
+def _gain_l1(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """``max sum_i gain_i s_i`` over ``0 <= s_i <= room_i`` and ``sum_i s_i <= radius``, as ``(batch, rows)``.
+
+    Rounding. A running total of rooms, cut at the radius, is off by at most ``gamma_n radius``; as the gains fall,
+    summation by parts bounds what these errors do to the sum by ``gamma_n gain_1 radius``, and the sum itself rounds
+    ``n + 2`` times within ``gain_1 radius``: together less than ``gamma_(n+4) |a| . 2 radius``.
+    """
+    order = gain.argsort(-1, descending=True)
+    used = torch.minimum(room.gather(-1, order).cumsum(-1), radius.unsqueeze(-1))
+    spent = torch.diff(used, dim=-1, prepend=used.new_zeros(*used.shape[:-1], 1))
+    return (gain.gather(-1, order) * spent).sum(-1)
+
+
+def _gain_l2(gain: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """At least ``max sum_i gain_i s_i`` over ``0 <= s_i <= room_i``, ``|s|_2 <= radius``; to ``2^-58 |gain| radius``.
+
+    Rounding. The plain ball's answer ``|gain|_2 radius`` is at most ``|a|_1 radius``. Of a multiplier's value, ``gain
+    s`` adds up to at most ``|a|_1 radius`` (as ``s <= room <= radius``), ``lam s^2 / 2`` to half of it (as ``lam s <=
+    gain``) and ``lam radius^2 / 2`` to half of it (as ``lam <= |gain|_2 / radius``): together ``|a|_1 2 radius``. That
+    the computed ``s`` misses the best one by a relative ``u`` costs ``lam (u s)^2 / 2``, far less than one rounding.
+    """
+    whole = _euclidean(gain)
+    best = whole * radius
+    if bool((room >= radius.unsqueeze(-1)).all()):
+        return best
+    for multiplier in _multipliers(gain.detach(), room, radius, whole.detach()):
+        lam = multiplier.unsqueeze(-1)
+        step = _steps(gain.detach(), lam, room)
+        value = (gain * step - lam * step * step / 2).sum(-1) + multiplier * radius * radius / 2
+        best = torch.minimum(best, torch.where(torch.isfinite(value), value, best))
+    return best
+
+
+def _euclidean(x: Tensor) -> Tensor:
+    """The Euclidean length along the last axis, scaled so that squares of small entries do not vanish."""
+    largest = x.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    length: Tensor = torch.linalg.vector_norm(x / largest, dim=-1)
+    return largest.squeeze(-1) * length
+
+
+def _steps(gain: Tensor, lam: Tensor, room: Tensor) -> Tensor:
+    return torch.minimum(torch.where(lam > 0, gain / lam, torch.inf), room)
+
+
+def _multipliers(gain: Tensor, room: Tensor, radius: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """Two neighbours of the multiplier whose steps ``min(gain / lam, room)`` have the length `radius`, or of zero."""
+    tiny = torch.finfo(gain.dtype).tiny
+    low, high = torch.zeros_like(whole), whole / radius.clamp(min=tiny)
+    for _ in range(60):
+        middle = (low + high) / 2
+        short = _euclidean(_steps(gain, middle.unsqueeze(-1), room)) < radius
+        high, low = torch.where(short, middle, high), torch.where(short, low, middle)
+    return low, high
+
+
+def ball(
+    centre: Tensor, radius: Tensor | float, norm: Norm = Norm.LINF, clip: tuple[float, float] | None = None
+) -> Region:
     """The ball of `radius` around each of ``(batch, n)`` centres, cut with ``clip[0] <= x <= clip[1]``.
 
     Raises PropertyError: a centre, the radius or the clip range is negative, NaN or infinite where it must not be, or a
@@ -272,28 +335,32 @@ def ball(centre: Tensor, radius: Tensor | float, norm: Norm = Norm.LINF, clip: t
     centre = centre.double()
     size = torch.as_tensor(radius, dtype=torch.float64).reshape(-1).expand(len(centre))
     if not (torch.isfinite(size).all() and bool((size >= 0).all())):
-        raise PropertyError(f"the radius (epsilon) must be a finite number >= 0; got {float(size.flatten()[0])}")
+        raise PropertyError(f"the radius (epsilon) must be a finite number >= 0; got {size.tolist()}")
     if not torch.isfinite(centre).all():
         raise PropertyError("the centre of a ball holds NaN or infinite values")
-    lower, upper = _outward(centre, size.unsqueeze(-1))
+    lower, inner_lower = _shifted(centre, -size.unsqueeze(-1))
+    inner_upper, upper = _shifted(centre, size.unsqueeze(-1))
     if clip is not None:
         low, high = clip
         if not low <= high:
             raise PropertyError(f"the clip range must have lower <= upper; got {low} {high}")
         outside = (centre < low) | (centre > high)
         if outside.any():
-            at = outside.nonzero()[0]
-            raise PropertyError(f"input {int(at[0])} has value {float(centre[tuple(at)])!r} at entry {int(at[1])}, outside the clip"
-                                f" range [{low}, {high}]; scale the data or give another range")
-        lower, upper = lower.clamp(min=low), upper.clamp(max=high)
+            row, at = outside.nonzero()[0].tolist()
+            raise PropertyError(f"input {row} has value {float(centre[row, at])!r} at entry {at}, outside the clip "
+                                f"range [{low}, {high}]; scale the data or give another range")
+        lower, inner_lower, inner_upper, upper = (x.clamp(low, high) for x in (lower, inner_lower, inner_upper, upper))
     if norm is Norm.LINF:
-        return Box(lower, upper)
+        return Box(lower, upper, inner_lower, inner_upper)
     return Ball(centre, size, norm, lower, upper)
 
 
-def _outward(centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """``centre -+ radius`` rounded outwards; exactly the centre where the radius is zero."""
-    infinity = torch.tensor(torch.inf, dtype=centre.dtype)
-    lower, upper = torch.nextafter(centre - radius, -infinity), torch.nextafter(centre + radius, infinity)
-    still = radius == 0
-    return torch.where(still, centre, lower), torch.where(still, centre, upper)
+def _shifted(centre: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+    """The float64 neighbours of the exact ``centre + move``, below and above; both are it where float64 holds it."""
+    near = centre + move
+    # what the addition rounded away, exactly (Knuth's two-sum)
+    back = near - centre
+    off = (centre - (near - back)) + (move - back)
+    infinity = near.new_tensor(torch.inf)
+    below = torch.where(off < 0, torch.nextafter(near, -infinity), near)
+    return below, torch.where(off > 0, torch.nextafter(near, infinity), near)

@@ -41,8 +41,8 @@ def read_property(path: str | PathLike[str]) -> Property:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise PropertyError(f"{place}:{line}: byte {error.start} is {content[error.start]:#04x}, which is not UTF-8 text; "
-                            "give a VNN-LIB text file, plain or packed with gzip") from None
+        raise PropertyError(f"{place}:{line}: byte {error.start} is {content[error.start]:#04x}, which is not UTF-8 "
+                            "text; give a VNN-LIB text file, plain or packed with gzip") from None
     return parse_property(text, path=place, sha256=hashlib.sha256(raw).hexdigest())
 
 
@@ -77,7 +77,7 @@ def _bytes(path: Path, place: str) -> bytes:
     except IsADirectoryError:
         raise PropertyError(f"{place}: this is a folder; give a VNN-LIB file") from None
     except OSError as error:
-        raise PropertyError(f"{place}: the file cannot be read ({error.strerror}); give a readable VNN-LIB file") from None
+        raise PropertyError(f"{place}: the file cannot be read ({error.strerror}); give a VNN-LIB file") from None
     return _limited(raw, place)
 
 

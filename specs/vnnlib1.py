@@ -18,6 +18,7 @@ from leaktight.specs.formula import (
     Atom,
     Bound,
     Condition,
+    Conjunction,
     FormulaError,
     Linear,
     Symbol,
@@ -54,7 +55,8 @@ class Reader:
         self.text, self.place = text, place
         self.tokens: list[str] = [token for token in _TOKEN.findall(text) if token[0] != ";"]
         self.symbols: dict[str, Symbol] = {}
-        self.asserted: list[Condition] = []
+        self.certain: Conjunction = []
+        self.alternatives: list[Condition] = []
         self.version = self._version()
 
     def error(self, token: int, problem: str) -> PropertyError:
@@ -104,10 +106,11 @@ class Reader:
                 open_forms[-1][1].append(at)
             at += 1
         if open_forms:
-            raise self.error(end, f"the text ends inside a form that starts at {self._where(open_forms[-1][0])}; expected ')'")
+            line = self._line(open_forms[-1][0])
+            raise self.error(end, f"the text ends inside a form that starts at line {line}; expected ')'")
 
-    def _where(self, token: int) -> str:
-        return "line " + str(self.error(token, "")).removeprefix(f"{self.place}:").split(":")[0]
+    def _line(self, token: int) -> str:
+        return str(self.error(token, "")).removeprefix(f"{self.place}:").split(":")[0]
 
     def _simple(self, at: int) -> Condition | None:
         """The condition in the five tokens ``( <= X_3 0.25 )``, by far the most frequent form."""
@@ -124,8 +127,8 @@ class Reader:
         token = self.tokens[at]
         value = Decimal(token) if len(token) <= 2000 else None
         if value is None or (value and not -2000 < value.adjusted() <= 308):
-            raise self.error(at, f"the number {token[:40]} is out of range; allowed: 0, and magnitudes from 1e-1999 to 1.7e308 "
-                      "in at most 2000 characters")
+            raise self.error(at, f"the number {token[:40]} is out of range; allowed: 0, and magnitudes from 1e-1999 to "
+                             "1.7e308 in at most 2000 characters")
         return value
 
     def _closed(self, start: int, items: list[Item], *, outermost: bool) -> Item:
@@ -134,37 +137,42 @@ class Reader:
             return None
         head = self.tokens[items[0]] if isinstance(items[0], int) else None
         if head is None:
-            raise self.error(start + 1, "found a form where an operator must stand; expected a word such as assert, and, <=")
+            raise self.error(start + 1, "found a form where a word must stand; expected one such as assert, and, <=")
         if outermost:
             self._command(head, start, items[1:])
             return None
         try:
             return self._expression(head, start, items[1:])
         except FormulaError as error:
-            raise self.error(start, str(error))
+            raise self.error(start, str(error)) from None
 
     def _command(self, head: str, start: int, items: list[Item]) -> None:
         if head == "assert":
             if len(items) != 1:
                 raise self.error(start, f"assert has {len(items)} arguments; expected one condition")
-            self.asserted.append(self._condition(items[0], start))
+            condition = self._condition(items[0], start)
+            if len(condition) == 1:
+                self.certain.extend(condition[0])
+            else:
+                self.alternatives.append(condition)
         elif head in ("declare-const", "declare-fun"):
             self._declare(head, start, items)
         elif head == "vnnlib-version":
             if start:
                 raise self.error(start, "vnnlib-version must be the first form of the file")
         elif head not in _IGNORED:
-            raise self.error(start + 1, f"the command {head!r} is not supported; supported: declare-const, declare-fun, assert "
-                      f"(and ignored: {', '.join(sorted(_IGNORED))})")
+            raise self.error(start + 1, f"the command {head!r} is not supported; supported: declare-const, "
+                             f"declare-fun, assert (and ignored: {', '.join(sorted(_IGNORED))})")
 
     def _declare(self, head: str, start: int, items: list[Item]) -> None:
         words = [self.tokens[item] if isinstance(item, int) else "()" for item in items]
         if words[1:] != (["Real"] if head == "declare-const" else ["()", "Real"]):
-            raise self.error(start, f"found ({head} {' '.join(words)}); expected ({head} NAME {'() ' * (head[-1] == 'n')}Real)")
+            kind = "Real" if head == "declare-const" else "() Real"
+            raise self.error(start, f"found ({head} {' '.join(words)}); expected ({head} NAME {kind})")
         match = _VARIABLE.fullmatch(words[0])
         if match is None:
-            raise self.error(start + 2, f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output Y_0, Y_1, ...; "
-                      "rename it")
+            raise self.error(start + 2, f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output "
+                             "Y_0, Y_1, ...; rename it")
         if words[0] in self.symbols:
             raise self.error(start + 2, f"{words[0]} is declared twice; remove one declaration")
         self.symbols[words[0]] = Symbol(match[1] == "Y", int(match[2]), words[0])
@@ -183,9 +191,10 @@ class Reader:
         if head in _ARITHMETIC:
             terms = [self._term(item, start) for item in items]
             if not terms or (head == "/" and len(terms) < 2):
-                raise self.error(start, f"{head} has {len(terms)} arguments; expected at least {2 if head == '/' else 1}")
+                raise self.error(start, f"{head} has {len(terms)} arguments; expected {2 if head == '/' else 1} or more")
             return _ARITHMETIC[head](terms)
-        raise self.error(start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, -, *, /")
+        raise self.error(start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, "
+                         "-, *, /")
 
     def _condition(self, item: Item, start: int) -> Condition:
         if isinstance(item, int):
@@ -215,8 +224,8 @@ class Reader:
         indices = {symbol.index for symbol in self.symbols.values() if symbol.output == output}
         missing = next(i for i in range(len(indices) + 1) if i not in indices)
         if missing < len(indices) or not indices:
-            raise PropertyError(f"{self.place}: the {kind} {letter}_{missing} is not declared, of {len(indices)} {kind}s; declare "
-                                f"{letter}_0, {letter}_1, ... without gaps")
+            raise PropertyError(f"{self.place}: the {kind} {letter}_{missing} is not declared, of {len(indices)} "
+                                f"{kind}s; declare {letter}_0, {letter}_1, ... without gaps")
         return [f"{letter}_{i}" for i in range(len(indices))]
 
     def cases(self) -> tuple[Case, ...]:
@@ -226,6 +235,6 @@ class Reader:
         """
         inputs, outputs = self._declared(output=False), self._declared(output=True)
         try:
-            return cases(self.asserted, inputs, len(outputs))
+            return cases([[self.certain], *self.alternatives], inputs, len(outputs))
         except (FormulaError, PropertyError) as error:
             raise PropertyError(f"{self.place}: {error}") from None
