@@ -191,7 +191,7 @@ class Reader:
         if head in _ARITHMETIC:
             terms = [self._term(item, start) for item in items]
             if not terms or (head == "/" and len(terms) < 2):
-                raise self.error(start, f"{head} has {len(terms)} arguments; expected {2 if head == '/' else 1} or more")
+                raise self.error(start, f"{head} has {len(terms)} arguments; expected at least {1 + (head == '/')}")
             return _ARITHMETIC[head](terms)
         raise self.error(start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, "
                          "-, *, /")

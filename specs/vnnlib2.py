@@ -43,7 +43,7 @@ _COMPARISONS: Final = {
     vnnlib.LessEqual: "<=", vnnlib.LessThan: "<", vnnlib.GreaterEqual: ">=", vnnlib.GreaterThan: ">",
     vnnlib.Equal: "==", vnnlib.NotEqual: "!=",
 }
-_TYPES: Final = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "Unknown": "real"}
+_TYPES: Final = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "Real": "real"}
 
 
 def parse_property(text: str, *, path: str | None = None, sha256: str | None = None) -> Property:
