@@ -14,8 +14,8 @@ from leaktight.specs.property import Unsafe
 def lies_in_unsafe_set(unsafe: Unsafe, outputs: np.ndarray[Any, Any]) -> bool:
     """Whether the float64 outputs ``(m,)`` satisfy all conditions of some disjunct, for a batch of one.
 
-    A condition that refers to a NaN or infinite output does not hold: a float comparison with NaN is false, and an
-    overflow says nothing about the network.
+    Bounds that were rounded count as `Unsafe.inner_bounds`, on the side of safety. A condition that refers to a NaN or
+    infinite output does not hold: a float comparison with NaN is false, and an overflow says nothing about the network.
     """
     values = [float(v) for v in outputs]
     for disjunct in range(unsafe.disjuncts):
@@ -30,5 +30,6 @@ def _holds(unsafe: Unsafe, atom: int, values: list[float]) -> bool:
     if not all(isfinite(value) for _, value in terms):
         return False
     total = sum((Fraction(w) * Fraction(value) for w, value in terms), Fraction(0))
-    bound = Fraction(float(unsafe.bounds[0, atom]))
+    bounds = unsafe.bounds if unsafe.inner_bounds is None else unsafe.inner_bounds
+    bound = Fraction(float(bounds[0, atom]))
     return total < bound if bool(unsafe.strict[atom]) else total <= bound

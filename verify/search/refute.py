@@ -83,4 +83,4 @@ def _margins(network: Network, case: Case, points: Tensor) -> Tensor:
     exact = network if network.dtype == torch.float64 else network.to(torch.float64)
     with torch.no_grad():
         best = [case.unsafe.margin(exact.flat(points[:, k])) for k in range(points.shape[1])]
-    return torch.stack(best).nan_to_num(nan=torch.inf).amin(0)
+    return torch.stack(best).nan_to_num(nan=torch.inf, posinf=torch.inf).amin(0)
