@@ -27,6 +27,12 @@ class Draft:
         """Whether nothing that users know goes by the name of the node."""
         return isinstance(node.op, Affine) and node.name not in self.outputs
 
+    def fresh(self, wanted: str) -> str:
+        """A name that no node has."""
+        while wanted in self.nodes:
+            wanted += "'"
+        return wanted
+
     def bypass(self, name: str, by: str) -> None:
         """Removes a node; who read it reads `by`."""
         del self.nodes[name]

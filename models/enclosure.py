@@ -2,7 +2,7 @@
 
 An `Enclosure` stands for every array that differs from `value` by at most `error`, entry by entry. The operations
 return an enclosure of all true results, in the sense of real arithmetic. What float64 computes exactly gets error 0,
-because the residuals come from error-free transformations (Dekker 1971; Ogita, Rump & Oishi 2005, doi:10.1137/030601818).
+because the residuals come from error-free transformations (Ogita, Rump & Oishi 2005, doi:10.1137/030601818).
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def exactly(value: ArrayLike) -> Enclosure:
 def enclosed(value: Tensor, error: Tensor | None = None) -> Enclosure:
     """A stored parameter and its error tensor (None for zero) as an enclosure."""
     array = value.double().numpy()
-    return Enclosure(array, np.zeros_like(array) if error is None else np.broadcast_to(error.double().numpy(), array.shape))
+    if error is None:
+        return exactly(array)
+    return Enclosure(array, np.broadcast_to(error.double().numpy(), array.shape))
 
 
 def _owned(array: Array) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Rewrites that fold one affine operator, or an affine operator and an activation, into one.
 
-All parameters are computed as enclosures: the folded operator's error terms bound its distance to the two operators that
-it replaces. Nothing is folded where a value in between has another reader, or where a parameter would overflow.
+All parameters are computed as enclosures: the folded operator's error terms bound its distance to the two operators
+that it replaces. Nothing is folded where a value in between has another reader, or where a parameter would overflow.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _with(op: Weighted, weight: Enclosure, bias: Enclosure | None) -> Weighted |
     """The operator with other parameters; None: they overflow."""
     if not weight.finite or not (bias is None or bias.finite):
         return None
-    return replace(op, weight=weight.tensor, weight_error=weight.error_tensor, bias=None if bias is None else bias.tensor,
-                   bias_error=None if bias is None else bias.error_tensor)
+    shift, shift_error = (None, None) if bias is None else (bias.tensor, bias.error_tensor)
+    return replace(op, weight=weight.tensor, weight_error=weight.error_tensor, bias=shift, bias_error=shift_error)
 
 
 def _is_one(weight: Enclosure) -> bool:
@@ -55,7 +55,10 @@ def _times(a: Enclosure, b: Enclosure | None) -> Enclosure | None:
 
 
 def _along(parameter: Enclosure | None, shape: Shape, axis: int) -> Enclosure | None:
-    """The parameter as a vector along one axis (from the back) of a value. Raises ValueError: it varies along another."""
+    """The parameter as a vector along one axis (from the back) of a value.
+
+    Raises: ValueError: it varies along another.
+    """
     if parameter is None:
         return None
     padded = parameter.value.reshape((1,) * (len(shape) - parameter.value.ndim) + parameter.value.shape)
@@ -84,15 +87,19 @@ def scale_into_scale(draft: Draft, node: Node) -> bool:
 
 
 def scale_into_affine_before(draft: Draft, node: Node) -> bool:
-    """A Scale takes its place in the Linear or convolution in front of it: ``s (W x + b) + t = (s W) x + (s b + t)``."""
+    """A Scale goes into what is in front of it, past a Reshape if need be: ``s (W x + b) + t = (s W) x + (s b + t)``."""
     if not isinstance(node.op, Scale):
         return False
-    before = draft.nodes[node.inputs[0]]
-    if not isinstance(before.op, Linear | Conv | ConvTranspose) or draft.only_consumer(before.name) != node.name:
+    given = draft.nodes[node.inputs[0]]
+    between = given if isinstance(given.op, Reshape) and draft.only_consumer(given.name) == node.name else None
+    before = draft.nodes[between.inputs[0]] if between else given
+    if (not isinstance(before.op, Linear | Conv | ConvTranspose)
+            or draft.only_consumer(before.name) != (between or node).name):
         return False
     axis = _channel_axis(before.op)
     try:
-        factor, shift = _along(_weight(node.op), node.shape, axis), _along(_bias(node.op), node.shape, axis)
+        factor, shift = (_along(_reshaped(p, node.shape, before.shape), before.shape, axis)
+                         for p in (_weight(node.op), _bias(node.op)))
     except ValueError:
         return False
     if factor is None:
@@ -101,8 +108,12 @@ def scale_into_affine_before(draft: Draft, node: Node) -> bool:
     op = _with(before.op, weight, _plus(_times(factor, _bias(before.op)), shift))
     if op is None:
         return False
-    origin = before.origin or node.origin
-    draft.put(Node(node.name, op, before.inputs, node.shape, origin), instead_of=(before.name, node.name))
+    if between is None:
+        draft.put(replace(before, name=node.name, op=op), instead_of=(before.name, node.name))
+        return True
+    scaled = replace(before, name=draft.fresh(f"{before.name}/scaled"), op=op)
+    draft.put(scaled, instead_of=(before.name,))
+    draft.put(replace(between, name=node.name, inputs=(scaled.name,)), instead_of=(between.name, node.name))
     return True
 
 
@@ -118,7 +129,7 @@ def _scaled_rows(op: Linear | Conv | ConvTranspose, factor: Enclosure) -> Enclos
 
 
 def scale_into_affine_after(draft: Draft, node: Node) -> bool:
-    """A Scale disappears in what follows it, a Reshape in between or not: ``W (s x + t) + b = (W s) x + (W t + b)``."""
+    """A Scale goes into what follows it, past a Reshape if need be: ``W (s x + t) + b = (W s) x + (W t + b)``."""
     if not isinstance(node.op, Linear | Conv | ConvTranspose):
         return False
     given = draft.nodes[node.inputs[0]]
@@ -138,8 +149,12 @@ def scale_into_affine_after(draft: Draft, node: Node) -> bool:
     op = _with(node.op, _scaled_columns(node.op, factor), _plus(carried, _bias(node.op)))
     if op is None:
         return False
-    draft.put(replace(node, op=op), instead_of=(node.name,))
-    draft.bypass(scale.name, scale.inputs[0])
+    if between is None:
+        draft.put(replace(node, op=op, inputs=scale.inputs), instead_of=(scale.name, node.name))
+        return True
+    unscaled = replace(between, name=draft.fresh(f"{between.name}/unscaled"), inputs=scale.inputs)
+    draft.put(unscaled, instead_of=(scale.name, between.name))
+    draft.put(replace(node, op=op, inputs=(unscaled.name,)), instead_of=(node.name,))
     return True
 
 
@@ -198,7 +213,8 @@ def linear_into_linear(draft: Draft, node: Node) -> bool:
     if outer.shape[0] * inner.shape[1] > outer.numel() + inner.numel():
         return False
     outer_weight, shift = _weight(node.op), _bias(first.op)
-    op = _with(node.op, outer_weight @ _weight(first.op), _plus(None if shift is None else outer_weight @ shift, _bias(node.op)))
+    carried = None if shift is None else outer_weight @ shift
+    op = _with(node.op, outer_weight @ _weight(first.op), _plus(carried, _bias(node.op)))
     if op is None:
         return False
     draft.put(replace(node, op=op, inputs=first.inputs), instead_of=(first.name, node.name))
@@ -225,7 +241,7 @@ def _two_slope(left: Enclosure, right: Enclosure, kink: Enclosure, value: Enclos
 
 
 def scale_into_two_slope_after(draft: Draft, node: Node) -> bool:
-    """``phi(w x + t)`` is an activation of x: where ``w < 0`` the sides change places, where ``w = 0`` it is constant."""
+    """``phi(w x + t)`` is an activation of x; where ``w < 0`` the sides change places. Zeros in w are left alone."""
     if not isinstance(node.op, TwoSlope):
         return False
     scale = draft.nodes[node.inputs[0]]
@@ -237,7 +253,8 @@ def scale_into_two_slope_after(draft: Draft, node: Node) -> bool:
     left, right, kink, value = _pieces(node.op)
     kink = (kink - _shift(scale.op)) / weight
     rising = weight.value > 0
-    op = _two_slope(_chosen(rising, left * weight, right * weight), _chosen(rising, right * weight, left * weight), kink, value)
+    left, right = left * weight, right * weight
+    op = _two_slope(_chosen(rising, left, right), _chosen(rising, right, left), kink, value)
     if op is None:
         return False
     draft.put(replace(node, op=op, inputs=scale.inputs), instead_of=(scale.name, node.name))

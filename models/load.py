@@ -20,7 +20,8 @@ def load(what: str | os.PathLike[str] | nn.Module, example_input: Any = None, *,
 
     Args: what: the path of an ``.onnx``, ``.onnx.gz`` or ``.pt2`` file, of a state dict (``.pt``, ``.pth``, ...), or an
     ``nn.Module``. example_input: a tensor, or a tuple of them, that a module or architecture can be called with.
-    architecture: ``package.module:factory``, for a state dict. trust: allow a pickled module, which runs code of its own.
+    architecture: ``package.module:factory``, for a state dict. trust: allow a pickled module, which runs its own code.
+
     Raises: ModelError, UnsupportedOperator: `what` cannot be read, and the message says why. UsageError: the arguments
     do not go together.
     """
@@ -29,7 +30,8 @@ def load(what: str | os.PathLike[str] | nn.Module, example_input: Any = None, *,
     return simplify(_read(what, example_input, architecture, trust))
 
 
-def _read(what: str | os.PathLike[str] | nn.Module, example_input: Any, architecture: str | None, trust: bool) -> Network:
+def _read(what: str | os.PathLike[str] | nn.Module, example_input: Any, architecture: str | None,
+          trust: bool) -> Network:
     if not isinstance(what, str | os.PathLike):
         return _read_module(what, example_input)
     path = os.fspath(what)
@@ -46,14 +48,16 @@ def _read(what: str | os.PathLike[str] | nn.Module, example_input: Any, architec
         return read_archive(path)
     if suffix in _STATE_DICTS:
         if architecture is None and not trust:
-            raise UsageError(f"{path}: a state dict has no operators; name the code that builds them with --architecture "
+            raise UsageError(f"{path}: a state dict has no operators; name the code that builds them with "
+                             "--architecture "
                              "package.module:factory, or give an .onnx or .pt2 file")
         from leaktight.models.pytorch import read_state_dict
 
         return read_state_dict(path, architecture, example_input, trust=trust)
     if not os.path.exists(path):
         raise ModelError(f"{path}: there is no such file; give the path of a network")
-    raise ModelError(f"{path}: files of type {suffix or '(none)'} are not read; allowed: .onnx, .onnx.gz, .pt2 and the state dicts "
+    raise ModelError(f"{path}: files of type {suffix or '(none)'} are not read; allowed: .onnx, .onnx.gz, .pt2 and "
+                     "the state dicts "
                      f"{', '.join(_STATE_DICTS)}; rename or export the network")
 
 

@@ -111,7 +111,8 @@ class _FileReader:
             shape.append(1 if free else int(dim.dim_value))
         port = Port(entry.name, tuple(shape), dtype)
         if port.size > MAX_ENTRIES:
-            raise ModelError(f"{place} has {port.size} entries; at most {MAX_ENTRIES} are allowed; use a smaller network")
+            raise ModelError(f"{place} has {port.size} entries; at most {MAX_ENTRIES} are allowed; use a smaller "
+                             "network")
         self.graph.nodes.append(Node(port.name, Input(), (), port.shape, port.name))
         self.known[port.name] = Value(port.name, port.shape, dtype)
         return port
@@ -123,7 +124,8 @@ class _FileReader:
         while waiting:
             index = waiting.pop()
             if index not in needed:
-                needed[index] = [self.producers[name] for name in self.proto.node[index].input if name in self.producers]
+                used = self.proto.node[index].input
+                needed[index] = [self.producers[name] for name in used if name in self.producers]
                 waiting.extend(needed[index])
         if all(user < index for index, users in needed.items() for user in users):
             return sorted(needed)
@@ -131,13 +133,14 @@ class _FileReader:
             return list(TopologicalSorter(needed).static_order())
         except CycleError as error:
             names = ", ".join(repr(_origin(self.proto.node[i])) for i in error.args[1][:-1])
-            raise ModelError(f"{self.path}: the nodes {names} use each other's results in a circle; repair the file") from None
+            raise ModelError(f"{self.path}: the nodes {names} use each other in a circle; repair the file") from None
 
     def _read(self, proto: NodeProto) -> None:
         place = f"{self.path}: node {_origin(proto)!r}"
         kind = proto.op_type
         if proto.domain not in ("", "ai.onnx"):
-            raise UnsupportedOperator(f"{place}: operator {proto.domain}.{kind} is of a custom domain; operators of the standard domain "
+            raise UnsupportedOperator(f"{place}: operator {proto.domain}.{kind} is of a custom domain; operators of "
+                                      "the standard domain "
                                       "are allowed (see leaktight ops)")
         if kind in _REFUSED:
             raise UnsupportedOperator(f"{place}: operator {kind} is not supported: {_REFUSED[kind]}")
@@ -147,7 +150,8 @@ class _FileReader:
         try:
             self.known.update(node.finish(_result(node)))
         except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
-            raise ModelError(f"{place}: operator {kind}: its attributes and operands do not fit together ({error}); repair the file") from error
+            raise ModelError(f"{place}: operator {kind}: its attributes and operands do not fit together ({error}); "
+                             "repair the file") from error
 
     def _operand(self, name: str, place: str) -> Operand:
         if name not in self.known and name in self.initializers:
@@ -184,7 +188,8 @@ def _result(node: Reading) -> Operand | Iterable[Operand]:
         if node.kind not in READERS and constant and all(x.array.dtype.kind in "iub" for x in constant):
             return folded_by_reference(node, constant)
     if node.kind not in READERS:
-        raise UnsupportedOperator(f"{node.place}: operator {node.kind} is not supported; supported: {', '.join(supported())} "
+        raise UnsupportedOperator(f"{node.place}: operator {node.kind} is not supported; supported: "
+                                  f"{', '.join(supported())} "
                                   "(see leaktight ops)")
     return READERS[node.kind](node)
 
@@ -199,7 +204,8 @@ def _producers(graph: GraphProto, path: str, given: set[str]) -> Mapping[str, in
     for index, node in enumerate(graph.node):
         for name in node.output:
             if name and (name in found or name in given):
-                raise ModelError(f"{path}: node {_origin(node)!r} defines {name!r}, which is defined already; repair the file")
+                raise ModelError(f"{path}: node {_origin(node)!r} defines {name!r}, which is defined already; repair "
+                                 "the file")
             found[name] = index
     found.pop("", None)
     return found

@@ -24,7 +24,7 @@ from leaktight.models.folding import (
     scale_into_two_slope_before,
 )
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Concat, Reshape, Scale, Select, Sum
+from leaktight.models.ops import Concat, Reshape, Scale, Select, Shape, Sum
 
 Rewrite = Callable[[Draft, Node], bool]
 
@@ -53,7 +53,7 @@ def _pass(draft: Draft, rewrites: tuple[Rewrite, ...]) -> bool:
 
 
 def drop_no_op(draft: Draft, node: Node) -> bool:
-    """Drops a node that hands its input on. One that gives an output its name stays, unless its producer can take it."""
+    """Drops a node that hands its input on. One that names an output stays, unless its producer can take the name."""
     if len(node.inputs) != 1 or not _is_no_op(node, draft.nodes[node.inputs[0]]):
         return False
     if node.name not in draft.outputs:
@@ -96,20 +96,23 @@ def merge_moves(draft: Draft, node: Node) -> bool:
     given = draft.nodes[node.inputs[0]]
     if not isinstance(given.op, Reshape | Select):
         return False
-    draft.put(replace(node, op=_merged(given.op, node), inputs=given.inputs), instead_of=(node.name,))
+    op = _merged(given.op, node.op, node.shape)
+    draft.put(replace(node, op=op, inputs=given.inputs), instead_of=(node.name,))
     return True
 
 
-def _merged(first: Reshape | Select, second: Node) -> Reshape | Select:
+def _merged(first: Reshape | Select, second: Reshape | Select, shape: Shape) -> Reshape | Select:
+    """`second` after `first`, of the given result shape."""
     if isinstance(first, Reshape):
-        return replace(second.op, input_shape=first.input_shape)  # type: ignore[type-var]
-    if isinstance(second.op, Reshape):
-        return replace(first, index=first.index.reshape(second.shape))
-    outer = second.op.index  # type: ignore[attr-defined]
+        return replace(second, input_shape=first.input_shape)
+    if isinstance(second, Reshape):
+        return replace(first, index=first.index.reshape(shape))
+    outer = second.index
     picked = first.index.reshape(-1)[outer.clamp(min=0)]
     return replace(first, index=picked.where(outer >= 0, picked.new_tensor(-1)))
 
 
 _MOVES: tuple[Rewrite, ...] = (drop_no_op, merge_moves)
-_AFFINE: tuple[Rewrite, ...] = (drop_no_op, scale_into_scale, scale_into_affine_before, scale_into_affine_after, linear_into_linear)
+_AFFINE: tuple[Rewrite, ...] = (drop_no_op, scale_into_scale, scale_into_affine_before, scale_into_affine_after,
+                                linear_into_linear)
 _ACTIVATIONS: tuple[Rewrite, ...] = (scale_into_two_slope_after, scale_into_two_slope_before)

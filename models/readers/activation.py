@@ -77,7 +77,7 @@ def _bound(node: Reading, index: int) -> float | None:
     found = node.known(index)
     if found.array.size != 1 or not found.floating or found.error is not None:
         raise node.wrong(f"the bound {found.name!r} is not one floating-point number")
-    return float(found.array.item())  # type: ignore[arg-type]
+    return float(found.array.item())
 
 
 def clipped(node: Reading, x: Value, lower: float, upper: float) -> Value:
@@ -134,7 +134,8 @@ def _tree(node: Reading, values: list[Value]) -> Value:
     a, b = _tree(node, values[: len(values) // 2]), _tree(node, values[len(values) // 2 :])
     sign = 1 if node.kind == "Max" else -1
     above = added(node, [a, b], [sign, -sign])
-    excess = node.emit(leaky_relu(0.0), (above,), above.shape)  # max(a, b) = b + relu(a - b), min(a, b) = b - relu(b - a)
+    # max(a, b) = b + relu(a - b), min(a, b) = b - relu(b - a)
+    excess = node.emit(leaky_relu(0.0), (above,), above.shape)
     return added(node, [b, excess], [1, sign])
 
 

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from leaktight.models.enclosure import Enclosure, exactly
+from leaktight.models.ops import Shape
 from leaktight.models.readers.lowering import (
     ONE,
     added,
@@ -146,7 +147,8 @@ def product(node: Reading) -> Operand:
 def quotient(node: Reading) -> Operand:
     divisor = node.operand(1)
     if isinstance(divisor, Value):
-        raise node.refused(f"it divides by the computed value {divisor.name!r}, which is not linear; a constant is needed")
+        raise node.refused(f"it divides by the computed value {divisor.name!r}, which is not linear; a constant is "
+                           "needed")
     try:
         return scaled(node, node.value(0), ONE / node.finite(divisor))
     except ZeroDivisionError:
@@ -163,7 +165,8 @@ def batch_normalization(node: Reading) -> Operand:
     x = node.value(0)
     node.attributes.number("momentum", 0.9)
     if node.attributes.integer("training_mode", 0) or node.attributes.integer("spatial", 1) != 1:
-        raise node.refused("it is in training mode or not spatial; inference over channels is allowed; export the model in evaluation mode")
+        raise node.refused("it is in training mode or not spatial; inference over channels is allowed; export the "
+                           "model in evaluation mode")
     gain, shift, mean, variance = (node.weights(i) for i in range(1, 5))
     channels = x.shape[1] if x.rank > 1 else 1
     if any(p.value.shape != (channels,) for p in (gain, shift, mean, variance)):
@@ -173,7 +176,8 @@ def batch_normalization(node: Reading) -> Operand:
     except ValueError:
         raise node.wrong("its variance plus epsilon is not positive; train or export the model again") from None
     shape = (channels, *[1] * (x.rank - 2)) if x.rank > 1 else (1,)
-    return scaled(node, x, weight.map(lambda p: p.reshape(shape)), (shift - mean * weight).map(lambda p: p.reshape(shape)))
+    weight, bias = (p.map(lambda a: a.reshape(shape)) for p in (weight, shift - mean * weight))
+    return scaled(node, x, weight, bias)
 
 
 def reduced_axes(node: Reading, rank: int) -> list[int] | None:
@@ -187,8 +191,8 @@ def reduced_axes(node: Reading, rank: int) -> list[int] | None:
     return None if nothing else list(range(rank))
 
 
-def reduced(node: Reading, x: Value, axes: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
-    """The shape of what is kept, the shape of the result, and the order of axes that brings the reduced ones to the end."""
+def reduced(node: Reading, x: Value, axes: list[int]) -> tuple[Shape, Shape, list[int]]:
+    """The shape of what is kept, the result's shape, and the order of axes that brings the reduced ones to the end."""
     kept = [axis for axis in range(x.rank) if axis not in axes]
     keep = node.attributes.integer("keepdims", 1)
     result = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape) if keep or axis not in axes)
@@ -212,7 +216,7 @@ def global_average(node: Reading) -> Operand:
     return summed(node, x, x.shape[:2], (*x.shape[:2], *[1] * (x.rank - 2)), list(range(x.rank)), mean=True)
 
 
-def summed(node: Reading, x: Value, kept: tuple[int, ...], result: tuple[int, ...], order: list[int], *, mean: bool) -> Value:
+def summed(node: Reading, x: Value, kept: Shape, result: Shape, order: list[int], *, mean: bool) -> Value:
     """The sum or mean over all axes after the kept ones, once the axes are in `order`."""
     count = x.size // prod(kept)
     rows = moved_value(node, x, lambda a: a.transpose(order).reshape(*kept, count), part="rows")

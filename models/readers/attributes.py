@@ -22,7 +22,8 @@ class Attributes:
             if proto.name in self.protos:
                 raise ModelError(f"{place}: attribute {proto.name!r} is given twice; once is allowed")
             if proto.ref_attr_name:
-                raise ModelError(f"{place}: attribute {proto.name!r} refers to a function's attribute {proto.ref_attr_name!r}, "
+                raise ModelError(f"{place}: attribute {proto.name!r} refers to a function's attribute "
+                                 f"{proto.ref_attr_name!r}, "
                                  "which only a function body may do")
             self.protos[proto.name] = proto
         self.read: set[str] = set()
@@ -38,7 +39,7 @@ class Attributes:
         self.read.add(name)
         proto = self.protos.get(name)
         if proto is not None and proto.type != kind:
-            came, wanted = AttributeProto.AttributeType.Name(proto.type), AttributeProto.AttributeType.Name(kind)  # type: ignore[arg-type]
+            came, wanted = AttributeProto.AttributeType.Name(proto.type), AttributeProto.AttributeType.Name(kind)
             raise ModelError(f"{self.place}: attribute {name!r} is of type {came}; it must be {wanted}")
         return proto
 

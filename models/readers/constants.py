@@ -79,8 +79,8 @@ def arange(node: Reading) -> Operand:
     start, limit, delta = (node.known(i).array for i in range(3))
     if delta.item() == 0:
         raise node.wrong("the step is zero")
-    node.affordable(int(abs((float(limit.item()) - float(start.item())) / float(delta.item()))))  # type: ignore[arg-type]
-    return Known("", np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype))  # type: ignore[call-overload]
+    node.affordable(int(abs((float(limit.item()) - float(start.item())) / float(delta.item()))))
+    return Known("", np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype))
 
 
 @reads("Cast")
@@ -90,7 +90,8 @@ def cast(node: Reading) -> Operand:
     node.attributes.text("round_mode", "up")
     if isinstance(x, Value):
         if kind not in ("float32", "float64"):
-            raise node.refused(f"it turns the computed value {x.name!r} into {kind}; float32 and float64 are allowed, where it is the "
+            raise node.refused(f"it turns the computed value {x.name!r} into {kind}; float32 and float64 are allowed, "
+                               "where it is the "
                                "identity in real arithmetic")
         return Value(x.name, x.shape, kind)
     if kind not in ("float16", "float32", "float64"):
@@ -113,7 +114,8 @@ def _arithmetic(node: Reading, compute: Callable[..., Any], enclose: Callable[..
     with np.errstate(all="ignore"):
         computed = np.asarray(compute(*(x.array for x in operands)))
         if not np.isfinite(computed).all():
-            raise node.wrong("its operands are constants and its result is NaN or infinite; only finite numbers are allowed; "
+            raise node.wrong("its operands are constants and its result is NaN or infinite; only finite numbers are "
+                             "allowed; "
                              "export the model again")
         try:
             return _rounded(enclose(*enclosures), computed)
@@ -162,7 +164,7 @@ def reciprocal(node: Reading) -> Known:
 @folds("Neg")
 def negative(node: Reading) -> Known:
     x = node.known(0)
-    return Known("", -x.array, x.error)  # type: ignore[operator]
+    return Known("", np.negative(x.array), x.error)
 
 
 @folds("Floor", "Ceil", "Round")

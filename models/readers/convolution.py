@@ -20,7 +20,8 @@ def _parameters(node: Reading, *, channels: int) -> tuple[Value, Enclosure, Encl
         raise node.refused(f"its weight has shape {list(shape)}; one, two or three spatial axes are allowed")
     inputs, outputs = (shape[0], shape[1] * groups) if channels == 0 else (shape[1] * groups, shape[0])
     if groups < 1 or x.rank != len(shape) or x.shape[1] != inputs or inputs % groups or outputs % groups:
-        raise node.wrong(f"a weight of shape {list(shape)} in {groups} groups does not fit a value of shape {list(x.shape)}")
+        raise node.wrong(f"a weight of shape {list(shape)} in {groups} groups does not fit a value of shape "
+                         f"{list(x.shape)}")
     if bias is not None and bias.value.shape != (outputs,):
         raise node.wrong(f"a bias of shape {list(bias.value.shape)} does not fit {outputs} channels")
     kernel = node.attributes.integers("kernel_shape")
@@ -48,8 +49,9 @@ def padded(node: Reading, x: Value, found: Windows) -> tuple[Value, tuple[int, .
     """
     needed = tuple((m - 1) * s + (k - 1) * d + 1 - n - b for m, s, k, d, n, b in
                    zip(found.result, found.stride, found.kernel, found.dilation, x.shape[2:], found.begin, strict=True))
-    if all(e <= b and (n + 2 * b - (k - 1) * d - 1) // s + 1 == m for e, b, n, k, d, s, m in zip(
-            needed, found.begin, x.shape[2:], found.kernel, found.dilation, found.stride, found.result, strict=True)):
+    even = tuple((n + 2 * b - (k - 1) * d - 1) // s + 1 for n, b, k, d, s in
+                 zip(x.shape[2:], found.begin, found.kernel, found.dilation, found.stride, strict=True))
+    if even == found.result:
         return x, found.begin
     grow = [(0, 0), (0, 0), *((b, max(e, 0)) for b, e in zip(found.begin, needed, strict=True))]
     index = np.pad(places(x), grow, constant_values=-1)
@@ -74,13 +76,13 @@ def transposed_convolution(node: Reading) -> Operand:
     shape = (x.shape[0], channels, *result)
     over = tuple(r + 2 * b - f for r, b, f in zip(result, begin, full, strict=True))
     if all(0 <= o < max(s, d) for o, s, d in zip(over, stride, dilation, strict=True)):
-        op = ConvTranspose(weight.tensor, None if bias is None else bias.tensor, weight_error=weight.error_tensor,
-                           bias_error=None if bias is None else bias.error_tensor, stride=stride, padding=begin,
-                           output_padding=over, dilation=dilation, groups=groups)
+        shift, shift_error = (None, None) if bias is None else (bias.tensor, bias.error_tensor)
+        op = ConvTranspose(weight.tensor, shift, weight_error=weight.error_tensor, bias_error=shift_error,
+                           stride=stride, padding=begin, output_padding=over, dilation=dilation, groups=groups)
         return node.emit(op, (x,), shape)
     none = (0,) * axes
-    op = ConvTranspose(weight.tensor, weight_error=weight.error_tensor, stride=stride, padding=none, output_padding=none,
-                       dilation=dilation, groups=groups)
+    op = ConvTranspose(weight.tensor, weight_error=weight.error_tensor, stride=stride, padding=none,
+                       output_padding=none, dilation=dilation, groups=groups)
     whole = node.emit(op, (x,), (x.shape[0], channels, *full))
     grow = [(0, 0), (0, 0), *((0, max(b + r - f, 0)) for b, r, f in zip(begin, result, full, strict=True))]
     index = np.pad(places(whole), grow, constant_values=-1)
@@ -101,10 +103,12 @@ def _crop(node: Reading, x: Value, full: tuple[int, ...], extra: tuple[int, ...]
         begin, end = (begin, end) if mode == "NOTSET" else ((0,) * axes, (0,) * axes)
         result = tuple(f + o - b - e for f, o, b, e in zip(full, extra, begin, end, strict=True))
     else:
-        result = tuple(n * s for n, s in zip(x.shape[2:], stride, strict=True)) if wanted is None else tuple(wanted[-axes:])
+        same = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+        result = tuple(same if wanted is None else wanted[-axes:])
         spare = [f + o - r for f, o, r in zip(full, extra, result, strict=True)]
         if any(n < 0 for n in spare):
-            raise node.refused(f"the output shape {list(result)} is larger than what the kernel covers; use output_padding")
+            raise node.refused(f"the output shape {list(result)} is larger than what the kernel covers; use "
+                               "output_padding")
         begin = tuple(n // 2 if mode == "SAME_UPPER" else n - n // 2 for n in spare)
     if any(n < 1 for n in result):
         raise node.wrong(f"the result would have the extents {list(result)}")

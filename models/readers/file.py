@@ -8,7 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from leaktight.errors import ModelError
@@ -32,10 +32,11 @@ def read_bytes(path: str) -> tuple[bytes, str]:
         if size == 0:
             raise ModelError(f"{path}: the file is empty; give an .onnx or .onnx.gz file")
         if size > MAX_BYTES:
-            raise ModelError(f"{path}: the file has {size} bytes; at most {MAX_BYTES} are allowed; keep the weights in external data")
+            raise ModelError(f"{path}: the file has {size} bytes; at most {MAX_BYTES} are allowed; keep the weights "
+                             "in external data")
         packed = Path(path).read_bytes()
     except OSError as error:
-        raise ModelError(f"{path}: the file cannot be read ({error.strerror}); check its path and permissions") from error
+        raise ModelError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from error
     return (_unpacked(path) if packed[:2] == b"\x1f\x8b" else packed), hashlib.sha256(packed).hexdigest()
 
 
@@ -46,7 +47,8 @@ def _unpacked(path: str) -> bytes:
             while part := stream.read(_CHUNK):
                 size += len(part)
                 if size > MAX_BYTES:
-                    raise ModelError(f"{path}: the archive unpacks to more than {MAX_BYTES} bytes, which is the most allowed; "
+                    raise ModelError(f"{path}: the archive unpacks to more than {MAX_BYTES} bytes, which is the most "
+                                     "allowed; "
                                      "keep the weights in external data")
                 parts.append(part)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -57,18 +59,21 @@ def _unpacked(path: str) -> bytes:
 def parsed(data: bytes, path: str) -> ModelProto:
     """The model that `data` spells, with functions of its own inlined. Raises ModelError: it is not an ONNX model."""
     if len(data) > MAX_BYTES:
-        raise ModelError(f"{path}: the model has {len(data)} bytes; at most {MAX_BYTES} are allowed; keep the weights in external data")
+        raise ModelError(f"{path}: the model has {len(data)} bytes; at most {MAX_BYTES} are allowed; keep the weights "
+                         "in external data")
     try:
-        model = ModelProto.FromString(data)
+        model: ModelProto = ModelProto.FromString(data)
     except DecodeError as error:
-        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated ({error}); give a complete ONNX file") from error
+        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated ({error}); give a complete ONNX "
+                         "file") from error
     if not model.opset_import or not model.graph.output:
-        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated (it names no operator set or no output); "
+        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated (it names no operator set or no "
+                         "output); "
                          "give a complete ONNX file")
     if model.functions:
         from onnx.inliner import inline_local_functions
 
-        model = inline_local_functions(model)
+        return inline_local_functions(model)
     return model
 
 
@@ -77,9 +82,11 @@ def opset(model: ModelProto, path: str) -> int:
     versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
     if len(versions) != 1:
         came = "no version" if not versions else f"the versions {sorted(versions)}"
-        raise ModelError(f"{path}: the model declares {came} of the standard operator set; exactly one is allowed; export it again")
+        raise ModelError(f"{path}: the model declares {came} of the standard operator set; exactly one is allowed; "
+                         "export it again")
     version: int = versions.pop()
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
-        raise ModelError(f"{path}: the model is written in operator set {version}; {OLDEST_OPSET} to {NEWEST_OPSET} are allowed; "
+        raise ModelError(f"{path}: the model is written in operator set {version}; {OLDEST_OPSET} to {NEWEST_OPSET} "
+                         "are allowed; "
                          "convert it with onnx.version_converter")
     return version

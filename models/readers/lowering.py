@@ -114,7 +114,8 @@ def added(node: Reading, terms: Sequence[Value], signs: Sequence[int], *, part: 
     parts = []
     for x in {x.name: x for x in terms}.values():
         times = counts[x.name]
-        parts.append((expanded(node, x if abs(times) == 1 else scaled(node, x, exactly(times)), shape), -1 if times == -1 else 1))
+        repeated = x if abs(times) == 1 else scaled(node, x, exactly(times))
+        parts.append((expanded(node, repeated, shape), -1 if times == -1 else 1))
     if len(parts) == 1 and parts[0][1] == 1:
         return parts[0][0]
     return node.emit(Sum(tuple(sign for _, sign in parts)), [x for x, _ in parts], shape, part=part)
@@ -132,5 +133,6 @@ def normalized_axes(node: Reading, axes: Sequence[int], rank: int) -> list[int]:
     """Axes counted from the front. Raises ModelError: one is out of range or occurs twice."""
     found = [axis + rank if axis < 0 else axis for axis in axes]
     if any(not 0 <= axis < rank for axis in found) or len(set(found)) != len(found):
-        raise node.wrong(f"the axes {list(axes)} do not fit a value of {rank} axes; each lies in [{-rank}, {rank - 1}] and occurs once")
+        raise node.wrong(f"the axes {list(axes)} do not fit a value of {rank} axes; each lies in [{-rank}, "
+                         f"{rank - 1}] and occurs once")
     return found

@@ -123,7 +123,8 @@ class Reading:
 
     def refused(self, message: str) -> UnsupportedOperator:
         """The file is fine, and this cannot be read here."""
-        return UnsupportedOperator(f"{self.place}: operator {self.kind}: {message}; rewrite the model (see leaktight ops)")
+        return UnsupportedOperator(f"{self.place}: operator {self.kind}: {message}; rewrite the model (see leaktight "
+                                   "ops)")
 
     # -- operands
 
@@ -149,7 +150,8 @@ class Reading:
     def known(self, index: int) -> Known:
         found = self.operand(index)
         if isinstance(found, Value):
-            raise self.refused(f"input {index} ({found.name!r}) is computed from the network's input; a constant is allowed; "
+            raise self.refused(f"input {index} ({found.name!r}) is computed from the network's input; a constant is "
+                               "allowed; "
                                "rewrite the model")
         return found
 
@@ -194,7 +196,8 @@ class Reading:
 
     def affordable(self, entries: int) -> None:
         if entries > MAX_ENTRIES:
-            raise self.wrong(f"a value of {entries} entries is asked for; at most {MAX_ENTRIES} are allowed; use a smaller network")
+            raise self.wrong(f"a value of {entries} entries is asked for; at most {MAX_ENTRIES} are allowed; use a "
+                             "smaller network")
 
     def finish(self, result: Operand | Iterable[Operand]) -> Mapping[str, Operand]:
         """The results under the file's names.

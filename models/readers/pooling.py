@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import floor, prod
+from math import ceil, floor, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +47,8 @@ def _inside(node: Reading, positions: NDArray[np.int64], extent: int) -> NDArray
     """The positions, where one in the padding repeats a position of its window inside the axis."""
     valid = (positions >= 0) & (positions < extent)
     if not valid.any(1).all():
-        raise node.refused("a window lies in the padding altogether, where the maximum is not defined; use less padding")
+        raise node.refused("a window lies in the padding altogether, where the maximum is not defined; use less "
+                           "padding")
     first = positions[np.arange(len(positions)), valid.argmax(1)]
     return np.where(valid, positions, first[:, None])
 
@@ -96,22 +99,24 @@ def resize(node: Reading) -> Operand:
     attributes.integer("exclude_outside", 0)
     attributes.number("extrapolation_value", 0.0)
     if attributes.integer("antialias", 0) or attributes.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise node.refused("antialias and keep_aspect_ratio_policy have no rule; plain nearest-neighbour resizing is allowed")
+        raise node.refused("antialias and keep_aspect_ratio_policy have no rule; plain nearest-neighbour resizing is "
+                           "allowed")
     axes = attributes.integers("axes")
     node.has(1)  # the region of interest, which nearest-neighbour resizing of the whole does not look at
-    given = [list(node.known(i).enclosure.value.reshape(-1)) if node.has(i) else [] for i in (2, 3)]
-    scales, sizes = (spread(node, values, axes, len(x.shape), x.shape if i else None) for i, values in enumerate(given))
+    given = [node.known(i).enclosure.value.reshape(-1).tolist() if node.has(i) else [] for i in (2, 3)]
+    scales = _of_all_axes(given[0], axes, [1] * len(x.shape))
+    sizes = _of_all_axes(given[1], axes, x.shape)
     coordinates = attributes.text("coordinate_transformation_mode", "half_pixel")
     return _resized(node, x, scales, None if sizes is None else [int(n) for n in sizes], coordinates,
                     attributes.text("nearest_mode", "round_prefer_floor"))
 
 
-def spread(node: Reading, values: list[float], axes: list[int] | None, rank: int, rest: tuple[int, ...] | None) -> list[float] | None:
+def _of_all_axes(values: list[float], axes: list[int] | None, rest: Sequence[int]) -> list[float] | None:
     """Scales or sizes of all axes, where the file may give those of some; None where none are given."""
     if not values:
         return None
-    found = [1.0] * rank if rest is None else [float(n) for n in rest]
-    for axis, value in zip(range(rank) if axes is None else axes, values, strict=True):
+    found = [float(n) for n in rest]
+    for axis, value in zip(range(len(rest)) if axes is None else axes, values, strict=True):
         found[axis] = value
     return found
 
@@ -122,62 +127,55 @@ def _nearest_only(node: Reading, default: str) -> None:
         raise node.refused(f"mode {mode!r} has no rule; 'nearest' is allowed")
 
 
-def _resized(node: Reading, x: Operand, scales: list[float] | None, sizes: list[int] | None, coordinates: str, rounding: str, *,
-             shrink: bool = True) -> Operand:
+def _resized(node: Reading, x: Operand, scales: list[float] | None, sizes: list[int] | None, coordinates: str,
+             rounding: str, *, shrink: bool = True) -> Operand:
     if scales is None and sizes is not None:
         scales = [float(np.float32(n) / np.float32(m)) for n, m in zip(sizes, x.shape, strict=True)]
     if scales is None or len(scales) != len(x.shape) or any(s <= 0 for s in scales):
         raise node.wrong(f"scales {scales} do not fit a value of shape {list(x.shape)}")
     if not shrink and any(s < 1 for s in scales):
         raise node.refused("shrinking is defined from operator set 11 on; convert the model")
-    shape = [floor(np.float32(n) * np.float32(s)) for n, s in zip(x.shape, scales, strict=True)] if sizes is None else sizes
+    shape = sizes or [floor(np.float32(n) * np.float32(s)) for n, s in zip(x.shape, scales, strict=True)]
     node.affordable(prod(shape))
     if any(n < 1 for n in shape):
         raise node.wrong(f"the result would have the shape {shape}")
-    picks = [sampled(node, n, m, s, coordinates, rounding) for n, m, s in zip(x.shape, shape, scales, strict=True)]
+    picks = [_sampled(node, *each, coordinates, rounding) for each in zip(x.shape, shape, scales, strict=True)]
     return moved(node, x, lambda a: a[np.ix_(*picks)])
 
 
-def sampled(node: Reading, extent: int, result: int, scale: float, coordinates: str, rounding: str) -> NDArray[np.int64]:
+def _sampled(node: Reading, extent: int, result: int, scale: float, coordinates: str,
+             rounding: str) -> NDArray[np.int64]:
     """The position that each entry of an axis is taken from.
 
     Computed in exact arithmetic and in the float32 arithmetic of runtimes. Raises UnsupportedOperator: they differ.
     """
     if extent == result:
         return np.arange(extent)
-    exact = [_nearest(node, _original(node, Fraction(i), Fraction(extent), Fraction(result), Fraction(scale), coordinates), rounding)
-             for i in range(result)]
-    with np.errstate(all="ignore"):
-        single = [_nearest(node, _original(node, *map(np.float32, (i, extent, result, scale)), coordinates), rounding)
-                  for i in range(result)]
+    if coordinates not in _COORDINATES or rounding not in _ROUNDINGS:
+        raise node.refused(f"coordinate_transformation_mode {coordinates!r} with nearest_mode {rounding!r} has no "
+                           "rule; allowed: "
+                           f"{', '.join(_COORDINATES)} with {', '.join(_ROUNDINGS)}")
+    exact, single = (
+        [_ROUNDINGS[rounding](_COORDINATES[coordinates](*map(number, (i, extent, result, scale, 0.5))))
+         for i in range(result)]
+        for number in (Fraction, np.float32))
     if exact != single:
-        raise node.refused(f"with scale {scale} float32 rounding decides which entries are copied; use a scale that is a whole number")
-    return np.asarray(exact).clip(0, extent - 1)
+        raise node.refused(f"with scale {scale} float32 rounding decides which entries are copied; a scale that is a "
+                           "whole "
+                           "number is allowed")
+    return np.asarray(exact, np.int64).clip(0, extent - 1)
 
 
-def _original(node: Reading, i, extent, result, scale, mode: str):  # type: ignore[no-untyped-def]
-    half = type(i)(0.5)
-    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and result > 1):
-        return (i + half) / scale - half
-    if mode == "pytorch_half_pixel" or (mode == "align_corners" and result == 1):
-        return type(i)(0)
-    if mode == "align_corners":
-        return i * (extent - 1) / (result - 1)
-    if mode == "asymmetric":
-        return i / scale
-    raise node.refused(f"coordinate_transformation_mode {mode!r} has no rule; half_pixel, pytorch_half_pixel, align_corners and "
-                       "asymmetric are allowed")
-
-
-def _nearest(node: Reading, x, rounding: str) -> int:  # type: ignore[no-untyped-def]
-    half = type(x)(0.5)
-    below = int(floor(x))
-    if rounding == "floor":
-        return below
-    if rounding == "ceil":
-        return below + (x > below)
-    if rounding == "round_prefer_floor":
-        return below + (x - below > half)
-    if rounding == "round_prefer_ceil":
-        return below + (x - below >= half)
-    raise node.refused(f"nearest_mode {rounding!r} is not defined")
+# The place in the input of entry i of the result, given (i, extent, result, scale, 1/2) in one kind of number.
+_COORDINATES: dict[str, Callable[..., Any]] = {
+    "half_pixel": lambda i, _extent, _result, scale, half: (i + half) / scale - half,
+    "pytorch_half_pixel": lambda i, _extent, result, scale, half: (i + half) / scale - half if result > 1 else i * 0,
+    "align_corners": lambda i, extent, result, _scale, _half: i * (extent - 1) / (result - 1) if result > 1 else i * 0,
+    "asymmetric": lambda i, _extent, _result, scale, _half: i / scale,
+}
+_ROUNDINGS: dict[str, Callable[[Any], int]] = {
+    "floor": floor,
+    "ceil": ceil,
+    "round_prefer_floor": lambda x: floor(x) + (1 if x - floor(x) > 0.5 else 0),
+    "round_prefer_ceil": lambda x: floor(x) + (1 if x - floor(x) >= 0.5 else 0),
+}

@@ -1,4 +1,4 @@
-"""Readers of operators that only move entries: a computed value becomes a `Select` or `Reshape`, a constant is moved."""
+"""Readers of operators that only move entries: values become a `Select` or `Reshape`, constants are moved."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def reshaped(node: Reading) -> Operand:
     if sizes.count(-1) == 1 and known > 0:
         sizes[sizes.index(-1)] = prod(x.shape) // known
     if any(n < 0 for n in sizes) or prod(sizes) != prod(x.shape):
-        raise node.wrong(f"the shape {list(x.shape)} cannot become {target}: the sizes differ (a free batch dimension counts as one); "
+        raise node.wrong(f"the shape {list(x.shape)} cannot become {target}: the sizes differ (a free batch dimension "
+                         "counts as one); "
                          "export the model with a batch of one")
     return moved(node, x, lambda a: a.reshape(sizes))
 
@@ -91,10 +92,12 @@ def concat(node: Reading) -> Operand:
     parts = [node.operand(i) for i in range(node.count)]
     (axis,) = normalized_axes(node, [node.attributes.integer("axis", 1)], len(parts[0].shape))
     if len({(len(x.shape), x.shape[:axis], x.shape[axis + 1 :]) for x in parts}) > 1:
-        raise node.wrong(f"values of shapes {', '.join(str(list(x.shape)) for x in parts)} cannot be joined along axis {axis}")
+        raise node.wrong(f"values of shapes {', '.join(str(list(x.shape)) for x in parts)} cannot be joined along "
+                         f"axis {axis}")
     known = [x for x in parts if isinstance(x, Known)]
     if len(known) == len(parts):
-        error = None if all(x.error is None for x in known) else np.concatenate([x.enclosure.error for x in known], axis)
+        exact = all(x.error is None for x in known)
+        error = None if exact else np.concatenate([x.enclosure.error for x in known], axis)
         return Known("", np.concatenate([x.array for x in known], axis), error)
     values = [node.lifted(x) for x in parts if prod(x.shape)]
     if len(values) == 1:
@@ -117,8 +120,11 @@ def split(node: Reading) -> Sequence[Operand]:
     if sum(sizes) != extent or any(n < 0 for n in sizes) or len(sizes) != len(node.outputs):
         raise node.wrong(f"axis {axis} of length {extent} cannot be split into {len(node.outputs)} pieces {sizes}")
     ends = np.cumsum(sizes)
-    part = [slice(None)] * axis
-    return [moved(node, x, lambda a, s=slice(int(end) - n, int(end)): a[(*part, s)]) for n, end in zip(sizes, ends, strict=True)]
+    return [_cut(node, x, axis, slice(int(end) - n, int(end))) for n, end in zip(sizes, ends, strict=True)]
+
+
+def _cut(node: Reading, x: Operand, axis: int, part: slice) -> Operand:
+    return moved(node, x, lambda a: a[(*[slice(None)] * axis, part)])
 
 
 @reads("Slice")
@@ -166,7 +172,7 @@ def gather_elements(node: Reading) -> Operand:
     x = node.operand(0)
     (axis,) = normalized_axes(node, [node.attributes.integer("axis", 0)], len(x.shape))
     index = _indices(node, x.shape[axis])
-    if index.ndim != len(x.shape) or any(n > m for i, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if i != axis):
+    if index.ndim != len(x.shape) or any(index.shape[i] > n for i, n in enumerate(x.shape) if i != axis):
         raise node.wrong(f"indices of shape {list(index.shape)} do not fit a value of shape {list(x.shape)}")
     trimmed = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(index.shape))
     return moved(node, x, lambda a: np.take_along_axis(a[trimmed], index, axis))
@@ -229,11 +235,12 @@ def pad(node: Reading) -> Operand:
     for axis, begin, end in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         grow[axis] = (max(begin, 0), max(end, 0))
         cut[axis] = slice(max(-begin, 0), max(x.shape[axis] + min(end, 0), 0))
-        if mode == "reflect" and max(begin, end) >= x.shape[axis] or (mode != "constant" and min(begin, end) < 0):
-            raise node.refused(f"pads {pads} in mode {mode}: at most the length of the axis less one, and none negative, is allowed")
+        if (mode == "reflect" and max(begin, end) >= x.shape[axis]) or (mode != "constant" and min(begin, end) < 0):
+            raise node.refused(f"pads {pads} in mode {mode}: at most the length of the axis less one, and none "
+                               "negative, is allowed")
     node.affordable(prod(n + a + b for n, (a, b) in zip(x.shape, grow, strict=True)))
     if mode != "constant":
-        return moved(node, x, lambda a: np.pad(a, grow, mode=mode))  # type: ignore[call-overload,no-any-return]
+        return moved(node, x, lambda a: np.pad(a, grow, mode))  # type: ignore[call-overload, no-any-return]
     if isinstance(x, Known):
         return Known("", np.pad(x.array[tuple(cut)], grow, constant_values=fill),
                      None if x.error is None else np.pad(x.error[tuple(cut)], grow))
@@ -251,4 +258,4 @@ def _fill(node: Reading) -> float:
     fill = node.known(2)
     if fill.array.size != 1:
         raise node.wrong(f"the constant to pad with has {fill.array.size} entries; one is allowed")
-    return float(node.finite(fill).value.item()) if fill.floating else float(fill.array.item())  # type: ignore[arg-type]
+    return float(node.finite(fill).value.item()) if fill.floating else float(fill.array.item())

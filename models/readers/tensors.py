@@ -32,8 +32,9 @@ _KINDS: dict[int, tuple[str, str]] = {
 def element_type(kind: int, place: str) -> str:
     """The numpy name of an ONNX element type. Raises ModelError for types that have no place in a network here."""
     if kind not in _KINDS:
-        named = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"number {kind}"  # type: ignore[arg-type]
-        raise ModelError(f"{place} has element type {named}; allowed: {', '.join(name for name, _ in _KINDS.values())}; "
+        named = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"number {kind}"
+        raise ModelError(f"{place} has element type {named}; allowed: "
+                         f"{', '.join(name for name, _ in _KINDS.values())}; "
                          "convert the model")
     return _KINDS[kind][0]
 
@@ -48,13 +49,15 @@ def array_of(tensor: TensorProto, place: str, folder: str | None) -> NDArray[np.
         raise ModelError(f"{place} has the dimensions {list(tensor.dims)}; none may be negative")
     size = prod(tensor.dims) * np.dtype(kind).itemsize
     if tensor.data_location == TensorProto.EXTERNAL:
-        return np.frombuffer(_external(tensor, size, place, folder), np.dtype(kind).newbyteorder("<")).reshape(tensor.dims)
+        data = _external(tensor, size, place, folder)
+        return np.frombuffer(data, np.dtype(kind).newbyteorder("<")).astype(kind).reshape(tensor.dims)
     if tensor.HasField("raw_data"):
         present, unit, claimed = len(tensor.raw_data), "bytes", size
     else:
         present, unit, claimed = len(getattr(tensor, _KINDS[tensor.data_type][1])), "entries", prod(tensor.dims)
     if present != claimed:
-        raise ModelError(f"{place} claims the dimensions {list(tensor.dims)}, which take {claimed} {unit}; the file holds {present}; "
+        raise ModelError(f"{place} claims the dimensions {list(tensor.dims)}, which take {claimed} {unit}; the file "
+                         f"holds {present}; "
                          "the file is truncated or forged, export it again")
     return numpy_helper.to_array(tensor)
 
@@ -72,7 +75,8 @@ def _external(tensor: TensorProto, size: int, place: str, folder: str | None) ->
         raise ModelError(f"{place} has an external offset or length that is not a number") from None
     there = os.path.getsize(path)
     if length != size or offset < 0 or offset + length > there:
-        raise ModelError(f"{place} claims {size} bytes and points at {length} from {offset} on in {location!r}, which holds {there}; "
+        raise ModelError(f"{place} claims {size} bytes and points at {length} from {offset} on in {location!r}, which "
+                         f"holds {there}; "
                          "the file is truncated or forged, export it again")
     with open(path, "rb") as stream:
         stream.seek(offset)
@@ -84,8 +88,10 @@ def _inside(location: str, folder: str, place: str) -> Path:
     home = Path(folder).resolve()
     path = (home / location).resolve()
     if not location or Path(location).is_absolute() or not path.is_relative_to(home):
-        raise ModelError(f"{place} lies in the external file {location!r}; allowed are files inside the model's folder; "
+        raise ModelError(f"{place} lies in the external file {location!r}; allowed are files inside the model's "
+                         "folder; "
                          "put the data beside the model")
     if not path.is_file():
-        raise ModelError(f"{place} lies in the external file {location!r}, which does not exist; put it beside the model")
+        raise ModelError(f"{place} lies in the external file {location!r}, which does not exist; put it beside the "
+                         "model")
     return path

@@ -67,14 +67,17 @@ def windows(node: Reading, extents: tuple[int, ...], kernel: tuple[int, ...], *,
         return Windows(kernel, stride, dilation, begin, end, result)
     if mode == "VALID":
         begin = end = (0,) * axes
-    result = tuple(_extent(node, *each, ceil=ceil) for each in zip(extents, kernel, stride, dilation, begin, end, strict=True))
+    result = tuple(_extent(node, *each, ceil=ceil)
+                   for each in zip(extents, kernel, stride, dilation, begin, end, strict=True))
     return Windows(kernel, stride, dilation, begin, end, result)
 
 
-def _extent(node: Reading, extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int, *, ceil: bool) -> int:
+def _extent(node: Reading, extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int, *,
+            ceil: bool) -> int:
     room = extent + begin + end - (kernel - 1) * dilation - 1
     if room < 0:
-        raise node.wrong(f"a window of {kernel} with dilation {dilation} does not fit an axis of {extent} with pads {begin} and {end}")
+        raise node.wrong(f"a window of {kernel} with dilation {dilation} does not fit an axis of {extent} with pads "
+                         f"{begin} and {end}")
     found = (-(-room // stride) if ceil else room // stride) + 1
     if ceil and (found - 1) * stride >= extent + begin:
         found -= 1  # a window that would start in the padding behind the axis is dropped
