@@ -116,7 +116,9 @@ def enclosed(value: Tensor, error: Tensor | None = None) -> Enclosure:
     return Enclosure(array, np.broadcast_to(error.double().numpy(), array.shape))
 
 
-def _owned(array: Array) -> NDArray[Any]:
+def _owned(array: ArrayLike) -> NDArray[Any]:
+    """A writable array in row order, as tensors need it; arithmetic on arrays without axes yields scalars."""
+    array = np.asarray(array, np.float64)
     return array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")
 
 

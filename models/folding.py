@@ -87,7 +87,7 @@ def scale_into_scale(draft: Draft, node: Node) -> bool:
 
 
 def scale_into_affine_before(draft: Draft, node: Node) -> bool:
-    """A Scale goes into what is in front of it, past a Reshape if need be: ``s (W x + b) + t = (s W) x + (s b + t)``."""
+    """A Scale goes into what is in front of it, past a Reshape too: ``s (W x + b) + t = (s W) x + (s b + t)``."""
     if not isinstance(node.op, Scale):
         return False
     given = draft.nodes[node.inputs[0]]
@@ -129,7 +129,7 @@ def _scaled_rows(op: Linear | Conv | ConvTranspose, factor: Enclosure) -> Enclos
 
 
 def scale_into_affine_after(draft: Draft, node: Node) -> bool:
-    """A Scale goes into what follows it, past a Reshape if need be: ``W (s x + t) + b = (W s) x + (W t + b)``."""
+    """A Scale goes into what follows it, past a Reshape too: ``W (s x + t) + b = (W s) x + (W t + b)``."""
     if not isinstance(node.op, Linear | Conv | ConvTranspose):
         return False
     given = draft.nodes[node.inputs[0]]
