@@ -1,1 +1,392 @@
+"""The command line, and the only module that prints. Heavy imports happen inside the commands, after ``--help``."""
 
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect as inspection
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leaktight import arguments as cli
+from leaktight import options
+from leaktight.arguments import Format, Precision
+from leaktight.errors import InputError
+from leaktight.verify.report import file
+from leaktight.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from leaktight.models.network import Network
+
+BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
+CommandLineError: Any = typer.BadParameter.__bases__[0]  # what typer raises for a command line that makes no sense
+
+
+class Undelivered(Exception):
+    """There is a result, but stdout does not take it."""
+
+
+app = typer.Typer(name="leaktight", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leaktight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Proves margins of (Leaky) ReLU networks, with bounds that hold in real arithmetic.
+
+    Exit codes: 0 proved or done, 1 refuted, 2 bad input or usage, 3 unknown, 4 timeout, 70 internal error.
+    """
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: its document, one line about it, and the exit code."""
+
+    document: Mapping[str, Any]
+    summary: str
+    code: int = 0
+
+
+def command(body: Callable[..., Answer]) -> Callable[..., None]:
+    """Makes a function a command, with --format and --output.
+
+    Its answer is delivered; what it raises becomes a message and an exit code.
+    """
+
+    @functools.wraps(body)
+    def run_body(style: Format, output: Path | None, **given: Any) -> None:
+        raise typer.Exit(_outcome(lambda: _deliver(lambda: body(**given), style, output)))
+
+    own = tuple(inspection.signature(body, eval_str=True).parameters.values())
+    named = inspection.Parameter.KEYWORD_ONLY
+    ways = (inspection.Parameter("style", named, default=Format.TEXT, annotation=cli.AsFormat),
+            inspection.Parameter("output", named, default=None, annotation=cli.Output))
+    run_body.__signature__ = inspection.Signature((*own, *ways))  # type: ignore[attr-defined]
+    run_body.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *ways)}
+    return app.command()(run_body)
+
+
+def _deliver(body: Callable[[], Answer], style: Format, output: Path | None) -> int:
+    if output is not None:
+        file.check_writable("--output", output)
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library or the user's code prints, stdout is the result's
+        answer = body()
+    text = _rendered(answer.document, style, to_terminal=output is None and sys.stdout.isatty())
+    if output is None:
+        _print(text)
+    else:
+        file.write_whole("--output", output, text)
+    _say(answer.summary)
+    return answer.code
+
+
+def _rendered(document: Mapping[str, Any], style: Format, *, to_terminal: bool) -> str:
+    if style is Format.JSON:
+        from leaktight.verify.report import json
+
+        return json.render(document)
+    from shutil import get_terminal_size
+
+    from leaktight.verify.report import text
+
+    colour = to_terminal and not os.environ.get("NO_COLOR")
+    return text.render(document, width=get_terminal_size().columns if to_terminal else 100, colour=colour)
+
+
+def _print(text: str) -> None:
+    """Raises Undelivered: stdout does not take it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries, and fails, once more
+        raise Undelivered(f"the result could not be written to stdout ({error.strerror})") from None
+
+
+def _say(line: str) -> None:
+    print(f"leaktight: {line}", file=sys.stderr)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command line and returns its exit code; no failure looks like an answer.
+
+    Answers: 0 proved or done, 1 refuted, 3 unknown, 4 timeout. Failures: 2 bad input or usage, 70 internal error, 130
+    interrupted.
+    """
+
+    def call() -> int:
+        try:
+            return int(typer.main.get_command(app).main(arguments, prog_name="leaktight", standalone_mode=False) or 0)
+        except CommandLineError as error:
+            error.show()
+            return BAD_INPUT
+
+    return _outcome(call)
+
+
+def _outcome(work: Callable[[], int]) -> int:
+    """`work`'s exit code, or that of what it raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")  # torch, of Intel's GPUs
+            return work()
+    except InputError as error:
+        _say(f"error: {error}")
+        return BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; nothing was decided")
+        return INTERRUPTED
+    except Undelivered as error:
+        _say(f"error: {error}")
+        return CRASHED
+    except (Exception, SystemExit) as error:
+        return _crash(error)
+
+
+def _crash(error: BaseException) -> int:
+    if os.environ.get("LEAKTIGHT_DEBUG"):
+        traceback.print_exception(error)
+    first = next(iter(str(error).splitlines()), "")
+    _say(f"internal error: {type(error).__name__}: {first}; nothing was decided; please report it, with what"
+         " LEAKTIGHT_DEBUG=1 shows")
+    return CRASHED
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _say(f"warning: {' '.join(str(message).split())}")
+
+
+@contextlib.contextmanager
+def _stages() -> Iterator[Callable[[str], None] | None]:
+    """A line on a terminal that says what is being done."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("loading") as status:
+        yield status.update
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _network(path: str, architecture: str | None = None, trust: bool = False) -> Network:
+    from leaktight.models.load import load
+
+    return load(path, architecture=architecture, trust=trust)
+
+
+def _engine(name: str) -> str:
+    from leaktight.verify.prove import engine_names
+
+    return options.choice("--engine", name, engine_names())
+
+
+def _budget(dtype: Precision, memory: str | None, timeout: str | None = None) -> dict[str, Any]:
+    import torch
+
+    found: torch.dtype = getattr(torch, dtype.value)
+    return {
+        "dtype": found,
+        "memory": None if memory is None else options.byte_count("--memory", memory),
+        **({} if timeout is None else {"timeout": options.number("--timeout", timeout)}),
+    }
+
+
+@command
+def verify(
+    network: cli.NetworkFile,
+    property: cli.PropertyFile,
+    engine: cli.Engine = "auto",
+    timeout: cli.Timeout = None,
+    counterexample: cli.CounterexampleFile = None,
+    guarantee: cli.GuaranteeName = "real",
+    cross_check: cli.CrossCheck = False,
+    memory: cli.Memory = None,
+    dtype: cli.Arithmetic = Precision.FLOAT64,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """Does the property hold?
+
+    Answers proved, refuted (with a counterexample that onnxruntime confirms), unknown or timeout.
+    """
+    from leaktight.specs.vnnlib import read_property
+    from leaktight.verify.prove import prove
+
+    options.choice("--guarantee", guarantee, ("real",))
+    if counterexample is not None:
+        file.check_writable("--counterexample", counterexample)
+    with _stages() as progress:
+        verdict = prove(_network(network, architecture, trust), read_property(property), engine=_engine(engine),
+                        seed=seed, cross_check=cross_check, progress=progress, **_budget(dtype, memory, timeout))
+    if counterexample is not None and verdict.counterexample is not None:
+        from leaktight.verify.search.counterexample_file import write_counterexample
+
+        write_counterexample(counterexample, verdict.counterexample)
+    summary = f"{verdict.status.value}: {verdict.reason} ({verdict.seconds:.2f} s)"
+    return Answer(verdict.to_json(), summary, verdict.status.exit_code)
+
+
+@command
+def certify(
+    network: cli.NetworkFile,
+    data: cli.DataFile,
+    epsilon: cli.Epsilon,
+    norm: cli.NormName = "inf",
+    clip: cli.Clip = None,
+    limit: cli.Limit = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    labels: cli.LabelsFile = None,
+    channels_last: cli.ChannelsLast = False,
+    radius: cli.Radius = False,
+    engine: cli.Engine = "auto",
+    timeout: cli.EachTimeout = None,
+    memory: cli.Memory = None,
+    dtype: cli.Arithmetic = Precision.FLOAT64,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """Do labelled inputs keep their label?
+
+    Proves or refutes it for every input within E of it, and says the certified accuracy.
+    """
+    from leaktight.specs.data import fit, read_data
+    from leaktight.verify import certify as certification
+
+    size = options.at_least_zero("--epsilon", epsilon)
+    chosen = _engine(engine)
+    asked = _normalised(_network(network, architecture, trust), mean, std)
+    known = fit(read_data(data, labels=labels, limit=limit), asked, channels_last=channels_last)
+    with _bar("certifying") as progress:
+        found = certification.certify(asked, known.inputs, known.labels, size, norm=norm, clip=clip, engine=chosen,
+                                      radius=radius, seed=seed, progress=progress, **_budget(dtype, memory, timeout))
+    found = replace(found, data={"path": known.path, "sha256": known.sha256})
+    proved = sum(record.status.value == "proved" for record in found.inputs)
+    accuracy = found.accuracy
+    summary = (f"{proved} of {len(found.inputs)} inputs certified ({accuracy['certified']:.1%});"
+               f" {accuracy['clean']:.1%} clean, {accuracy['attacked']:.1%} not refuted ({found.seconds:.2f} s)")
+    return Answer(found.to_json(), summary, found.status.exit_code)
+
+
+def _normalised(network: Network, mean: str | None, std: str | None) -> Network:
+    if mean is None and std is None:
+        return network
+    from leaktight.models.normalise import normalised
+
+    return normalised(network, options.numbers("--mean", mean or "0"), options.numbers("--std", std or "1"))
+
+
+@command
+def bounds(
+    network: cli.NetworkFile,
+    property: cli.PropertyFile,
+    engine: cli.Engine = "crown",
+    memory: cli.Memory = None,
+    dtype: cli.Arithmetic = Precision.FLOAT64,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """Proven bounds of every output.
+
+    They hold on the property's whole input region.
+    """
+    from leaktight.specs.vnnlib import read_property
+    from leaktight.verify.bounds.engine import ENGINES
+    from leaktight.verify.bounds.union import bound_everywhere
+
+    chosen = options.choice("--engine", engine, tuple(ENGINES))
+    found = bound_everywhere(_network(network, architecture, trust), read_property(property), engine=chosen,
+                             **_budget(dtype, memory))
+    count = sum(lower.numel() for lower, _ in found.outputs.values())
+    return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
+
+
+@command
+def inspect(
+    network: cli.NetworkFile,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """Operators, slopes and shapes of a network."""
+    from leaktight.models.inspect import inspect as look
+
+    found = look(_network(network, architecture, trust))
+    summary = f"{found.parameters} parameters, {found.neurons} activations, digest {found.digest[:12]}"
+    return Answer(found.to_json(), summary)
+
+
+@command
+def ops() -> Answer:
+    """What is supported.
+
+    The ONNX operators that can be read, and what each engine does with what they become.
+    """
+    from leaktight.capabilities import operators
+
+    found = operators()
+    return Answer(found, f"{len(found['onnx'])} ONNX operators; engines: auto, {', '.join(found['engines'])}")
+
+
+@command
+def doctor() -> Answer:
+    """Is this installation sound?
+
+    Looks at versions and the runtime, and runs proofs whose verdicts are known. Exits with 1 if anything is wrong.
+    """
+    from leaktight.doctor import doctor as examine
+
+    found = examine()
+    failed = [check["name"] for check in found["checks"] if not check["ok"]]
+    if failed:
+        return Answer(found, f"this installation is not sound: {', '.join(failed)}", 1)
+    return Answer(found, "this installation is sound")
+
+
+@command
+def demo() -> Answer:
+    """A first proof and a first refutation."""
+    from leaktight.demo import demo as show
+
+    with _stages() as progress:
+        found = show(progress)
+    if not found["as_expected"]:
+        raise RuntimeError("the demo's properties did not come out as proved and refuted; run 'leaktight doctor'")
+    return Answer(found, "the first property is proved, the second refuted; next: leaktight verify NETWORK PROPERTY")

@@ -1,0 +1,71 @@
+"""The arguments of the command line: their names, and what ``--help`` says about each."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(str, Enum):
+    """How a result is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Precision(str, Enum):
+    """The arithmetic that bounds are computed in; the guarantee is the same."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+
+
+def _argument(metavar: str, says: str) -> Any:
+    return typer.Argument(metavar=metavar, help=says)
+
+
+def _option(*names: str, value: str | None = None, says: str, least: int | None = None) -> Any:
+    return typer.Option(*names, metavar=value, help=says, min=least)
+
+
+NetworkFile = Annotated[str, _argument("NETWORK", "An .onnx, .onnx.gz or .pt2 file, or a state dict.")]
+PropertyFile = Annotated[str, _argument("PROPERTY", "A VNN-LIB file (1.0 or 2.0), plain or .gz.")]
+DataFile = Annotated[str, _argument("DATA", "Labelled inputs: .npz, .csv or idx.")]
+
+AsFormat = Annotated[Format, _option("--format", says="How the result is written.")]
+Output = Annotated[Path | None, _option("--output", "-o", value="FILE", says="Write the result here, not to stdout.")]
+Architecture = Annotated[
+    str | None, _option("--architecture", value="MODULE:FACTORY", says="The code that builds a state dict's network.")
+]
+Trust = Annotated[bool, _option("--trust", says="Allow a pickled network, which runs code of its author's.")]
+Engine = Annotated[str, _option("--engine", value="NAME", says="How bounds are computed; see 'leaktight ops'.")]
+Timeout = Annotated[str | None, _option("--timeout", value="SECONDS", says="Stop after this time.")]
+EachTimeout = Annotated[str | None, _option("--timeout", value="SECONDS", says="Stop after this time for each input.")]
+Memory = Annotated[
+    str | None, _option("--memory", value="SIZE", says="Use at most this much, like 4G; default: half of what is free.")
+]
+Arithmetic = Annotated[Precision, _option("--dtype", says="The arithmetic of the bounds; the guarantee is the same.")]
+Seed = Annotated[int, _option("--seed", value="N", says="Where random starts of the attack begin.", least=0)]
+
+CounterexampleFile = Annotated[
+    Path | None, _option("--counterexample", value="FILE", says="Write a counterexample: .npz, else VNN-LIB text.")
+]
+GuaranteeName = Annotated[str, _option("--guarantee", value="NAME", says="What a proof is about; there is one: real.")]
+CrossCheck = Annotated[bool, _option("--cross-check", says="Also ask auto_LiRPA; exit 70 if it contradicts.")]
+
+Epsilon = Annotated[str, _option("--epsilon", value="E", says="How far an input may move, like 0.03 or 8/255.")]
+NormName = Annotated[str, _option("--norm", value="NORM", says="What E is measured in: inf, 2 or 1.")]
+Clip = Annotated[tuple[float, float] | None, _option("--clip", value="LO HI", says="The range that values keep to.")]
+Limit = Annotated[int | None, _option("--limit", value="N", says="Only the first N inputs.", least=1)]
+Mean = Annotated[
+    str | None, _option("--mean", value="M", says="The network sees (input - M) / S: one number, or one per channel.")
+]
+Std = Annotated[str | None, _option("--std", value="S", says="See --mean.")]
+LabelsFile = Annotated[Path | None, _option("--labels", value="FILE", says="Labels of an idx file, if not beside it.")]
+ChannelsLast = Annotated[
+    bool, _option("--channels-last", says="The data has its channels last, and the network wants them first.")
+]
+Radius = Annotated[bool, _option("--radius", says="Also find a proven radius, up to E, for each input.")]
