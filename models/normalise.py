@@ -51,7 +51,7 @@ def _channels(network: Network, port: Port, what: str, given: float | Sequence[f
     """The numbers in the input's dtype, in a shape that broadcasts against the input's."""
     dtype = np.dtype(port.dtype)
     if dtype.kind != "f":
-        raise UsageError(f"--{what}: the network's input {port.name!r} holds {port.dtype}; normalisation needs floating point")
+        raise UsageError(f"--{what}: the network's input {port.name!r} holds {port.dtype}; it must be floating-point")
     with np.errstate(over="ignore"):
         values = np.asarray(given, dtype=np.float64).astype(dtype)
     if not np.isfinite(values).all():
@@ -75,7 +75,10 @@ def _layer(mean: Array, std: Array) -> Scale:
 
 def _stored(exact: list[Fraction], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The nearest float64 numbers, and bounds on how far they are off."""
-    nearest = [float(value) for value in exact]
+    try:
+        nearest = [float(value) for value in exact]
+    except OverflowError:
+        raise UsageError("--mean, --std: mean / std is beyond float64; give a larger standard deviation") from None
     errors = []
     for value, near in zip(exact, nearest, strict=True):
         off = abs(value - Fraction(near))

@@ -98,7 +98,8 @@ def toward(x: Tensor, dtype: torch.dtype, direction: float) -> Tensor:
     near = x.to(dtype)
     wrong = near.to(x.dtype) > x if direction < 0 else near.to(x.dtype) < x
     beyond = torch.nextafter(near.detach(), near.new_tensor(direction))
-    return torch.where(wrong, near + (beyond - near.detach()), near)
+    step = torch.where(torch.isfinite(near), near + (beyond - near.detach()), beyond)  # one unit: exact, where finite
+    return torch.where(wrong, step, near)
 
 
 def _check_walls(lower: Tensor, upper: Tensor) -> None:
