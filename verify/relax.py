@@ -63,7 +63,7 @@ def envelope(op: Elementwise, lower: Tensor, upper: Tensor, tilt: Tensor | None 
     rule = _ENVELOPES.get(type(op))
     if rule is None:
         raise MissingRule(f"linear bounds have no rule for {type(op).__name__}")
-    return rule(op, lower.double(), upper.double(), None if tilt is None else tilt.double(), lower.dtype)
+    return rule(op, lower.double(), upper.double(), tilt, lower.dtype)
 
 
 def has_tilt(op: Op) -> bool:
@@ -101,7 +101,8 @@ def _offsets(low_slope: Tensor, high_slope: Tensor, points: list[tuple[Tensor, T
     for place, value, error in points:
         for slope, found, sign in ((low_slope.double(), lows, -1.0), (high_slope.double(), highs, 1.0)):
             product = slope * place
-            slack = error + 4 * _U * (value.abs() + product.abs()) + 4 * _TINY * (product != 0)
+            tiny = 4 * _TINY * ((slope != 0) & (place != 0)).double()  # also where the product underflows to zero
+            slack = error + 4 * _U * (value.abs() + product.abs()) + tiny
             found.append(value - product + sign * slack)
     low, high = lows[0], highs[0]
     for a, b in zip(lows[1:], highs[1:], strict=True):
@@ -133,18 +134,45 @@ def _two_slope_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor
 
 def _two_slope_envelope(op: TwoSlope, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
     left, right = op.left, op.right
+    if tilt is not None and _through_origin(op, dtype):
+        return _turned(op, _two_slope_envelope(op, lower, upper, None, dtype), lower, upper, tilt)
     at_lower, at_upper = op(lower), op(upper)
     steep, flat = torch.maximum(left, right), torch.minimum(left, right)
     chord = ((at_upper - at_lower) / (upper - lower).clamp(min=_TINY)).clamp(min=flat, max=steep)
     if tilt is None:
         tilt = default_tilt(op, lower, upper)
-    ray = left + tilt * (right - left)
+    ray = left + tilt.double() * (right - left)
     convex = right >= left
     low, high = torch.where(convex, ray, chord), torch.where(convex, chord, ray)
     for side, slope in ((lower >= op.kink, right), (upper <= op.kink, left)):
         low, high = torch.where(side, slope, low), torch.where(side, slope, high)
     middle = torch.minimum(torch.maximum(op.kink.expand(lower.shape), lower), upper)
     return _offsets(low, high, [(x, *_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)
+
+
+def _through_origin(op: TwoSlope, dtype: torch.dtype) -> bool:
+    """Whether every line through the origin with a slope between the two, in `dtype`, is exactly on one side."""
+    plain = op.precision == 0 and not bool(op.kink.any()) and not bool(op.value.any())
+    return plain and bool((op.left.to(dtype) == op.left).all()) and bool((op.right.to(dtype) == op.right).all())
+
+
+def _turned(op: TwoSlope, lines: Lines, lower: Tensor, upper: Tensor, tilt: Tensor) -> Lines:
+    """The lines with the free one replaced by the ray through the kink at the origin that `tilt` says.
+
+    A ray needs no offset: ``f(x) - d x`` is ``(right - d) x`` to the right of zero and ``(left - d) x`` to its left,
+    which have the same sign for ``d`` between the slopes. The clamp keeps a rounded ``d`` there.
+    """
+    dtype = lines.lower_slope.dtype
+    left, right = op.left.to(dtype), op.right.to(dtype)
+    ray = (left + tilt.to(dtype) * (right - left)).clamp(torch.minimum(left, right), torch.maximum(left, right))
+    free = (lower < 0) & (upper > 0)
+    below, above = free & (right >= left), free & (right < left)
+    low_slope, low_offset, high_slope, high_offset = lines.lower_slope, lines.lower_offset, lines.upper_slope, lines.upper_offset
+    if bool(below.any()):
+        low_slope, low_offset = torch.where(below, ray, low_slope), low_offset.masked_fill(below, 0.0)
+    if bool(above.any()):
+        high_slope, high_offset = torch.where(above, ray, high_slope), high_offset.masked_fill(above, 0.0)
+    return Lines(low_slope, low_offset, high_slope, high_offset)
 
 
 _IMAGES[TwoSlope], _ENVELOPES[TwoSlope] = _two_slope_image, _two_slope_envelope
@@ -204,26 +232,29 @@ def _slope_at(op: Sigmoid | Tanh, x: Tensor) -> Tensor:
     return value * (1 - value) if isinstance(op, Sigmoid) else 1 - value**2
 
 
-def _tangent_from(op: Sigmoid | Tanh, anchor: Tensor) -> Tensor:
-    """The slope of the line from the graph at ``anchor <= 0`` that touches the graph on its concave side ``x >= 0``."""
+def _touching(op: Sigmoid | Tanh, anchor: Tensor) -> Tensor:
+    """Where the line from the graph at ``anchor <= 0`` touches the graph on its concave side ``x >= 0``."""
     low, high = torch.zeros_like(anchor), torch.full_like(anchor, 40.0)
     value = op(anchor)
     for _ in range(50):
         middle = (low + high) / 2
-        beyond = op(middle) - value < _slope_at(op, middle) * (middle - anchor)
-        low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
-    return _slope_at(op, high)
+        before = op(middle) - value < _slope_at(op, middle) * (middle - anchor)
+        low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+    return high
+
+
+def _slope_above(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor, chord: Tensor) -> Tensor:
+    """The slope of a good upper line: the chord, if a line from the lower end would touch beyond the upper end; else the
+    tangent in the middle, or where that line touches if this is further right."""
+    touch = _touching(op, lower.clamp(max=0))
+    return torch.where(touch >= upper, chord, _slope_at(op, torch.maximum(touch, (lower + upper) / 2)))
 
 
 def _smooth_envelope(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
-    # The lower line is the upper line of the mirrored interval: f(-x) = f's top + bottom - f(x).
     chord = ((op(upper) - op(lower)) / (upper - lower).clamp(min=_TINY)).clamp(min=0)
     chord = torch.where(upper - lower > 1e-8, chord, _slope_at(op, (lower + upper) / 2))
-    middle = _slope_at(op, (lower + upper) / 2)
-    # above: concave side entirely: tangent in the middle; else the tangent from the lower end, or the chord if it ends first
-    high = torch.where(lower >= 0, middle, torch.maximum(_tangent_from(op, lower.clamp(max=0)), chord))
-    low = torch.where(upper <= 0, middle, torch.maximum(_tangent_from(op, -upper.clamp(min=0)), chord))
-    high, low = torch.where(upper <= 0, chord, high), torch.where(lower >= 0, chord, low)
+    # the lower line is the upper line of the mirrored interval: f(-x) = f's top + bottom - f(x)
+    high, low = _slope_above(op, lower, upper, chord), _slope_above(op, -upper, -lower, chord)
     place = _sigmoid_place if isinstance(op, Sigmoid) else _tanh_place
     error = torch.full_like(lower, _SMOOTH)
     # where the derivative equals the slope (of the rounded line): the graph minus the line has its extrema there; an

@@ -248,7 +248,10 @@ class _Walk:
             self.give(name, rows)
 
     def _elementwise(self, node: Node, a: Tensor) -> None:
-        lines, size = self.b.centred(node), a.abs()
+        lines = self.b.centred(node)
+        if self.mirrored == node.name and lines.slope.shape[1] > 1:  # lines of their own for each row
+            a, self.mirrored = torch.cat([a, -a], 1), None
+        size = a.abs()
         straight, bent = a * lines.slope, size * lines.half_slope
         shift, sink = _dot(a, lines.offset), _dot(size, lines.half_offset)
         slack = _dot(size.detach(), self.b.handed_on(node).unsqueeze(1))

@@ -7,7 +7,7 @@ ends are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,16 +21,31 @@ from leaktight.verify.bounds.interval import Interval, input_intervals, step
 from leaktight.verify.bounds.memory import row_chunks
 
 
-def intermediate_bounds(network: Network, region: Region, memory: int, tilts: Mapping[str, Tensor] | None = None) -> dict[str, Interval]:
-    """Bounds of every node's value over the region, in the dtype of region and network."""
+Refine = Callable[[Backward, Node, Tensor], Tensor]
+
+
+def plain_rows(backward: Backward, node: Node, index: Tensor) -> Tensor:
+    """Lower bounds of ``+z_j`` and then ``-z_j`` for the entries `index` of a node, by one backward pass."""
+    return backward.lower(Units(node.name, index))
+
+
+def intermediate_bounds(network: Network, region: Region, memory: int, *, floor: Mapping[str, Interval] | None = None,
+                        refine: Refine = plain_rows) -> dict[str, Interval]:
+    """Bounds of every node's value over the region, in the dtype of region and network.
+
+    `floor`: bounds that are known already, which the result is never looser than. `refine` bounds entries of a node
+    whose intervals are not good enough.
+    """
     known = input_intervals(network, region)
-    backward = Backward(network, region, known, tilts)
+    backward = Backward(network, region, known)
     for node in network:
         if node.name not in known:
             known[node.name] = step(node, [known[name] for name in node.inputs], region.batch)
+            if floor is not None:
+                known[node.name] = known[node.name].meet(floor[node.name])
         if not _already_tight(network, region, node):
             for index in undecided(network, node, known[node.name]):
-                known[node.name] = refined(backward, node, known[node.name], index, memory)
+                known[node.name] = _refined(backward, node, known[node.name], index, memory, refine)
     return known
 
 
@@ -69,12 +84,11 @@ def undecided(network: Network, node: Node, z: Interval) -> list[Tensor]:
     return [wanted.flatten(1).to(torch.uint8).topk(count, dim=1).indices]
 
 
-def refined(backward: Backward, node: Node, z: Interval, index: Tensor, memory: int) -> Interval:
-    """The interval met with backward bounds of the entries at `index`."""
-    lower, upper = z.lower.flatten(1).clone(), z.upper.flatten(1).clone()
+def _refined(backward: Backward, node: Node, z: Interval, index: Tensor, memory: int, refine: Refine) -> Interval:
+    """The interval met with refined bounds of the entries at `index`."""
+    lower, upper = z.lower.flatten(1), z.upper.flatten(1)
     for part in row_chunks(backward.network, index, memory):
-        found = backward.lower(Units(node.name, part))
-        count = part.shape[1]
-        lower.scatter_reduce_(1, part, found[:, :count], "amax")
-        upper.scatter_reduce_(1, part, -found[:, count:], "amin")
+        found, count = refine(backward, node, part), part.shape[1]
+        lower = lower.scatter_reduce(1, part, found[:, :count], "amax")
+        upper = upper.scatter_reduce(1, part, -found[:, count:], "amin")
     return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))

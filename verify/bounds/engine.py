@@ -12,32 +12,13 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.region import Region
 from leaktight.verify.bounds import interval
-from leaktight.verify.bounds.backward import Backward, Rows
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, row_bytes
-from leaktight.verify.bounds.optimise import Schedule, optimised
+from leaktight.verify.bounds.optimise import turn_last, turned_bounds
+from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit
-
-
-@dataclass(frozen=True)
-class Question:
-    """Lower bounds are wanted of ``objectives @ y`` over the region: ``(batch, rows, outputs)``.
-
-    `target`, ``(batch, rows)``: rows above it are good enough. `deadline`: time.monotonic() after which to stop.
-    """
-
-    network: Network
-    region: Region
-    objectives: Tensor
-    memory: int
-    target: Tensor | None = None
-    deadline: float | None = None
-
-    def starts(self) -> list[Rows]:
-        parts = self.objectives.split([port.size for port in self.network.outputs], -1)
-        return [Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
-                for port, part in zip(self.network.outputs, parts, strict=True)]
 
 
 Engine = Callable[[Question], Tensor]
@@ -66,9 +47,16 @@ def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
 
 def _alpha_crown(question: Question) -> Tensor:
     known = intermediate_bounds(question.network, question.region, question.memory)
-    floor = _last_pass(question, known)
-    return optimised(question.network, question.region, question.starts(), known, floor, schedule=Schedule(),
-                     target=question.target, deadline=question.deadline)
+    best = _last_pass(question, known)
+    for behind in (False, True):
+        index = question.still_open(best).any(1).nonzero().flatten()
+        if not len(index) or question.late:
+            break
+        some, theirs = question.select(index), {name: z.select(index) for name, z in known.items()}
+        if behind:
+            theirs = turned_bounds(some, theirs)
+        best[index] = torch.maximum(best[index], turn_last(some, theirs))
+    return best
 
 
 ENGINES: Mapping[str, Engine] = {"interval": _interval, "crown": _crown, "alpha-crown": _alpha_crown}

@@ -1,62 +1,43 @@
 """Optimised slopes (alpha-CROWN, Xu et al. 2021, arXiv:2011.13824).
 
-Wherever a kink leaves a line free to turn, any turn gives a proof; gradient ascent looks for the turns that give the
-best one. Every value that is kept was computed with all error terms, so a poor search loosens it and never breaks it.
+Wherever a kink leaves a line free to turn, any turn gives a proof; ascent looks for the turns that give the best one,
+for every row by itself. Every value that is kept was computed with all error terms, so a poor search loosens it and
+never breaks it.
 
-Two stages. The first turns the lines of the last pass alone, one set of turns a row, against fixed intermediate bounds:
-cheap. The second turns the lines behind the intermediate bounds too (one set for all neurons of a layer), for the
-regions that are still open.
+The ascent is by signs: a bound is concave in no useful sense in its turns, but its gradient's sign says for each line
+whether to turn up or down, and steps of halving size settle it. A few steps suffice, which is what makes it affordable
+to turn the lines behind every intermediate bound too, row by row (`turned_bounds`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from leaktight.models.network import Network
-from leaktight.specs.region import Region
+from leaktight.models.network import Network, Node
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Backward, Rows
+from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.question import Question
+
+Tilts = dict[str, Tensor]
+# Step sizes: for the few rows that are asked for, and for the many behind the intermediate bounds.
+LAST = tuple(0.5 * 0.78**k for k in range(14))
+BEHIND = (0.5, 0.25)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how boldly to search: `steps` ascent steps of size `rate`, decaying by `decay` each."""
+def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, before: str | None = None) -> Tilts:
+    """The default turn of every line that is free, once for each row: ``(batch, rows, *shape)`` by activation.
 
-    steps: int = 20
-    rate: float = 0.25
-    decay: float = 0.93
-
-
-class Ascent:
-    """Adam on tensors that stay in [0, 1]; moves each parameter to raise the sum of what is asked."""
-
-    def __init__(self, parameters: Mapping[str, Tensor], schedule: Schedule) -> None:
-        self.values = dict(parameters)
-        for value in self.values.values():
-            value.requires_grad_(True)
-        self.optimiser = torch.optim.Adam(list(self.values.values()), lr=schedule.rate, maximize=True)
-        self.decay = torch.optim.lr_scheduler.ExponentialLR(self.optimiser, schedule.decay)
-
-    def step(self, gain: Tensor) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
-        gain.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.decay.step()
-        with torch.no_grad():
-            for value in self.values.values():
-                value.clamp_(0, 1)
-
-
-def start_tilts(network: Network, known: Mapping[str, Interval], rows: int) -> dict[str, Tensor]:
-    """The default turn of every free line, once for each row: ``(batch, rows, *shape)`` by activation."""
+    Only activations in front of the node named `before`, where one is named.
+    """
     tilts = {}
     for node in network:
+        if node.name == before:
+            break
         if relax.has_tilt(node.op) and node.inputs[0] in known:
             z = known[node.inputs[0]]
             if not bool(relax.is_linear_on(node.op, z.lower, z.upper).all()):  # type: ignore[arg-type]
@@ -65,25 +46,50 @@ def start_tilts(network: Network, known: Mapping[str, Interval], rows: int) -> d
     return tilts
 
 
-def optimised(network: Network, region: Region, starts: list[Rows], known: Mapping[str, Interval], floor: Tensor,
-              *, schedule: Schedule, target: Tensor | None, deadline: float | None) -> Tensor:
-    """Lower bounds ``(batch, rows)`` of the rows, at least `floor`, by turning the lines of the last pass.
+def ascend(value: Callable[[], Tensor], tilts: Tilts, steps: Sequence[float], wanted: Callable[[Tensor], Tensor]) -> Tensor:
+    """The best of `value` ``(batch, rows)`` seen while `tilts` are turned, in place, to raise it.
 
-    Stops early when every row is above `target` (same shape), or when `deadline` (time.monotonic) has passed.
+    `wanted` says of the best so far which rows are worth raising further; none ends the ascent.
     """
-    tilts = start_tilts(network, known, floor.shape[1])
-    if not tilts:
-        return floor
-    ascent, best = Ascent(tilts, schedule), floor
-    with torch.enable_grad():
-        for _ in range(schedule.steps):
-            value = Backward(network, region, known, ascent.values).lower(*starts)
-            best = torch.maximum(best, value.detach())
-            done = best > target if target is not None else torch.zeros_like(best, dtype=torch.bool)
-            if bool(done.all()) or (deadline is not None and time.monotonic() > deadline):
-                break
-            useful = torch.isfinite(value) & ~done
-            if not bool(useful.any()):
-                break
-            ascent.step(value[useful].sum())
-    return best
+    best = None
+    for size in steps:
+        for tilt in tilts.values():
+            tilt.requires_grad_(True)
+        with torch.enable_grad():
+            found = value()
+            best = found.detach() if best is None else torch.maximum(best, found.detach())
+            rows = wanted(best) & torch.isfinite(found)
+            if not tilts or not bool(rows.any()):
+                return best
+            slopes = torch.autograd.grad(found[rows].sum(), list(tilts.values()))
+        for tilt, slope in zip(tilts.values(), slopes, strict=True):
+            tilt.requires_grad_(False).add_(slope.sign_(), alpha=size).clamp_(0, 1)
+    last = value()
+    return last if best is None else torch.maximum(best, last)
+
+
+def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
+    """Lower bounds ``(batch, rows)`` of the question's rows, by turning the lines of the last pass alone.
+
+    Ends early when every row is above the target, or when the deadline has passed.
+    """
+    tilts = default_tilts(question.network, known, question.objectives.shape[1])
+
+    def value() -> Tensor:
+        return Backward(question.network, question.region, known, tilts).lower(*question.starts())
+
+    return ascend(value, tilts, LAST, question.still_open)
+
+
+def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Intermediate bounds within `known`, by turning the lines behind each neuron's bounds."""
+
+    def refine(backward: Backward, node: Node, index: Tensor) -> Tensor:
+        tilts = default_tilts(question.network, backward.known, 2 * index.shape[1], before=node.name)
+
+        def value() -> Tensor:
+            return Backward(question.network, question.region, backward.known, tilts).lower(Units(node.name, index))
+
+        return ascend(value, tilts, BEHIND, lambda best: torch.full_like(best, not question.late, dtype=torch.bool))
+
+    return intermediate_bounds(question.network, question.region, question.memory, floor=known, refine=refine)

@@ -1,0 +1,48 @@
+"""Question: what a bounding engine is asked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.specs.region import Region
+from leaktight.verify.bounds.backward import Rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """Lower bounds are wanted of ``objectives @ y`` over the regions: ``(batch, rows, outputs)``.
+
+    memory: a cap in bytes. target ``(batch, rows)``: rows above it are good enough. deadline: time.monotonic() after
+    which to stop.
+    """
+
+    network: Network
+    region: Region
+    objectives: Tensor
+    memory: int
+    target: Tensor | None = None
+    deadline: float | None = None
+
+    def starts(self) -> list[Rows]:
+        """The objectives as rows on the output nodes."""
+        parts = torch.split(self.objectives, [port.size for port in self.network.outputs], -1)
+        return [Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
+                for port, part in zip(self.network.outputs, parts, strict=True)]
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def still_open(self, bounds: Tensor) -> Tensor:
+        """Which rows are not above the target (all, where there is none)."""
+        return torch.ones_like(bounds, dtype=torch.bool) if self.target is None else bounds <= self.target
+
+    def select(self, index: Tensor) -> Question:
+        """The question about the regions at `index` of the batch."""
+        target = None if self.target is None else self.target[index]
+        return replace(self, region=self.region.select(index), objectives=self.objectives[index], target=target)
