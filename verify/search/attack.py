@@ -20,6 +20,7 @@ from leaktight.verify.search.surrogate import is_flat, leaking
 from leaktight.verify.search.zoom import zoom
 
 FEW_INPUTS = 20  # up to so many, random points cover a box well enough to be worth thousands of evaluations
+FEWER_INPUTS = 8  # up to so many, zooming pays
 EFFORT = 4e9  # multiplications that all descents of one region may cost together, unless `restarts` says otherwise
 MEMORY = 512 * 2**20
 LEAKS = (0.0, 0.1, 0.03)  # of the derivative, one round of descents each
@@ -119,9 +120,8 @@ def _plan(network: Network, restarts: int | None, steps: int, effort: float, dis
     cost = products(network)
     if restarts is None:
         restarts = min(max(int(effort / (3 * len(networks) * (steps + 1) * cost)), 4), 64)
-    few = network.input_size <= FEW_INPUTS
-    samples = min(max(int(effort / 16 / cost), 8), 8192 if few else 64)
-    zoomed = min(max(int(effort / 4 / cost), 8), 65536) if few else 0
+    samples = min(max(int(effort / 16 / cost), 8), 8192 if network.input_size <= FEW_INPUTS else 64)
+    zoomed = min(max(int(effort / 4 / cost), 8), 65536) if network.input_size <= FEWER_INPUTS else 0
     return _Plan(networks, max(restarts, min(disjuncts, 1000)), steps, samples, zoomed, **rest)
 
 

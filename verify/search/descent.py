@@ -12,6 +12,7 @@ from leaktight.specs.region import Ball, Norm, Region
 from leaktight.verify.search.objective import Objective
 
 PATIENCE = 4  # steps without a better loss before a row's step is halved
+IDLE = 15  # steps without a notably better margin in any region before a descent ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ def descend(
     The schedule is that of Auto-PGD (Croce and Hein, 2020, arXiv:2003.01690), simplified: momentum, and per row a step
     that is halved, back at the row's best point, whenever the loss stagnates. The rows differ in how they move (see
     `displacement`) and in how they join the atoms of a conjunction (see `Objective.gradient`). After each evaluation
-    `done` sees the best margins ``(rows, batch)`` so far and may end the descent.
+    `done` sees the best margins ``(rows, batch)`` so far and may end the descent; so does a lack of progress.
     """
     rows, batch, _ = starts.shape
     x, previous = starts, starts
@@ -46,10 +47,12 @@ def descend(
     anchor, lowest = x, best.margins  # the point with the lowest loss: what the row goes back to
     size = x.new_full((rows, batch, 1), 0.25)
     stale = torch.zeros(rows, batch, dtype=torch.long)
+    idle = torch.zeros(batch, dtype=torch.long)
     for step in range(steps + 1):
         loss, margin, gradient = objective.gradient(x, targets, summed)
+        idle = torch.where(margin.amin(0) < _notably_below(best.margins.amin(0)), 0, idle + 1)
         best = Found(_pick(margin < best.margins, x, best.points), torch.minimum(margin, best.margins))
-        if step == steps or done(best.margins):
+        if step == steps or bool((idle >= IDLE).all()) or done(best.margins):
             break
         better = loss < lowest
         anchor, lowest = _pick(better, x, anchor), torch.minimum(loss, lowest)
@@ -62,6 +65,10 @@ def descend(
         previous, x = x, _pick(tired, anchor, moved)
         previous = _pick(tired, anchor, previous)
     return best
+
+
+def _notably_below(margins: Tensor) -> Tensor:
+    return (margins - 1e-3 * margins.abs()).nan_to_num(nan=torch.inf)  # nothing yet: infinity
 
 
 def _pick(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:

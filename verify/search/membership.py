@@ -24,7 +24,7 @@ def settle(network: Network, region: Region, points: Tensor) -> Tensor:
     if isinstance(region, Ball):
         return torch.stack([_settle_in_ball(network, region, point) for point in points.double()])
     lower, upper = inner(region)
-    return _clamp(points.double(), *_choices(network, lower, upper))
+    return _clamp(representable(network, points), *_choices(network, lower, upper))
 
 
 def grid(network: Network, region: Region) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from leaktight.verify.search.membership import representable, settle
 from leaktight.verify.verdict import Counterexample
 
 if TYPE_CHECKING:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

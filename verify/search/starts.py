@@ -19,8 +19,8 @@ def centre(region: Region) -> Tensor:
 def samples(region: Region, count: int, generator: torch.Generator) -> Tensor:
     """Random points of each region, ``(count, batch, n)``; in boxes every fourth is a corner."""
     if not isinstance(region, Box):
-        drawn = [region.sample(generator) for _ in range(count)]
-        return torch.stack(drawn) if drawn else region.lower.new_zeros(0, *region.lower.shape)
+        many = region.select(torch.arange(region.batch).repeat(count))
+        return many.sample(generator).reshape(count, *region.lower.shape)
     share = torch.rand(count, *region.lower.shape, generator=generator, dtype=region.lower.dtype)
     share[::4] = share[::4].round()
     return region.project(region.lower + share * (region.upper - region.lower))

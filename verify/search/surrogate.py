@@ -36,9 +36,8 @@ def leaking(network: Network, leak: float) -> Network:
 def is_flat(network: Network, leak: float) -> bool:
     """Whether `leaking` changes any derivative."""
     ops = [node.op for node in network.nodes if isinstance(node.op, TwoSlope)]
-    return any(
-        bool((op.left.abs() < leak * op.right.abs()).any() or (op.right.abs() < leak * op.left.abs()).any()) for op in ops
-    )
+    pieces = [(op.left.abs(), op.right.abs()) for op in ops]
+    return any(bool(((left < leak * right) | (right < leak * left)).any()) for left, right in pieces)
 
 
 def _leaky(op: TwoSlope, leak: float) -> TwoSlope:
