@@ -38,7 +38,8 @@ def model(nodes: list[onnx.NodeProto], shape: list[object], output: list[object]
 def convolutional(batch: object = 1) -> bytes:
     """A convolution whose input has a second user, so that both have to be moved behind the normalisation."""
     rng = np.random.default_rng(0)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]), helper.make_node("LeakyRelu", ["h"], ["a"]),
+    nodes = [helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]),
+             helper.make_node("LeakyRelu", ["h"], ["a"]),
              helper.make_node("Add", ["a", "x"], ["y"])]
     weights = {"w": rng.normal(size=(3, 3, 3, 3)).astype(np.float32)}
     return model(nodes, [batch, 3, 4, 5], [batch, 3, 4, 5], weights)

@@ -123,7 +123,8 @@ def prove(
     say = progress or (lambda _: None)
     replay = Replay(network)
     standings = []
-    for case in property.fitted(network.input_size, network.output_size):
+    arranged = property.arranged(network.inputs, network.outputs)
+    for case in arranged.fitted(network.input_size, network.output_size):
         standing = _Standing(case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64))
         standings.append(standing)
         _settle(network, standing, engine, budget, replay, say)

@@ -50,7 +50,8 @@ def bound_everywhere(network: Network, property: Property, *, engine: str = "cro
 
     Raises: PropertyError: the property does not fit the network. UsageError: no such engine.
     """
-    cases = property.fitted(network.input_size, network.output_size)
+    arranged = property.arranged(network.inputs, network.outputs)
+    cases = arranged.fitted(network.input_size, network.output_size)
     found = [bound(network, case.region, engine=engine, dtype=dtype, memory=memory).outputs for case in cases]
     ends = {
         port.name: (torch.cat([outputs[port.name][0] for outputs in found]).amin(0),
