@@ -1,4 +1,4 @@
-"""Random ONNX models, one family per operator: every attribute that the reader supports is drawn by some seed."""
+"""Random ONNX models by family: every attribute that the reader supports is drawn by some seed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def zoo_model(name: str, seed: int) -> ModelProto:
 @family
 def gemm(m: Maker) -> str:
     rows, inner, columns = m.size(1, 3), m.size(1, 5), m.size(1, 5)
-    attributes = {"transA": m.size(0, 1), "transB": m.size(0, 1), "alpha": m.pick(1.0, 0.7, -2.0), "beta": m.pick(1.0, 0.3, 0.0)}
+    attributes = {"transA": m.size(0, 1), "transB": m.size(0, 1), "alpha": m.pick(1.0, 0.7, -2.0),
+                  "beta": m.pick(1.0, 0.3, 0.0)}
     x = m.input(*((inner, rows) if attributes["transA"] else (rows, inner)))
     w = m.numbers(*((columns, inner) if attributes["transB"] else (inner, columns)))
     bias = m.pick(None, (columns,), (1, columns), (rows, 1), (1,), (rows, columns), ())
@@ -91,22 +92,15 @@ def gemm_constant_left(m: Maker) -> str:
     flip_a, flip_b = m.size(0, 1), m.size(0, 1)
     w = m.numbers(*((inner, rows) if flip_a else (rows, inner)))
     x = m.input(*((columns, inner) if flip_b else (inner, columns)))
-    c = m.pick("", m.numbers(rows, columns), m.input(rows, columns), m.input(columns))
-    if m.inputs and c and c not in [m.inputs[-1].name] and c.startswith("x"):
-        c = ""
-    found = m.node("Gemm", w, x, *([c] if c else []), transA=flip_a, transB=flip_b, alpha=0.5, beta=1.5)
-    return found if c.startswith("x") or len(m.inputs) == 1 else _all_used(m, found)
-
-
-def _all_used(m: Maker, found: str) -> list[str]:  # inputs that no node reads stay inputs of the model
-    return [found]
+    addend = [m.pick(m.numbers, m.input)(*m.pick((rows, columns), (columns,)))] if m.size(0, 3) else []
+    return m.node("Gemm", w, x, *addend, transA=flip_a, transB=flip_b, alpha=0.5, beta=1.5)
 
 
 @family
 def matmul(m: Maker) -> str:
     k, n = m.size(1, 4), m.size(1, 4)
     left = m.pick((k,), (2, k), (1, 3, k), (2, 1, 3, k))
-    right = m.pick((k,), (k, n), (1, k, n), (3, k, n), (2, 3, k, n)) if len(left) > 1 else m.pick((k,), (k, n), (3, k, n))
+    right = m.pick((k,), (k, n), (1, k, n), (3, k, n), (2, 3, k, n))
     if m.size(0, 1):
         return m.node("MatMul", m.input(*left), m.numbers(*right))
     return m.node("MatMul", m.numbers(*left), m.input(*right))
@@ -239,12 +233,14 @@ def global_pools(m: Maker) -> str:
 
 
 @family
-def reductions(m: Maker) -> str:
-    x = m.input(1, 3, 4, 2)
-    kind = m.pick("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+def reductions(m: Maker) -> list[str]:
+    x, m.opset = m.input(1, 3, 4, 2), m.pick(11, 18)
+    return [_reduction(m, x, kind) for kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")]
+
+
+def _reduction(m: Maker, x: str, kind: str) -> str:
     axes = m.pick([1], [-1], [2, 3], [1, 3], [0, 1, 2, 3], [-2, 1])
     keep = {} if m.size(0, 1) else {"keepdims": m.size(0, 1)}
-    m.opset = m.pick(11, 18)
     if m.size(0, 4) == 0:
         return m.node(kind, x, **keep)
     if m.opset == 18:
@@ -257,13 +253,16 @@ def reductions(m: Maker) -> str:
 @family
 def activations(m: Maker) -> str:
     x = m.input(1, 3, 4)
-    kind = m.pick("Relu", "Abs", "Sigmoid", "Tanh", "HardSigmoid")
-    return m.node(kind, x, **({"alpha": 0.3, "beta": 0.4} if kind == "HardSigmoid" and m.size(0, 1) else {}))
+    for kind in m.random.permutation(["Relu", "Abs", "Sigmoid", "Tanh", "HardSigmoid"]):
+        attributes = {"alpha": 0.3, "beta": 0.4} if kind == "HardSigmoid" and m.size(0, 1) else {}
+        x = m.node("Sub", m.node(str(kind), x, **attributes), m.numbers())
+    return x
 
 
 @family
 def leaky_relu(m: Maker) -> str:
-    return m.node("LeakyRelu", m.input(1, 3, 4), **m.pick({}, {"alpha": 0.1}, {"alpha": 0.0}, {"alpha": -0.7}, {"alpha": 2.5}))
+    slope = m.pick({}, {"alpha": 0.1}, {"alpha": 0.0}, {"alpha": -0.7}, {"alpha": 2.5})
+    return m.node("LeakyRelu", m.input(1, 3, 4), **slope)
 
 
 @family
@@ -308,12 +307,14 @@ def squeeze_and_unsqueeze(m: Maker) -> str:
     if m.opset == 11:
         y = m.node("Squeeze", x, **({} if old is None else {"axes": old}))
         return m.node("Unsqueeze", m.node("Relu", y), axes=new)
-    return m.node("Unsqueeze", m.node("Relu", m.node("Squeeze", x, *([] if old is None else [m.whole(*old)]))), m.whole(*new))
+    y = m.node("Squeeze", x, *([] if old is None else [m.whole(*old)]))
+    return m.node("Unsqueeze", m.node("Relu", y), m.whole(*new))
 
 
 @family
 def transpose(m: Maker) -> str:
-    return m.node("Transpose", m.input(1, 2, 3, 4), **({"perm": [int(i) for i in m.random.permutation(4)]} if m.size(0, 3) else {}))
+    order = {"perm": [int(i) for i in m.random.permutation(4)]} if m.size(0, 3) else {}
+    return m.node("Transpose", m.input(1, 2, 3, 4), **order)
 
 
 @family
@@ -337,7 +338,8 @@ def split(m: Maker) -> list[str]:
 def slices(m: Maker) -> str:
     x, m.opset = m.input(1, 6, 5), m.pick(9, 13)
     if m.opset == 9:
-        return m.node("Slice", x, **m.pick({"starts": [1], "ends": [9], "axes": [1]}, {"starts": [0, -3], "ends": [1, -1]}))
+        cut = m.pick({"starts": [1], "ends": [9], "axes": [1]}, {"starts": [0, -3], "ends": [1, -1]})
+        return m.node("Slice", x, **cut)
     starts, ends, axes, steps = m.pick(
         ([1, 0], [5, 3], [1, 2], [1, 1]), ([-1], [-100], [1], [-2]), ([4], [0], [-1], [-1]), ([1], [2**62], [1], [3]),
         ([5, -2], [1, -5], [1, 2], [-1, -1]))
@@ -372,7 +374,8 @@ def pad(m: Maker) -> str:
     if mode == "constant" and m.size(0, 1):
         pads[m.pick(1, 2, 4, 5)] = -1
     if m.opset == 10:
-        return m.node("Pad", x, mode=mode, pads=pads, **({"value": 0.7} if mode == "constant" and m.size(0, 1) else {}))
+        filled = {"value": 0.7} if mode == "constant" and m.size(0, 1) else {}
+        return m.node("Pad", x, mode=mode, pads=pads, **filled)
     value = [m.constant(m.pick(0.0, -1.5))] if mode == "constant" and m.size(0, 1) else []
     if m.opset == 18 and value:
         return m.node("Pad", x, m.whole(1, 2), *value, m.whole(-1), mode=mode)
@@ -403,7 +406,8 @@ def resize(m: Maker) -> str:
     if m.opset == 10:
         return m.node("Resize", x, m.constant([1, 1, 2, m.pick(1, 3)]), mode="nearest")
     attributes = {"mode": "nearest", "nearest_mode": m.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
-                  "coordinate_transformation_mode": m.pick("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")}
+                  "coordinate_transformation_mode": m.pick(
+                      "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")}
     roi = m.constant([]) if m.opset < 13 else ""
     if m.size(0, 1):
         return m.node("Resize", x, roi, m.constant([1, 1, m.pick(2, 0.5, 1.5, 1), m.pick(2, 3, 0.5)]), **attributes)
@@ -428,7 +432,11 @@ def computed_shapes(m: Maker) -> str:
     ones = m.node("ConstantOfShape", m.node("Shape", y), value=numpy_helper.from_array(np.asarray([0.5], np.float32)))
     scale = m.node("Sqrt", m.node("Div", m.node("Mul", m.constant(3.0), m.constant(0.7)), m.constant(1.3)))
     indices = m.node("Range", m.constant(0, np.int64), m.constant(12, np.int64), m.constant(5, np.int64))
-    return m.node("Gather", m.node("Mul", m.node("Add", y, ones), scale), indices, axis=1)
+    picked = m.node("Gather", m.node("Mul", m.node("Add", y, ones), scale), indices, axis=1)
+    stored = m.pick({"value": numpy_helper.from_array(np.asarray([0.3], np.float32))}, {"value_float": 0.3},
+                    {"value_floats": [0.3, 0.4, 0.5]})
+    size = m.node("Cast", m.node("Size", picked), to=TensorProto.FLOAT)
+    return m.node("Add", m.node("Mul", picked, m.node("Constant", **stored)), size)
 
 
 # -- what the simplifier sees
@@ -447,7 +455,8 @@ def normalized_convolutions(m: Maker) -> str:
         if m.size(0, 1):
             x = _normalized(m, x, channels)
         if m.size(0, 2):
-            x = m.node("Conv", x, m.numbers(4, channels // groups, 3, 3), m.numbers(4), group=groups, pads=[padding] * 4)
+            w, b = m.numbers(4, channels // groups, 3, 3), m.numbers(4)
+            x = m.node("Conv", x, w, b, group=groups, pads=[padding] * 4)
         else:
             x = m.node("ConvTranspose", x, m.numbers(channels, 4 // groups, 2, 2), group=groups)
         channels = 4

@@ -64,7 +64,7 @@ def expanded(node: Reading, x: Value, shape: Shape) -> Value:
 
 def scaled(node: Reading, x: Value, weight: Enclosure, bias: Enclosure | None = None, *, part: str = "") -> Value:
     """``weight * x + bias`` entry by entry, with broadcasting."""
-    shape = joint_shape(node, x.shape, weight.value.shape, () if bias is None else bias.value.shape)
+    shape = joint_shape(node, x.shape, *(p.value.shape for p in (weight, bias) if p is not None and p.value.ndim))
     x = expanded(node, x, shape)
     op = Scale(fitting(weight, len(shape)).tensor, None if bias is None else (bias := fitting(bias, len(shape))).tensor,
                weight_error=weight.error_tensor, bias_error=None if bias is None else bias.error_tensor)
