@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from math import prod
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import (
-    Clip, Concat, Constant, Conv, ConvTranspose, Input, Linear, Maximum, Op, Reshape, Scale, Select, Sigmoid, Sum, Tanh,
+    Affine, Clip, Concat, Constant, Conv, ConvTranspose, Input, Linear, Maximum, Op, Reshape, Scale, Select, Sigmoid, Sum, Tanh,
     TwoSlope, leaky_relu,
 )  # fmt: skip
 
@@ -117,8 +118,8 @@ def transposed(seed: int) -> Network:
     draft = Draft(seed)
     at = draft.leaky(draft.linear(draft.input(1, 3), 8))
     at = draft.add(Reshape((1, 8), (1, 2, 2, 2)), at)
-    first = ConvTranspose(draft.normal(2, 1, 2, 2), draft.normal(2), stride=(3, 2), padding=(0, 1), output_padding=(1, 0),
-                          dilation=(1, 1), groups=2)
+    first = ConvTranspose(draft.normal(2, 1, 2, 2), draft.normal(2), stride=(3, 2), padding=(0, 1),
+                          output_padding=(1, 0), dilation=(1, 1), groups=2)
     at = draft.leaky(draft.add(first, at), 0.2)
     second = ConvTranspose(draft.normal(2, 1, 2, 1), None, stride=(2, 1), padding=(1, 0), output_padding=(0, 0),
                            dilation=(2, 1))
@@ -126,7 +127,7 @@ def transposed(seed: int) -> Network:
 
 
 def residual(seed: int) -> Network:
-    """Skip connections around activations, an activation and an affine node that share their input, and a difference."""
+    """Skip connections, an activation and an affine node that share their input, and a difference."""
     draft = Draft(seed)
     at = draft.linear(draft.input(1, 4), 6)
     for signs in ((1, 1), (-1, 1), (1, 1, -1)):
@@ -183,8 +184,8 @@ def two_slopes(seed: int) -> Network:
     draft = Draft(seed)
     at = draft.linear(draft.input(1, 3), 6)
     for precision in (0.0, 2.0**-49):
-        parameters = [draft.uniform(-2, 3, 6), draft.uniform(-2, 3, 6), draft.normal(6, scale=0.5), draft.normal(6)]
-        at = draft.linear(draft.add(TwoSlope(*parameters, precision=precision), at), 6)
+        left, right, kink, value = draft.uniform(-2, 3, 6), draft.uniform(-2, 3, 6), draft.normal(6), draft.normal(6)
+        at = draft.linear(draft.add(TwoSlope(left, right, kink / 2, value, precision), at), 6)
     return draft.network(at)
 
 
@@ -251,3 +252,59 @@ KINDS: Mapping[str, Callable[[int], Network]] = {
 
 def build(kind: str, seed: int = 0) -> Network:
     return KINDS[kind](seed)
+
+
+# ---- what a network computes, without any rounding ----
+
+
+def exact_outputs(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
+    """All output entries at an input, in rational arithmetic, for the parameters as they are stored.
+
+    Raises TypeError: the network has an operator that leads out of the rational numbers.
+    """
+    known: dict[str, list[Fraction]] = {}
+    entries = list(point)
+    for port in network.inputs:
+        known[port.name], entries = entries[: port.size], entries[port.size :]
+    for node in network:
+        if node.name not in known:
+            known[node.name] = _exact(network, node, [known[name] for name in node.inputs])
+    return [y for port in network.outputs for y in known[port.name]]
+
+
+def _exact(network: Network, node: Node, inputs: list[list[Fraction]]) -> list[Fraction]:
+    op = node.op
+    if isinstance(op, Affine):
+        total = _fractions(op.bias_value, node.shape)
+        for i, entries in enumerate(inputs):
+            matrix = _matrix(network, node, i)
+            total = [y + sum((Fraction(w) * x for w, x in zip(row, entries, strict=True) if w), Fraction(0))
+                     for y, row in zip(total, matrix, strict=True)]
+        return total
+    (entries,) = inputs
+    if isinstance(op, TwoSlope):
+        columns = zip(*(_fractions(p, node.shape) for p in (op.left, op.right, op.kink, op.value)), strict=True)
+        return [v + (r if x >= k else s) * (x - k) for x, (s, r, k, v) in zip(entries, columns, strict=True)]
+    if isinstance(op, Clip):
+        return [min(max(x, Fraction(op.lower)), Fraction(op.upper)) for x in entries]
+    if isinstance(op, Maximum):
+        width = len(entries) // node.size
+        return [max(entries[i * width : (i + 1) * width]) for i in range(node.size)]
+    raise TypeError(f"{type(op).__name__} is not rational")
+
+
+def _fractions(value: Tensor | None, shape: Shape) -> list[Fraction]:
+    zero = torch.zeros(shape, dtype=torch.float64)
+    entries: list[float] = (zero if value is None else zero + value.double()).flatten().tolist()
+    return [Fraction(x) for x in entries]
+
+
+def _matrix(network: Network, node: Node, at: int) -> list[list[float]]:
+    """The weights on one input, read off unit vectors: every entry is a product with one, and exact."""
+    assert isinstance(node.op, Affine)
+    shapes = [network.by_name[name].shape for name in node.inputs]
+    size = prod(shapes[at])
+    units = [torch.zeros(size, *shape, dtype=torch.float64) for shape in shapes]
+    units[at] = torch.eye(size, dtype=torch.float64).reshape(size, *shapes[at])
+    rows: list[list[float]] = node.op.linear(*units).reshape(size, -1).double().T.tolist()
+    return rows

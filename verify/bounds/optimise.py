@@ -59,11 +59,13 @@ def ascend(value: Callable[[], Tensor], tilts: Tilts, steps: Sequence[float], wa
             found = value()
             best = found.detach() if best is None else torch.maximum(best, found.detach())
             rows = wanted(best) & torch.isfinite(found)
-            if not tilts or not bool(rows.any()):
+            if not found.requires_grad or not bool(rows.any()):  # no line that can turn lies on the way to an input
                 return best
-            slopes = torch.autograd.grad(found[rows].sum(), list(tilts.values()))
+            slopes = torch.autograd.grad(found[rows].sum(), list(tilts.values()), allow_unused=True)
         for tilt, slope in zip(tilts.values(), slopes, strict=True):
-            tilt.requires_grad_(False).add_(slope.sign_(), alpha=size).clamp_(0, 1)
+            tilt.requires_grad_(False)
+            if slope is not None:
+                tilt.add_(slope.sign_(), alpha=size).clamp_(0, 1)
     last = value()
     return last if best is None else torch.maximum(best, last)
 
