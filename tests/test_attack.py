@@ -155,9 +155,9 @@ def test_the_attack_stops_as_soon_as_every_region_has_an_unsafe_point() -> None:
 
 
 def test_a_flat_network_is_attacked_through_its_dead_neurons() -> None:
-    # y = 1 - relu(sum x - 35), flat on all but a corner of the box that no random point meets
-    first, last = (np.ones((1, 40), np.float32), np.full(1, -35, np.float32)), (-np.ones((1, 1)), np.ones(1))
-    weights = [first, (last[0].astype(np.float32), last[1].astype(np.float32))]
+    # y = 1 - relu(s . x - 15) with 20 signs + and 20 signs -: flat on all but a corner that no random point meets
+    signs = np.array([[1, -1] * 20], np.float32)
+    weights = [(signs, np.full(1, -15, np.float32)), (np.full((1, 1), -1, np.float32), np.ones(1, np.float32))]
     case = Case(Box(torch.zeros(1, 40).double(), torch.ones(1, 40).double()), conditions([[1.0]], [-3.5], [0]))
     example, _ = refute(fully_connected(weights, 0.0), case)
     assert example is not None
