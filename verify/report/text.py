@@ -72,7 +72,8 @@ def _short(value: object) -> str:
 
 
 def _guarantee(document: Document) -> str:
-    return _GUARANTEES.get(document["guarantee"], document["guarantee"])
+    name: str = document["guarantee"]
+    return _GUARANTEES.get(name, name)
 
 
 def _status(status: str) -> Text:

@@ -1,0 +1,126 @@
+"""Every command and every Python block of the documents runs, and shows what the documents say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from math import isclose
+from pathlib import Path
+
+import pytest
+import typer
+
+from leaktight import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every command line of the documents and what it is said to print, but for help, which is compared by words."""
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                line, _, expected = command.partition("\n")
+                if not line.endswith("--help"):
+                    yield line, expected
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the paths that the documents use, in which files may appear."""
+    (tmp_path / "leaktight").symlink_to(ROOT / "leaktight")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shows(expected: str, found: str) -> bool:
+    """Whether `found` is `expected`, where ``...`` stands for anything, blanks do not count, and decimals may differ by
+    one per cent: bounds get better."""
+    pattern, numbers = "", []
+    for piece in re.split(r"(\.\.\.|\s+|-?\d+\.\d+(?:e-?\d+)?)", expected.strip()):
+        if piece == "...":
+            pattern += r"[\s\S]*?"
+        elif piece.isspace():
+            pattern += r"\s+"
+        elif NUMBER.fullmatch(piece):
+            pattern += f"({NUMBER.pattern}|-?\\d+)"
+            numbers.append(float(piece))
+        else:
+            pattern += re.escape(piece)
+    match = re.fullmatch(pattern, found.strip())
+    if match is None:
+        return False
+    return all(isclose(a, float(b), rel_tol=0.01) for a, b in zip(numbers, match.groups(), strict=True))
+
+
+@pytest.mark.parametrize(("line", "expected"), list(commands()))
+def test_commands_print_what_the_documents_show(line: str, expected: str, checkout: Path,
+                                                capfd: pytest.CaptureFixture[str]) -> None:
+    program, *arguments = shlex.split(line)
+    assert program == "leaktight"
+    code = cli.run(arguments)
+    found = capfd.readouterr()
+    assert code in (0, 1), found.err
+    assert shows(expected, found.out), f"{line} prints now:\n{found.out}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run_one_after_the_other(page: Path, checkout: Path) -> None:
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+
+
+def test_the_package_docstring_runs(checkout: Path) -> None:
+    import doctest
+
+    import leaktight
+
+    assert doctest.testmod(leaktight).failed == 0
+
+
+@pytest.mark.parametrize(("expected", "found", "same"), [
+    ("a ... 1.00", "a b c 1.005", True), ("a 1.00", "a 1.02", False), ("a b", "a  b\n", True), ("a", "b", False),
+])
+def test_the_comparison_of_outputs_can_fail(expected: str, found: str, same: bool) -> None:
+    assert shows(expected, found) is same
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_page_of_the_command_line_has_every_command_and_option() -> None:
+    """Compared by words: how help is laid out differs between versions of typer."""
+    sections = re.split(r"^## leaktight ?", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)
+    known = {section.partition("\n")[0].strip(): words(section) for section in sections[1:]}
+    root = typer.main.get_command(cli.app)
+    assert set(known) == {"", *root.commands}  # type: ignore[attr-defined]
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        assert words(command.help) in known[name]
+        for parameter in command.params:
+            assert parameter.name == "help" or words(parameter.help) in known[name], (name, parameter.name)
+            assert parameter.param_type_name == "argument" or parameter.opts[0] in known[name], (name, parameter.name)
+        documented = set(re.findall(r"^\s*(?:-\w, )?(--[a-z-]+)", known[name], re.MULTILINE))
+        assert documented <= {option for parameter in command.params for option in parameter.opts} | {"--help"}
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+NAMING_TARGETS = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", ".ci/run"))
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", NAMING_TARGETS, re.MULTILINE))))
+def test_every_make_target_that_is_named_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
