@@ -56,10 +56,12 @@ class Enclosure:
             raise ZeroDivisionError("a divisor may be zero")
         quotient = a / b
         back = quotient * b
-        own = _outward((np.abs(a - back) + _product_residual(quotient, b, back)) / np.abs(b))
-        own = np.where(own > 0, own + _LEAST, 0.0)
-        carried = (self.error + (np.abs(quotient) + own) * other.error) / (np.abs(b) - other.error)
-        return Enclosure(quotient, _outward(own + np.where(carried > 0, carried * (1 + 2.0**-50) + _LEAST, 0.0)))
+        remainder = np.abs(a - back) + _product_residual(quotient, b, back)
+        own = _outward(np.where(remainder > 0, remainder / np.abs(b) + _LEAST, 0.0))
+        size = np.abs(quotient) + own
+        carried = (self.error + size * other.error + _LEAST) / (np.abs(b) - other.error) + _LEAST
+        inexact = (self.error > 0) | ((size > 0) & (other.error > 0))
+        return Enclosure(quotient, _outward(own + np.where(inexact, carried * (1 + 2.0**-50), 0.0)))
 
     def sqrt(self) -> Enclosure:
         """The square root. Raises ValueError where the argument may be zero or negative."""
@@ -74,9 +76,13 @@ class Enclosure:
         """``self @ other`` for a matrix ``(m, k)`` and a matrix or vector with ``k`` rows; summed in any order."""
         terms = self.value.shape[-1]
         value = self.value @ other.value
-        size = np.abs(self.value) @ np.abs(other.value)
-        carried = np.abs(self.value) @ other.error + self.error @ (np.abs(other.value) + other.error)
-        own = np.where(size > 0, (terms + 2) * (ROUNDOFF * size + _LEAST), 0.0)
+        left, right = np.abs(self.value), np.abs(other.value)
+        size = left @ right
+        carried = left @ other.error + self.error @ (right + other.error)
+        present = size > 0
+        if not present.all():  # nothing to add up, or only what underflows
+            present = (left + self.error > 0).astype(np.float64) @ (right + other.error > 0).astype(np.float64) > 0
+        own = np.where(present, (terms + 2) * (ROUNDOFF * size + 4 * _LEAST), 0.0)
         return Enclosure(value, _outward((own + carried) * (1 + 4 * (terms + 2) * ROUNDOFF)))
 
     def map(self, move: Callable[[Array], Array]) -> Enclosure:

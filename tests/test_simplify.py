@@ -51,7 +51,7 @@ def _assert_encloses(found: Enclosure, truths: list[Fraction]) -> None:
     assert all(abs(truth - value) <= error for truth in truths)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(FINITE, ERROR, FINITE, ERROR, st.sampled_from(["+", "-", "*", "/"]))
 def test_arithmetic_encloses_every_true_result(a: float, ea: float, b: float, eb: float, sign: str) -> None:
     first, second = (Enclosure(np.asarray(x), np.asarray(e)) for x, e in ((a, ea), (b, eb)))
@@ -90,6 +90,13 @@ def test_matrix_product_encloses_the_true_one(seed: int, inner: int) -> None:
             truth = sum((Fraction(a[i, k]) + int(signs[0]) * Fraction(ea[i, k]))
                         * (Fraction(b[k, j]) + int(signs[1]) * Fraction(eb[k, j])) for k in range(inner))
             assert abs(truth - Fraction(found.value[i, j])) <= Fraction(found.error[i, j])
+
+
+def test_products_that_underflow_in_a_matrix_product_are_enclosed() -> None:
+    tiny, none = np.full((1, 3), 1e-200), np.zeros((1, 3))
+    found = Enclosure(tiny, none) @ Enclosure(tiny.T, none.T)
+    assert Fraction(found.error[0, 0]) >= 3 * Fraction(1e-200) ** 2 > 0
+    assert (Enclosure(none, none) @ Enclosure(tiny.T, none.T)).exact
 
 
 def test_exact_arithmetic_has_no_error() -> None:
