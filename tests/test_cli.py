@@ -259,7 +259,7 @@ def test_the_bounds_contain_what_the_network_computes(run: Run) -> None:
 
 
 def test_certified_accuracy_is_at_most_attacked_accuracy_and_the_worst_answer_wins(run: Run) -> None:
-    options = "--epsilon 8/255 --clip 0 1 --limit 12 --radius --format json".split()
+    options = ["--epsilon", "8/255", "--clip", "0", "1", "--limit", "12", "--radius", "--format", "json"]
     code, out, _ = run(*CERTIFY, *options)
     document = json.loads(out)
     accuracy, records = document["accuracy"], document["inputs"]
