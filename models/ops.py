@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -203,10 +203,8 @@ class Conv(_Weighted):
     def _apply(self, weight: Tensor, x: Tensor) -> Tensor:
         axes = weight.dim() - 2
         flat = x.reshape(-1, *x.shape[-axes - 1 :])
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
-        with plain_arithmetic():
-            value = convolve(flat, weight, None, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[operator]
-        return value.reshape(*x.shape[: -axes - 1], *value.shape[1:])  # type: ignore[no-any-return]
+        value = _convolved(self, weight, flat)
+        return value.reshape(*x.shape[: -axes - 1], *value.shape[1:])
 
     def _bias_shaped(self, bias: Tensor | None) -> Tensor | None:
         return None if bias is None else bias.reshape(-1, *[1] * (self.weight.dim() - 2))
@@ -253,11 +251,10 @@ class ConvTranspose(_Weighted):
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
         axes = self.weight.dim() - 2
         flat = coefficients.reshape(-1, *coefficients.shape[-axes - 1 :])
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
-        with plain_arithmetic():
-            value = convolve(flat, self.weight, None, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[operator]
+        value = _convolved(self, self.weight, flat)
         # a stride that does not divide leaves rows that the transposed map never wrote from an input
-        value = value[(..., *(slice(n) for n in shapes[0][-axes:]))]
+        for axis, extent in enumerate(shapes[0][-axes:]):
+            value = value.narrow(axis - axes, 0, extent)
         return (value.reshape(*coefficients.shape[: -axes - 1], *shapes[0][-axes - 1 :]),)
 
     @property
@@ -269,6 +266,13 @@ class ConvTranspose(_Weighted):
         return prod(self.weight.shape[1:])
 
 
+def _convolved(op: Conv | ConvTranspose, weight: Tensor, x: Tensor) -> Tensor:
+    """The convolution of `x` ``(batch, channels, *space)`` with the operator's settings."""
+    convolve: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[weight.dim() - 3]
+    with plain_arithmetic():
+        return convolve(x, weight, None, op.stride, op.padding, op.dilation, op.groups)
+
+
 def _transposed(op: Conv | ConvTranspose, weight: Tensor, x: Tensor, space: Sequence[int]) -> Tensor:
     """The transposed convolution of `x` ``(batch, channels, *space)`` with exactly the output extent `space`."""
     axes = weight.dim() - 2
@@ -276,22 +280,26 @@ def _transposed(op: Conv | ConvTranspose, weight: Tensor, x: Tensor, space: Sequ
         n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
         for n, m, s, p, d, k in zip(space, x.shape[2:], op.stride, op.padding, op.dilation, weight.shape[2:], strict=True)
     )
-    convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
+    convolve: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
     fitting = tuple(min(e, max(s, d) - 1) for e, s, d in zip(extra, op.stride, op.dilation, strict=True))
     with plain_arithmetic():
-        value = convolve(x, weight, None, op.stride, op.padding, fitting, op.groups, op.dilation)  # type: ignore[operator]
+        value = convolve(x, weight, None, op.stride, op.padding, fitting, op.groups, op.dilation)
     if fitting != extra:  # inputs beyond the last kernel position: their coefficients are zero
         missing = [pair for e, f in zip(reversed(extra), reversed(fitting), strict=True) for pair in (0, e - f)]
         value = F.pad(value, missing)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 @contextlib.contextmanager
 def plain_arithmetic() -> Iterator[None]:
     """Convolutions as sums of products in some order: no Winograd, no FFT, no TF32. The error terms rely on it."""
     mkldnn, nnpack, cudnn = torch.backends.mkldnn, torch.backends.nnpack, torch.backends.cudnn
-    with mkldnn.flags(enabled=False), nnpack.flags(enabled=False), cudnn.flags(enabled=False):  # type: ignore[no-untyped-call]
-        yield
+    before = mkldnn.set_flags(False)[0]  # flags() would set more than this, and warn
+    try:
+        with nnpack.flags(enabled=False), cudnn.flags(enabled=False):
+            yield
+    finally:
+        mkldnn.set_flags(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -442,7 +450,7 @@ class Concat(Affine):
         return self.linear(*inputs)
 
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
-        return coefficients.split([shape[self.axis] for shape in shapes], self.axis)
+        return tuple(torch.split(coefficients, [shape[self.axis] for shape in shapes], self.axis))
 
     @property
     def forward_terms(self) -> int:
