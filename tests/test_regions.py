@@ -25,7 +25,7 @@ def doubles(*rows: list[float]) -> Tensor:
 
 
 def random_ball(rng: np.random.Generator, norm: Norm, size: int = 6) -> Ball:
-    """A ball cut with a box whose walls are anywhere from on the centre to far outside; some radii and centres are 0."""
+    """A ball cut with a box whose walls are anywhere from on the centre to far outside; some radii, centres are 0."""
     centre = rng.normal(size=size) * rng.choice([0.0, 1.0])
     room = rng.choice([0.0, 0.05, 0.31, 2.0, 50.0], size=(2, size))
     radius = rng.choice([0.0, 1e-9, 0.1, 1.0, 30.0])
