@@ -89,10 +89,17 @@ class Backward:
         self.network, self.region, self.known = network, region, known
         self.tilts = tilts or {}
         self.dtype = region.lower.dtype
+        self._plain: dict[str, Lines] = {}
         self._lines: dict[str, _Centred] = {}
         self._handed_on: dict[str, Tensor] = {}
         self._slacks: dict[str, _Slack] = {}
         self._place = {node.name: i for i, node in enumerate(network.nodes)}
+
+    def turned(self, tilts: Mapping[str, Tensor]) -> Backward:
+        """The same with other tilts; shares what does not depend on them."""
+        other = Backward(self.network, self.region, self.known, tilts)
+        other._plain, other._slacks = self._plain, self._slacks
+        return other
 
     def lower(self, *starts: Rows | Units) -> Tensor:
         """Proven lower bounds ``(batch, rows)`` of the sum of `starts` (the same rows on several nodes)."""
@@ -107,9 +114,13 @@ class Backward:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z = self.known[node.inputs[0]]
-            tilt = self.tilts.get(node.name)
-            lines = relax.envelope(node.op, z.lower.unsqueeze(1), z.upper.unsqueeze(1), tilt)  # type: ignore[arg-type]
+            z, op = self.known[node.inputs[0]], node.op
+            ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
+            if node.name not in self._plain:
+                self._plain[node.name] = relax.envelope(op, *ends)  # type: ignore[arg-type]
+            lines, tilt = self._plain[node.name], self.tilts.get(node.name)
+            if tilt is not None:
+                lines = relax.turn(op, lines, *ends, tilt)  # type: ignore[arg-type]
             found = self._lines[node.name] = _Centred.of(lines)
         return found
 

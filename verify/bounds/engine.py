@@ -16,7 +16,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, row_bytes
-from leaktight.verify.bounds.optimise import turn_last, turned_bounds
+from leaktight.verify.bounds.optimise import default_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit
 
@@ -54,6 +54,8 @@ def _alpha_crown(question: Question) -> Tensor:
             break
         some, theirs = question.select(index), {name: z.select(index) for name, z in known.items()}
         if behind:
+            if len(default_tilts(question.network, theirs, 1)) < 2:
+                break  # nothing lies behind another line
             theirs = turned_bounds(some, theirs)
         best[index] = torch.maximum(best[index], turn_last(some, theirs))
     return best

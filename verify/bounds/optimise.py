@@ -77,10 +77,30 @@ def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
     """
     tilts = default_tilts(question.network, known, question.objectives.shape[1])
 
-    def value() -> Tensor:
-        return Backward(question.network, question.region, known, tilts).lower(*question.starts())
+    plain, starts = Backward(question.network, question.region, known), question.starts()
+    hope = _Hope(question)
+    return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, LAST, hope.left)
 
-    return ascend(value, tilts, LAST, question.still_open)
+
+class _Hope:
+    """Which rows are still worth raising: open ones that have not slowed down far below their target.
+
+    Steps shrink by a fixed factor, so what is left to gain is about what all the remaining steps add up to, at the rate
+    of the last one. Rows that would need more than several times that are given up.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.question, self.seen = question, list[Tensor]()
+
+    def left(self, best: Tensor) -> Tensor:
+        self.seen.append(best)
+        worth = self.question.still_open(best)
+        if self.question.late:
+            return torch.zeros_like(worth)
+        if self.question.target is None or len(self.seen) < 5:
+            return worth
+        gain = (best - self.seen[-3]) / 2
+        return worth & (best + 20 * gain > self.question.target)
 
 
 def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str, Interval]:
@@ -89,9 +109,8 @@ def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str
     def refine(backward: Backward, node: Node, index: Tensor) -> Tensor:
         tilts = default_tilts(question.network, backward.known, 2 * index.shape[1], before=node.name)
 
-        def value() -> Tensor:
-            return Backward(question.network, question.region, backward.known, tilts).lower(Units(node.name, index))
-
-        return ascend(value, tilts, BEHIND, lambda best: torch.full_like(best, not question.late, dtype=torch.bool))
+        units = Units(node.name, index)
+        in_time = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
+        return ascend(lambda: backward.turned(tilts).lower(units), tilts, BEHIND, in_time)
 
     return intermediate_bounds(question.network, question.region, question.memory, floor=known, refine=refine)
