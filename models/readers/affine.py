@@ -174,7 +174,7 @@ def batch_normalization(node: Reading) -> Operand:
     try:
         weight = gain / (variance + exactly(node.attributes.number("epsilon", 1e-5))).sqrt()
     except ValueError:
-        raise node.wrong("its variance plus epsilon is not positive; train or export the model again") from None
+        raise node.wrong("its variance plus epsilon is not positive") from None
     shape = (channels, *[1] * (x.rank - 2)) if x.rank > 1 else (1,)
     weight, bias = (p.map(lambda a: a.reshape(shape)) for p in (weight, shift - mean * weight))
     return scaled(node, x, weight, bias)

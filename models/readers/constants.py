@@ -120,7 +120,7 @@ def _arithmetic(node: Reading, compute: Callable[..., Any], enclose: Callable[..
         try:
             return _rounded(enclose(*enclosures), computed)
         except (ZeroDivisionError, ValueError) as error:
-            raise node.wrong(f"its operands are constants, and {error}; export the model again") from error
+            raise node.wrong(f"its operands are constants, and {error}") from error
 
 
 def _whole_quotient(a: Any, b: Any) -> Any:

@@ -123,8 +123,8 @@ class Reading:
 
     def refused(self, message: str) -> UnsupportedOperator:
         """The file is fine, and this cannot be read here."""
-        return UnsupportedOperator(f"{self.place}: operator {self.kind}: {message}; rewrite the model (see leaktight "
-                                   "ops)")
+        what = f"operator {self.kind}: {message}"
+        return UnsupportedOperator(f"{self.place}: {what}; rewrite the model (see leaktight ops)")
 
     # -- operands
 
@@ -164,8 +164,7 @@ class Reading:
             raise self.wrong(f"{found.name!r} has element type {found.dtype}; a floating-point type is needed")
         self.types.add(found.dtype)
         if not np.isfinite(found.array).all():
-            raise self.wrong(f"constant {found.name!r} contains NaN or infinite numbers; only finite ones are allowed; "
-                             "train or export the model again")
+            raise self.wrong(f"constant {found.name!r} contains NaN or infinite numbers; only finite ones are allowed")
         return found.enclosure
 
     def whole(self, index: int) -> list[int]:
