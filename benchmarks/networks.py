@@ -84,7 +84,7 @@ def trained(recipe: Recipe) -> nn.Sequential:
         for rows in torch.randperm(len(x), generator=generator).split(_BATCH):
             inputs = _moved(module, x[rows], y[rows], generator) if recipe.hardened else x[rows]
             optimiser.zero_grad()
-            F.cross_entropy(module(inputs), y[rows]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(module(inputs), y[rows]).backward()
             optimiser.step()
     return module.eval()
 
