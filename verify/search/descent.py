@@ -12,7 +12,7 @@ from leaktight.specs.region import Ball, Norm, Region
 from leaktight.verify.search.objective import Objective
 
 PATIENCE = 4  # steps without a better loss before a row's step is halved
-IDLE = 15  # steps without a notably better margin in any region before a descent ends
+IDLE = 10  # steps without a notably better margin in any region before a descent ends
 
 
 @dataclass(frozen=True, eq=False)
