@@ -32,8 +32,8 @@ Rewrite = Callable[[Draft, Node], bool]
 def simplify(network: Network) -> Network:
     """The same function with fewer operators: BatchNormalization folded, affine chains merged, no-ops dropped.
 
-    The network is one in float64, as readers make it. Exact where no parameter has to be rounded; elsewhere the operators' error terms account for it. Inputs, outputs and
-    source are those of `network`.
+    The network is one in float64, as readers make it. Exact where no parameter has to be rounded; elsewhere the
+    operators' error terms account for it. Inputs, outputs and source are those of `network`.
     """
     draft = Draft(network)
     for rewrites in (_MOVES, _AFFINE, _ACTIVATIONS, _MOVES):

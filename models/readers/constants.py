@@ -115,8 +115,7 @@ def _arithmetic(node: Reading, compute: Callable[..., Any], enclose: Callable[..
         computed = np.asarray(compute(*(x.array for x in operands)))
         if not np.isfinite(computed).all():
             raise node.wrong("its operands are constants and its result is NaN or infinite; only finite numbers are "
-                             "allowed; "
-                             "export the model again")
+                             "allowed")
         try:
             return _rounded(enclose(*enclosures), computed)
         except (ZeroDivisionError, ValueError) as error:

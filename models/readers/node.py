@@ -151,8 +151,7 @@ class Reading:
         found = self.operand(index)
         if isinstance(found, Value):
             raise self.refused(f"input {index} ({found.name!r}) is computed from the network's input; a constant is "
-                               "allowed; "
-                               "rewrite the model")
+                               "allowed")
         return found
 
     def weights(self, index: int) -> Enclosure:
