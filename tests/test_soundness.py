@@ -17,7 +17,7 @@ from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 
 DTYPES = (torch.float64, torch.float32)
-BATCH, SAMPLES, PUSHED = 4, 600, 100
+BATCH, SAMPLES, PUSHED = 4, 1000, 100
 
 
 def centres(network: Network, generator: torch.Generator) -> Tensor:
@@ -37,7 +37,10 @@ def thin_boxes(centre: Tensor, generator: torch.Generator) -> Region:
     return Box(centre - below, centre + above)
 
 
-def balls(norm: Norm, radius: float, clip: tuple[float, float] | None = None) -> Callable[[Tensor, torch.Generator], Region]:
+Make = Callable[[Tensor, torch.Generator], Region]
+
+
+def balls(norm: Norm, radius: float, clip: tuple[float, float] | None = None) -> Make:
     def make(centre: Tensor, generator: torch.Generator) -> Region:
         size = radius * torch.rand(len(centre), generator=generator, dtype=torch.float64)
         return ball(centre if clip is None else centre.clamp(*clip), size, norm, clip)
@@ -45,7 +48,7 @@ def balls(norm: Norm, radius: float, clip: tuple[float, float] | None = None) ->
     return make
 
 
-REGIONS: dict[str, Callable[[Tensor, torch.Generator], Region]] = {
+REGIONS: dict[str, Make] = {
     "box": boxes,
     "thin box": thin_boxes,
     "L2": balls(Norm.L2, 1.5),
@@ -82,7 +85,7 @@ def concrete_outputs(network: Network, region: Region, generator: torch.Generato
     inside = torch.stack([region.sample(generator) for _ in range(SAMPLES // 2)])
     points = torch.cat([inside, corners(region, SAMPLES - SAMPLES // 2 - PUSHED, generator)])
     points = torch.cat([points, pushed(network, region, points[:: len(points) // PUSHED][:PUSHED])])
-    assert bool(region.contains(points.flatten(0, 0)[0]).all())
+    assert all(bool(region.contains(x).all()) for x in points[::50])
     return network.flat(points.flatten(0, 1)).detach().reshape(len(points), region.batch, -1)
 
 
@@ -102,19 +105,18 @@ def check(kind: str, shape: str, seed: int) -> None:
     y = concrete_outputs(network, region, generator)
     assert y.numel() == SAMPLES * BATCH * network.output_size
     for engine in ENGINES:
-        for dtype in DTYPES:
+        for dtype in DTYPES if engine != "alpha-crown" else DTYPES[seed % 2 :][:1]:
             assert_sound(network, region, y, engine, dtype)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", REGIONS)
 def test_bounds_contain_every_sampled_output(kind: str, shape: str) -> None:
-    check(kind, shape, 10 + list(REGIONS).index(shape))
+    check(kind, shape, 10 + list(REGIONS).index(shape) + list(KINDS).index(kind))
 
 
 def test_at_least_a_million_outputs_are_sampled_for_each_engine() -> None:
-    each = sum(SAMPLES * BATCH * build(kind).output_size for kind in KINDS)
-    assert each * len(REGIONS) * len(DTYPES) >= 10**6
+    assert sum(SAMPLES * BATCH * build(kind).output_size for kind in KINDS) * len(REGIONS) >= 10**6
 
 
 @pytest.mark.slow
@@ -123,6 +125,11 @@ def test_at_least_a_million_outputs_are_sampled_for_each_engine() -> None:
 def test_bounds_contain_every_sampled_output_of_many_networks(kind: str, seed: int) -> None:
     for shape in REGIONS:
         check(kind, shape, seed)
+
+
+def assert_encloses(low: Tensor, exact: list[Fraction], high: Tensor) -> None:
+    for least, value, most in zip(low.tolist(), exact, high.tolist(), strict=True):
+        assert Fraction(least) <= value <= Fraction(most)
 
 
 RATIONAL = [kind for kind in KINDS if kind not in ("smooth", "branches")]
@@ -140,7 +147,7 @@ def test_boxes_of_zero_width_contain_the_exact_rational_value(kind: str, scale: 
             box = bound(network, Box(x, x), engine=engine, dtype=dtype)
             low, high = (torch.cat([pair[end].flatten(1) for pair in box.outputs.values()], 1) for end in (0, 1))
             for i, row in enumerate(y):
-                assert all(Fraction(a) <= v <= Fraction(b) for a, v, b in zip(low[i].tolist(), row, high[i].tolist(), strict=True))
+                assert_encloses(low[i], row, high[i])
             if dtype == torch.float64:
                 assert float((high - low).max()) <= spread * (1 + 10 * scale) * 10
 
@@ -159,7 +166,7 @@ def test_bounds_contain_the_exact_rational_value_at_vertices(kind: str, engine: 
         low, high = (torch.cat([pair[end].flatten(1) for pair in box.outputs.values()], 1)[0] for end in (0, 1))
         for point in points:
             y = exact_outputs(network, [Fraction(v) for v in point])
-            assert all(Fraction(a) <= v <= Fraction(b) for a, v, b in zip(low.tolist(), y, high.tolist(), strict=True))
+            assert_encloses(low, y, high)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -176,10 +183,12 @@ def test_bounds_of_linear_functions_of_the_outputs_hold(kind: str, engine: str, 
     assert bool((low <= values).all())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(REGIONS)), st.integers(1000, 10**6),
        st.sampled_from(["interval", "crown"]), st.sampled_from(DTYPES))
-def test_bounds_contain_samples_of_networks_nobody_chose(kind: str, shape: str, seed: int, engine: str, dtype: torch.dtype) -> None:
+def test_bounds_contain_samples_of_networks_nobody_chose(
+    kind: str, shape: str, seed: int, engine: str, dtype: torch.dtype
+) -> None:
     network, generator = build(kind, seed), torch.Generator().manual_seed(seed)
     region = REGIONS[shape](centres(network, generator), generator)
     assert_sound(network, region, concrete_outputs(network, region, generator), engine, dtype)

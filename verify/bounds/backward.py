@@ -133,7 +133,7 @@ class Backward:
             lines, zeta = self.centred(node), self.known[node.inputs[0]].magnitude
             steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1)
             reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
-            found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach
+            found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
             source = self.network.by_name[node.inputs[0]]
             if isinstance(source.op, Affine) and (vector := self.slack(source).vector) is not None:
                 found = found + steep * vector.reshape(-1, *source.shape)
@@ -229,7 +229,8 @@ class _Walk:
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self.slack = self.slack + (rows.detach().flatten(2).abs() @ vector.unsqueeze(-1)).squeeze(-1)
+        whole = vector + underflow(self.b.dtype)  # what underflowed in the vector itself, before large rows multiply it
+        self.slack = self.slack + (rows.detach().flatten(2).abs() @ whole.unsqueeze(-1)).squeeze(-1)
 
     def _shift(self, term: Tensor) -> None:
         """Adds to the offset; the sum is one rounding off."""

@@ -33,7 +33,7 @@ def _interval(question: Question) -> Tensor:
 
 
 def _crown(question: Question) -> Tensor:
-    known = intermediate_bounds(question.network, question.region, question.memory)
+    known = intermediate_bounds(question.network, question.region, question.memory, deadline=question.deadline)
     return _last_pass(question, known)
 
 
@@ -46,7 +46,7 @@ def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
 
 
 def _alpha_crown(question: Question) -> Tensor:
-    known = intermediate_bounds(question.network, question.region, question.memory)
+    known = intermediate_bounds(question.network, question.region, question.memory, deadline=question.deadline)
     best = _last_pass(question, known)
     for behind in (False, True):
         index = question.still_open(best).any(1).nonzero().flatten()
@@ -109,7 +109,7 @@ def lower_bounds(
             found.append(run(Question(cast, inside, exact[part], memory, goal, deadline)).double())
         result = torch.cat(found)
         if dtype != torch.float64 and bool((exact.double() != asked).any()):
-            result = result - _rounded_objectives(network, region, asked - exact.double())
+            result = trusted_lower(down(result - _rounded_objectives(network, region, asked - exact.double())))
     return result
 
 

@@ -1,0 +1,240 @@
+"""Error terms against exact rational numbers: what rounds, overflows and underflows never moves a bound inwards."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Draft, exact_outputs
+from torch import Tensor
+
+from leaktight.errors import UsageError
+from leaktight.models.network import Network
+from leaktight.models.ops import Constant, Linear, Maximum, Reshape, Sigmoid, Sum, TwoSlope, leaky_relu
+from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.region import Box, Norm, ball
+from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
+from leaktight.verify.prove import proves
+from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
+
+DTYPES = (torch.float64, torch.float32)
+both = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+@both
+@pytest.mark.parametrize("terms", [1, 2, 3, 10, 1000, 100_000])
+def test_gamma_is_at_least_twice_the_textbook_factor(dtype: torch.dtype, terms: int) -> None:
+    share = terms * Fraction(unit(dtype))
+    assert Fraction(gamma(terms, dtype)) >= 2 * share / (1 - share)
+    assert gamma(terms, dtype) <= 3 * (terms + 8) * unit(dtype)
+
+
+def test_the_unit_roundoff_is_that_of_round_to_nearest() -> None:
+    assert (unit(torch.float64), unit(torch.float32)) == (2.0**-53, 2.0**-24)
+    assert gamma(0, torch.float32) == 0.0
+
+
+def test_a_sum_too_long_for_its_arithmetic_is_refused() -> None:
+    with pytest.raises(UsageError, match="float64"):
+        gamma(1_000_000, torch.float32)
+    assert gamma(1_000_000, torch.float64) > 0
+
+
+@both
+@settings(max_examples=200, deadline=None)
+@given(x=st.floats(allow_nan=False, allow_infinity=False))
+def test_down_and_up_pass_the_neighbouring_numbers(dtype: torch.dtype, x: float) -> None:
+    value = torch.tensor([x], dtype=torch.float64).to(dtype)
+    if torch.isfinite(value):
+        infinity = value.new_tensor(torch.inf)
+        assert bool(down(value) <= torch.nextafter(value, -infinity))
+        assert bool(up(value) >= torch.nextafter(value, infinity))
+
+
+@both
+def test_what_overflowed_or_is_undefined_says_nothing(dtype: torch.dtype) -> None:
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0], dtype=dtype)
+    assert trusted_lower(x).tolist() == [-torch.inf, -torch.inf, -torch.inf, 1.0]
+    assert trusted_upper(x).tolist() == [torch.inf, torch.inf, torch.inf, 1.0]
+
+
+# ---- inner products that cancel -----------------------------------------------------------------------------------------
+
+HARD = st.sampled_from([1e8, -1e8, 1e-8, -1e-8, 1.0, -1.0, 0.1, 3e7 + 1, -(3e7 + 1), 1 / 3, 0.0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(HARD, HARD), min_size=1, max_size=40), st.sampled_from(DTYPES))
+def test_the_textbook_bound_covers_the_engines_own_inner_products(pairs: list[tuple[float, float]], dtype: torch.dtype) -> None:
+    a, b = (torch.tensor([pair[i] for pair in pairs], dtype=dtype) for i in (0, 1))
+    exact = sum(Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True))
+    reach = a.abs() @ b.abs()
+    for found in (a @ b, (a * b).sum(), (a.flip(0) * b.flip(0)).cumsum(0)[-1]):
+        assert abs(Fraction(float(found)) - exact) <= Fraction(gamma(len(pairs), dtype)) * Fraction(float(reach))
+
+
+def linear_chain(seed: int, depth: int, width: int = 6) -> Network:
+    """Affine layers whose weights mix 1e8 with 1e-8, each undone, almost, by the next."""
+    draft = Draft(seed)
+    at = draft.input(1, width)
+    for layer in range(depth):
+        weight = draft.normal(width, width) * draft.choose((1e4, 1e-4, 1.0), width, width)
+        weight[0] = -weight[1] * (1 + 1e-7)  # rows that cancel when they meet
+        if layer % 2:
+            weight[:, 0] = weight[:, 1]
+        at = draft.add(Linear(weight, draft.normal(width) * 1e3), at)
+    return draft.network(at)
+
+
+@every_engine
+@both
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_of_ill_conditioned_linear_networks_contain_the_exact_result(seed: int, engine: str, dtype: torch.dtype) -> None:
+    network = linear_chain(seed, 4)
+    x = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    box = bound(network, Box(x, x), engine=engine, dtype=dtype)
+    assert_encloses(box.lower, exact_outputs(network, fractions(x)), box.upper)
+
+
+def fractions(x: Tensor) -> list[Fraction]:
+    return [Fraction(v) for v in x.flatten().tolist()]
+
+
+def assert_encloses(low: Tensor, exact: list[Fraction], high: Tensor) -> None:
+    for least, value, most in zip(low.flatten().tolist(), exact, high.flatten().tolist(), strict=True):
+        assert least == -torch.inf or Fraction(least) <= value
+        assert most == torch.inf or value <= Fraction(most)
+
+
+@every_engine
+@both
+def test_a_join_of_paths_that_cancel_contains_the_exact_result(engine: str, dtype: torch.dtype) -> None:
+    """``y = big x - big x + x`` over three paths and a constant, each rounded where it joins."""
+    for seed in range(12):
+        draft = Draft(seed)
+        x = draft.input(1, 3)
+        weight, bias = draft.normal(3, 3, scale=1e7), draft.normal(3, scale=1e6)
+        first = draft.add(leaky_relu(1.0), draft.add(Linear(weight, bias), x))
+        second = draft.add(leaky_relu(1.0), draft.add(Linear(weight * (1 - 3e-8), bias), x))
+        shifted = draft.add(Sum((1, -1)), first, draft.add(Constant(draft.normal(1, 3, scale=1e7)), ))
+        network = draft.network(draft.linear(draft.add(Sum((1, -1, 1)), shifted, second, x), 2))
+        at = draft.normal(1, 3)
+        box = bound(network, Box(at, at), engine=engine, dtype=dtype)
+        assert_encloses(box.lower, exact_outputs(network, fractions(at)), box.upper)
+
+
+@every_engine
+@both
+@pytest.mark.parametrize("shrink", [-120, -140, -147])
+def test_layers_that_underflow_before_they_are_magnified_stay_sound(engine: str, dtype: torch.dtype, shrink: int) -> None:
+    shrink = shrink if dtype == torch.float32 else shrink - 925
+    for seed in range(8):
+        for slope in (1.0, 0.3, None):
+            draft = Draft(seed)
+            x = draft.input(1, 4)
+            small = draft.add(Linear(torch.ldexp(draft.normal(4, 4), torch.tensor(shrink)), None), x)
+            large = torch.ldexp(draft.normal(2, 4), torch.tensor(min(-shrink, 1000 if dtype == torch.float64 else 125)))
+            between = small if slope is None else draft.add(leaky_relu(slope), small)
+            network = draft.network(draft.add(Linear(large, None), between))
+            at = draft.normal(1, 4)
+            box = bound(network, Box(at, at), engine=engine, dtype=dtype)
+            assert_encloses(box.lower, exact_outputs(network, fractions(at)), box.upper)
+
+
+@every_engine
+@both
+def test_outputs_that_underflow_are_magnified_soundly_by_the_objective(engine: str, dtype: torch.dtype) -> None:
+    """The slack of a subnormal weight is itself too small for the arithmetic, until a large coefficient multiplies it."""
+    shrink, grow = (-136, 2.0**125) if dtype == torch.float32 else (-1061, 2.0**1000)
+    for seed in range(12):
+        draft = Draft(seed)
+        weight = torch.ldexp(draft.normal(4, 4), torch.tensor(shrink))
+        network = draft.network(draft.add(Linear(weight, None), draft.input(1, 4)))
+        x, rows = 0.1 * draft.normal(1, 4), draft.normal(1, 2, 4).to(dtype).double() * grow
+        y = exact_outputs(network, fractions(x))
+        low = lower_bounds(network, Box(x, x), rows, engine=engine, dtype=dtype)
+        for row, found in zip(rows[0].tolist(), low[0].tolist(), strict=True):
+            exact = sum(Fraction(c) * v for c, v in zip(row, y, strict=True))
+            assert found == -torch.inf or Fraction(found) <= exact
+
+
+# ---- overflow -----------------------------------------------------------------------------------------------------------
+
+
+def exploding(seed: int, scale: float) -> Network:
+    draft = Draft(seed)
+    at = draft.input(1, 3)
+    for _ in range(3):
+        at = draft.leaky(draft.linear(at, 4, scale), 0.1)
+    joined = draft.add(Sum((1, -1)), at, draft.linear(at, 4))
+    windows = draft.add(Reshape((1, 4), (1, 2, 2)), joined)
+    return draft.network(draft.linear(draft.add(Maximum(), windows), 2), draft.add(Sigmoid(), joined))
+
+
+@every_engine
+@both
+@pytest.mark.parametrize("scale", [1e13, 1e20, 1e103, 1e160])
+@pytest.mark.parametrize("norm", Norm)
+def test_overflow_is_minus_infinity_and_never_nan_or_a_proof(engine: str, dtype: torch.dtype, scale: float, norm: Norm) -> None:
+    network = exploding(1, scale)
+    region = ball(torch.tensor([[0.3, -0.2, 0.1]], dtype=torch.float64), 0.5, norm)
+    eye = torch.eye(network.output_size, dtype=torch.float64)
+    rows = torch.cat([eye, -eye]).unsqueeze(0)
+    low = lower_bounds(network, region, rows, engine=engine, dtype=dtype)
+    assert not bool(torch.isnan(low).any())
+    assert not bool((low == torch.inf).any())
+    y = network.flat(torch.stack([region.sample(torch.Generator().manual_seed(k)) for k in range(50)])[:, 0])
+    found = (rows @ y.T).squeeze(0)
+    assert not bool((low.squeeze(0).unsqueeze(1) > found).any())
+    unsafe = Unsafe(torch.cat([eye, -eye]).unsqueeze(0), torch.zeros(1, 2 * len(eye), dtype=torch.float64),
+                    torch.arange(2 * len(eye)))
+    assert not bool(proves(Case(region, unsafe), low).any())
+
+
+@every_engine
+def test_objectives_that_float32_cannot_hold_are_bounded_all_the_same(engine: str) -> None:
+    draft = Draft(2)
+    network = draft.network(draft.linear(draft.input(1, 3), 3))
+    x = draft.normal(1, 3)
+    y = exact_outputs(network, fractions(x))
+    rows = [[1 / 3, 0.1, -0.7], [1e-46, 0, 0], [1e-300, -1e-300, 0], [1e300, 0.0, 0.0], [1 + 2.0**-40, 0, -1], [1e39, -1e39, 1]]
+    low = lower_bounds(network, Box(x, x), torch.tensor([rows], dtype=torch.float64), engine=engine, dtype=torch.float32)
+    for row, found in zip(rows, low[0].tolist(), strict=True):
+        exact = sum(Fraction(c) * v for c, v in zip(row, y, strict=True))
+        assert found == -torch.inf or Fraction(found) <= exact
+        assert found == found
+
+
+@every_engine
+def test_an_objective_beyond_float32_on_an_output_that_is_zero_gives_no_nan(engine: str) -> None:
+    draft = Draft(1)
+    x = draft.input(1, 2)
+    zero = draft.add(Constant(torch.zeros(1, 1, dtype=torch.float64)))
+    network = draft.network(zero, draft.linear(x, 1))
+    at, rows = draft.normal(1, 2), torch.tensor([[[1e300, 0.0], [1e39, 0.1]]], dtype=torch.float64)
+    low = lower_bounds(network, Box(at, at), rows, engine=engine, dtype=torch.float32)
+    assert not bool(torch.isnan(low).any())
+
+
+@every_engine
+@both
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_kinks_and_values_of_any_size_stay_sound(engine: str, dtype: torch.dtype, seed: int) -> None:
+    draft = Draft(seed)
+    at = draft.linear(draft.input(1, 2), 3)
+    left, right = draft.choose((0.0, 1.0, -3.0, 1e-9, 1e6), 3), draft.choose((1.0, -1.0, 1e3, 0.5), 3)
+    kink, value = draft.choose((0.0, 1e8, -1e-8, 0.1), 3), draft.choose((0.0, -1e8, 1e-8), 3)
+    network = draft.network(draft.linear(draft.add(TwoSlope(left, right, kink, value), at), 2))
+    x = draft.normal(1, 2) * float(draft.choose((1.0, 1e8, 1e-8), 1))
+    box = bound(network, Box(x, x), engine=engine, dtype=dtype)
+    assert_encloses(box.lower, exact_outputs(network, fractions(x)), box.upper)
+
+
+@both
+def test_underflow_is_at_least_what_one_flushed_result_loses(dtype: torch.dtype) -> None:
+    assert underflow(dtype) >= torch.finfo(dtype).smallest_normal
