@@ -144,7 +144,7 @@ def _package() -> Iterator[Any]:
     """The package, patched where it has to be, with its prints, warnings and logging kept from the user's streams."""
     quiet = contextlib.redirect_stdout(io.StringIO())
     with quiet, warnings.catch_warnings(record=True), _root_logging_kept(), _old_torch(), _old_numpy():
-        import auto_LiRPA  # type: ignore[import-untyped]
+        import auto_LiRPA
 
         _accept_remove_duplicate(auto_LiRPA.BoundedModule)
         yield auto_LiRPA
