@@ -259,7 +259,8 @@ def verify(
         from leaktight.verify.search.counterexample_file import write_counterexample
 
         write_counterexample(counterexample, verdict.counterexample)
-    summary = f"{verdict.status.value}: {verdict.reason} ({verdict.seconds:.2f} s)"
+    weaker = "" if verdict.guarantee.value == "real" else f"; guarantee: {verdict.guarantee.value}"
+    summary = f"{verdict.status.value}: {verdict.reason} ({verdict.seconds:.2f} s{weaker})"
     return Answer(verdict.to_json(), summary, verdict.status.exit_code)
 
 

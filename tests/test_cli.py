@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from leaktight import cli
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.errors import Contradiction
+from leaktight.verify.bounds import auto_lirpa
 
 Run = Callable[..., tuple[int, str, str]]
 DATA = str(NETWORK.parent)
@@ -205,6 +207,26 @@ def test_the_exit_code_and_the_document_say_the_same(arguments: list[object], co
     assert (found, document["status"], document["schema"]) == (code, status, "leaktight.verdict/1")
     assert err.count("\n") == 1
     assert err.startswith(f"leaktight: {status}: ")
+
+
+second_opinion = pytest.mark.skipif(auto_lirpa.available() is None, reason="auto_LiRPA is not installed")
+
+
+@second_opinion
+def test_the_cross_check_reports_both_tools(run: Run) -> None:
+    code, out, _ = run(*VERIFY, "--cross-check")
+    assert code == 0
+    assert re.search(r"cross-check +auto-lirpa \S+ \(crown\) says >= \d+", out)
+    document = json.loads(run(*VERIFY, "--cross-check", "--format", "json")[1])
+    assert document["cross_check"]["margin"]["lower"] <= document["margin"]["upper"]
+
+
+@second_opinion
+def test_an_answer_without_rounding_terms_says_so(run: Run) -> None:
+    code, out, err = run(*VERIFY, "--engine", "auto-lirpa")
+    assert code == 0
+    assert "a second opinion, not a" in out
+    assert "guarantee: unrounded" in err
 
 
 def test_a_property_between_proof_and_counterexample_is_unknown(tmp_path: Path, run: Run) -> None:
