@@ -14,8 +14,24 @@ from torch import Tensor
 
 from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import (
-    Affine, Clip, Concat, Constant, Conv, ConvTranspose, Input, Linear, Maximum, Op, Reshape, Scale, Select, Sigmoid, Sum, Tanh,
-    TwoSlope, leaky_relu,
+    Affine,
+    Clip,
+    Concat,
+    Constant,
+    Conv,
+    ConvTranspose,
+    Input,
+    Linear,
+    Maximum,
+    Op,
+    Reshape,
+    Scale,
+    Select,
+    Sigmoid,
+    Sum,
+    Tanh,
+    TwoSlope,
+    leaky_relu,
 )  # fmt: skip
 
 Shape = tuple[int, ...]

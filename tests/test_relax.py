@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise, product
+from random import Random
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from leaktight.models.ops import Clip, Elementwise, Input, Maximum, Op, Sigmoid,
 from leaktight.verify import relax
 from leaktight.verify.relax import Lines
 
+Ends = tuple[float, float]
 Exact = Callable[[Fraction], Fraction]
 DTYPES = (torch.float64, torch.float32)
 often = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -29,7 +31,7 @@ offsets = st.sampled_from([0.0, 1.0, -0.1]) | st.floats(-1e6, 1e6)
 
 
 @st.composite
-def intervals(draw: st.DrawFn, most: float = 1e30) -> tuple[float, float]:
+def intervals(draw: st.DrawFn, most: float = 1e30) -> Ends:
     """Ordinary ones, and those that touch 0, have no width, lie on one side, are huge, tiny or subnormal."""
     size = draw(st.sampled_from([1e-320, 1e-300, 1e-40, 1e-8, 1.0, 10.0, 1e5, 1e30]).filter(lambda s: s <= most))
     ends = [size * draw(st.sampled_from([0.0, -1.0, 1.0]) | st.floats(-1, 1)) for _ in range(2)]
@@ -51,7 +53,8 @@ def number(x: Tensor) -> Fraction:
 
 
 def two_slope(left: float, right: float, kink: float, value: float, precision: float = 0.0) -> TwoSlope:
-    return TwoSlope(*(torch.tensor(p, dtype=torch.float64) for p in (left, right, kink, value)), precision)
+    a, b, c, d = (torch.tensor(p, dtype=torch.float64) for p in (left, right, kink, value))
+    return TwoSlope(a, b, c, d, precision)
 
 
 def exact_two_slope(left: Fraction, right: Fraction, kink: Fraction, value: Fraction) -> Exact:
@@ -90,7 +93,9 @@ def assert_image_holds(op: Elementwise, lower: Tensor, upper: Tensor, f: Exact, 
 
 @often
 @given(slopes, slopes, offsets, offsets, intervals(), tilts, dtypes)
-def test_lines_and_images_enclose_every_two_slope_activation(left, right, kink, value, ends, tilt, dtype):
+def test_lines_and_images_enclose_every_two_slope_activation(
+    left: float, right: float, kink: float, value: float, ends: Ends, tilt: float | None, dtype: torch.dtype
+) -> None:
     lower, upper = tensors(dtype, *ends)
     op = two_slope(left, right, kink, value)
     f = exact_two_slope(*map(Fraction, (left, right, kink, value)))
@@ -102,7 +107,9 @@ def test_lines_and_images_enclose_every_two_slope_activation(left, right, kink, 
 
 @often
 @given(slopes, intervals(), tilts, dtypes)
-def test_lines_and_images_enclose_the_leaky_relu_of_any_slope(slope, ends, tilt, dtype):
+def test_lines_and_images_enclose_the_leaky_relu_of_any_slope(
+    slope: float, ends: Ends, tilt: float | None, dtype: torch.dtype
+) -> None:
     lower, upper = tensors(dtype, *ends)
     f = exact_two_slope(Fraction(slope), Fraction(1), Fraction(0), Fraction(0))
     points = places(number(lower), number(upper), [Fraction(0)])
@@ -112,25 +119,32 @@ def test_lines_and_images_enclose_the_leaky_relu_of_any_slope(slope, ends, tilt,
 
 
 @often
-@given(slopes, slopes, offsets, offsets, intervals(), tilts, dtypes, st.sampled_from([1e-15, 1e-6, 1e-3]), st.booleans())
-def test_lines_hold_for_every_parameter_within_the_precision(left, right, kink, value, ends, tilt, dtype, precision, near):
+@given(st.tuples(slopes, slopes, offsets, offsets), intervals(), tilts, dtypes, st.sampled_from([1e-15, 1e-6, 1e-3]),
+       st.booleans())
+def test_lines_hold_for_every_parameter_within_the_precision(
+    stored: tuple[float, float, float, float], ends: Ends, tilt: float | None, dtype: torch.dtype,
+    precision: float, near: bool,
+) -> None:
+    kink = stored[2]
     if near and kink:  # an interval that ends beside an uncertain kink
-        ends = tuple(sorted((kink, kink + ends[0])))
+        ends = min(kink, kink + ends[0]), max(kink, kink + ends[0])
     lower, upper = tensors(dtype, *ends)
-    op = two_slope(left, right, kink, value, precision)
+    op = two_slope(*stored, precision)
     turn = None if tilt is None else torch.tensor([tilt], dtype=dtype)
     lines = relax.envelope(op, lower, upper, turn)
     for signs in product((-1, 1), repeat=4):
-        stored = map(Fraction, (left, right, kink, value))
-        true = [p * (1 + sign * Fraction(precision)) for p, sign in zip(stored, signs, strict=True)]
-        f, points = exact_two_slope(*true), places(number(lower), number(upper), [true[2]])
+        off = [1 + sign * Fraction(precision) for sign in signs]
+        left, right, at, value = (Fraction(p) * factor for p, factor in zip(stored, off, strict=True))
+        f, points = exact_two_slope(left, right, at, value), places(number(lower), number(upper), [at])
         assert_lines_hold(lines, f, points)
         assert_image_holds(op, lower, upper, f, points)
 
 
 @often
 @given(intervals(), intervals(1e5), tilts, dtypes)
-def test_lines_and_images_enclose_every_clip(ends, limits, tilt, dtype):
+def test_lines_and_images_enclose_every_clip(
+    ends: Ends, limits: Ends, tilt: float | None, dtype: torch.dtype
+) -> None:
     lower, upper = tensors(dtype, *ends)
     op = Clip(*limits)
     points = places(number(lower), number(upper), [Fraction(x) for x in limits])
@@ -142,7 +156,9 @@ def test_lines_and_images_enclose_every_clip(ends, limits, tilt, dtype):
 @pytest.mark.parametrize("op", [Sigmoid(), Tanh()], ids=repr)
 @settings(max_examples=150, deadline=None)
 @given(intervals(), dtypes)
-def test_lines_and_images_enclose_the_smooth_activations_to_fifty_digits(op, ends, dtype):
+def test_lines_and_images_enclose_the_smooth_activations_to_fifty_digits(
+    op: Elementwise, ends: Ends, dtype: torch.dtype
+) -> None:
     lower, upper = tensors(dtype, *ends)
     lines, (low, high) = relax.envelope(op, lower, upper), relax.image(op, lower, upper)
     with mpmath.workdps(50):
@@ -171,7 +187,7 @@ def stationary(op: Op, slope: float) -> list[mpmath.mpf]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(intervals(), min_size=1, max_size=4), dtypes, st.randoms(use_true_random=False))
-def test_lines_enclose_the_maximum(boxes, dtype, random):
+def test_lines_enclose_the_maximum(boxes: list[Ends], dtype: torch.dtype, random: Random) -> None:
     lower, upper = (torch.tensor([[box[i] for box in boxes]], dtype=torch.float64).to(dtype) for i in (0, 1))
     lines = relax.maximum_lines(lower, upper)
     ends = [(number(a), number(b)) for a, b in zip(lower[0], upper[0], strict=True)]
@@ -183,7 +199,7 @@ def test_lines_enclose_the_maximum(boxes, dtype, random):
         assert x[int(lines.lower_at[0])] <= max(x) <= slope * x[int(lines.upper_at[0])] + offset
 
 
-# ---- tightness: what makes the lines good -------------------------------------------------------------------------------
+# ---- tightness: what makes the lines good ----
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,7 @@ CROSSINGS = [
 
 @pytest.mark.parametrize("tilt", [None, 0.0, 0.3, 1.0])
 @pytest.mark.parametrize("crossing", CROSSINGS, ids=repr)
-def test_the_chord_meets_the_graph_at_both_ends_and_the_ray_at_the_kink(crossing: Crossing, tilt: float | None):
+def test_the_chord_meets_the_graph_at_both_ends_and_the_ray_at_the_kink(crossing: Crossing, tilt: float | None) -> None:
     op, (lower, upper) = crossing.op, tensors(torch.float64, crossing.lower, crossing.upper)
     lines = relax.envelope(op, lower, upper, None if tilt is None else torch.tensor([tilt], dtype=torch.float64))
     low, high = (lines.lower_slope, lines.lower_offset), (lines.upper_slope, lines.upper_offset)
@@ -221,7 +237,7 @@ def test_the_chord_meets_the_graph_at_both_ends_and_the_ray_at_the_kink(crossing
 
 
 @pytest.mark.parametrize("crossing", CROSSINGS, ids=repr)
-def test_the_default_ray_encloses_the_smaller_area(crossing: Crossing):
+def test_the_default_ray_encloses_the_smaller_area(crossing: Crossing) -> None:
     op, (lower, upper) = crossing.op, tensors(torch.float64, crossing.lower, crossing.upper)
 
     def area(tilt: float | None) -> float:
@@ -248,7 +264,7 @@ ENDS = [(0.2, 0.2), (-0.7, -0.7), (0.0, 0.0), (0.6, 1.9), (-0.9, -0.1), (-1.0, 0
 
 @pytest.mark.parametrize("op", PIECEWISE, ids=repr)
 @pytest.mark.parametrize("ends", ENDS)
-def test_where_the_activation_is_affine_both_lines_are_its_graph(op: Elementwise, ends: tuple[float, float]):
+def test_where_the_activation_is_affine_both_lines_are_its_graph(op: Elementwise, ends: Ends) -> None:
     lower, upper = tensors(torch.float64, *ends)
     if bool(relax.is_linear_on(op, lower, upper)) or ends[0] == ends[1]:
         assert widest_gap(op, lower, upper) <= 1e-13
@@ -257,7 +273,7 @@ def test_where_the_activation_is_affine_both_lines_are_its_graph(op: Elementwise
 
 
 @pytest.mark.parametrize("op", [leaky_relu(0.1), Clip(-1.0, 2.0)], ids=repr)
-def test_the_lines_of_plain_stable_neurons_are_the_identity(op: Elementwise):
+def test_the_lines_of_plain_stable_neurons_are_the_identity(op: Elementwise) -> None:
     lines = relax.envelope(op, *tensors(torch.float64, 0.3, 1.7))
     assert [float(x) for x in (lines.lower_slope, lines.upper_slope)] == [1.0, 1.0]
     assert abs(float(lines.lower_offset)) <= 1e-14
@@ -266,7 +282,7 @@ def test_the_lines_of_plain_stable_neurons_are_the_identity(op: Elementwise):
 
 @pytest.mark.parametrize("op", [Sigmoid(), Tanh()], ids=repr)
 @pytest.mark.parametrize("ends", [(-1.0, 1.0), (-3.0, 0.5), (0.2, 4.0), (-5.0, -0.1), (-0.01, 6.0), (-1e-4, 1e-4)])
-def test_the_lines_of_smooth_activations_touch_the_graph(op: Elementwise, ends: tuple[float, float]):
+def test_the_lines_of_smooth_activations_touch_the_graph(op: Elementwise, ends: Ends) -> None:
     lower, upper = tensors(torch.float64, *ends)
     lines, x = relax.envelope(op, lower, upper), torch.linspace(*ends, 20001, dtype=torch.float64)
     below = op(x) - (lines.lower_slope * x + lines.lower_offset)
@@ -279,7 +295,7 @@ def test_the_lines_of_smooth_activations_touch_the_graph(op: Elementwise, ends: 
 
 @pytest.mark.parametrize("limits", [(0.0, 6.0), (-1.0, 1.0)])
 @pytest.mark.parametrize("ends", [(-2.0, 3.0), (-3.0, 8.0), (0.5, 7.0), (-9.0, -3.0), (-1.0, 0.4)])
-def test_the_lines_of_a_clip_touch_its_graph(limits: tuple[float, float], ends: tuple[float, float]):
+def test_the_lines_of_a_clip_touch_its_graph(limits: Ends, ends: Ends) -> None:
     op, (lower, upper) = Clip(*limits), tensors(torch.float64, *ends)
     lines = relax.envelope(op, lower, upper)
     kinks = torch.tensor(limits, dtype=torch.float64).clamp(*ends)
@@ -288,13 +304,13 @@ def test_the_lines_of_a_clip_touch_its_graph(limits: tuple[float, float], ends: 
     assert float((lines.upper_slope * x + lines.upper_offset - op(x)).min()) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_maximum_is_exact_where_one_entry_dominates():
+def test_the_maximum_is_exact_where_one_entry_dominates() -> None:
     lines = relax.maximum_lines(*(torch.tensor([x], dtype=torch.float64) for x in ([0.0, 2.0, -1.0], [1.0, 3.0, 1.5])))
     assert (int(lines.lower_at), int(lines.upper_at)) == (1, 1)
     assert (float(lines.upper_slope), float(lines.upper_offset)) == (1.0, 0.0)
 
 
-def test_the_line_over_the_maximum_is_the_chord():
+def test_the_line_over_the_maximum_is_the_chord() -> None:
     lines = relax.maximum_lines(*(torch.tensor([x], dtype=torch.float64) for x in ([-1.0, 0.5], [3.0, 1.0])))
     at = [float(lines.upper_slope * x + lines.upper_offset) for x in (-1.0, 3.0)]
     assert at == pytest.approx([1.0, 3.0], abs=1e-12)
@@ -302,7 +318,7 @@ def test_the_line_over_the_maximum_is_the_chord():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", [*PIECEWISE, leaky_relu(3.0), Sigmoid(), Tanh()], ids=repr)
-def test_unbounded_intervals_never_make_a_claim(op: Elementwise, dtype: torch.dtype):
+def test_unbounded_intervals_never_make_a_claim(op: Elementwise, dtype: torch.dtype) -> None:
     for lower, upper in ((-torch.inf, torch.inf), (-1.0, torch.inf), (-torch.inf, 1.0), (2.0, torch.inf)):
         lines = relax.envelope(op, *tensors(dtype, lower, upper))
         x = torch.tensor([max(lower, -50.0), 0.7 if lower < 0 else 2.5, min(upper, 50.0)], dtype=torch.float64)
@@ -312,7 +328,7 @@ def test_unbounded_intervals_never_make_a_claim(op: Elementwise, dtype: torch.dt
         assert not bool((above < op(x)).any())
 
 
-def test_an_activation_without_a_rule_is_refused_by_name():
+def test_an_activation_without_a_rule_is_refused_by_name() -> None:
     class Swish(Elementwise):
         def __call__(self, *inputs: Tensor) -> Tensor:
             return inputs[0] * torch.sigmoid(inputs[0])
@@ -324,7 +340,7 @@ def test_an_activation_without_a_rule_is_refused_by_name():
         relax.envelope(Swish(), -one, one)
 
 
-def test_every_elementwise_operator_has_an_image_and_an_envelope():
+def test_every_elementwise_operator_has_an_image_and_an_envelope() -> None:
     one = torch.ones(1, dtype=torch.float64)
     examples = {TwoSlope: leaky_relu(0.1), Clip: Clip(-1.0, 1.0), Sigmoid: Sigmoid(), Tanh: Tanh()}
     own = {kind for kind in Elementwise.__subclasses__() if kind.__module__ == Elementwise.__module__}

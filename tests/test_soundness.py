@@ -155,7 +155,7 @@ def test_boxes_of_zero_width_contain_the_exact_rational_value(kind: str, scale: 
 @pytest.mark.parametrize("kind", RATIONAL)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bounds_contain_the_exact_rational_value_at_vertices(kind: str, engine: str) -> None:
-    """What a float64 evaluation rounds away is seen here: boxes so thin that rounding is most of their outputs' width."""
+    """Boxes so thin that what a float64 evaluation rounds away is most of their outputs' width."""
     network = build(kind, 4)
     generator = torch.Generator().manual_seed(6)
     x = torch.randn(1, network.input_size, generator=generator, dtype=torch.float64)

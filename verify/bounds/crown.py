@@ -7,6 +7,7 @@ ends are.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -30,11 +31,11 @@ def plain_rows(backward: Backward, node: Node, index: Tensor) -> Tensor:
 
 
 def intermediate_bounds(network: Network, region: Region, memory: int, *, floor: Mapping[str, Interval] | None = None,
-                        refine: Refine = plain_rows) -> dict[str, Interval]:
+                        refine: Refine = plain_rows, deadline: float | None = None) -> dict[str, Interval]:
     """Bounds of every node's value over the region, in the dtype of region and network.
 
     `floor`: bounds that are known already, which the result is never looser than. `refine` bounds entries of a node
-    whose intervals are not good enough.
+    whose intervals are not good enough; after `deadline` (of time.monotonic) intervals have to do.
     """
     known = input_intervals(network, region)
     backward = Backward(network, region, known)
@@ -44,8 +45,9 @@ def intermediate_bounds(network: Network, region: Region, memory: int, *, floor:
             if floor is not None:
                 known[node.name] = known[node.name].meet(floor[node.name])
         if not _already_tight(network, region, node):
-            for index in undecided(network, node, known[node.name]):
-                known[node.name] = _refined(backward, node, known[node.name], index, memory, refine)
+            wanted = undecided(network, node, known[node.name])
+            if bool(wanted.any()):
+                known[node.name] = _refined(backward, node, known[node.name], wanted, memory, refine, deadline)
     return known
 
 
@@ -66,11 +68,8 @@ def _moved_input(network: Network, name: str) -> bool:
     return still and len(node.inputs) == 1 and _moved_input(network, node.inputs[0])
 
 
-def undecided(network: Network, node: Node, z: Interval) -> list[Tensor]:
-    """The entries ``(batch, k)`` that a consumer's relaxation needs tighter: none or one tensor of flat places.
-
-    Rows are padded to the batch's largest ``k`` with places that are bounded again for nothing.
-    """
+def undecided(network: Network, node: Node, z: Interval) -> Tensor:
+    """The entries that a consumer's relaxation needs tighter, ``(batch, size)``."""
     wanted = torch.zeros_like(z.lower, dtype=torch.bool)
     for name in network.consumers[node.name]:
         op = network.by_name[name].op
@@ -78,17 +77,23 @@ def undecided(network: Network, node: Node, z: Interval) -> list[Tensor]:
             wanted |= ~relax.is_linear_on(op, z.lower, z.upper)
         elif isinstance(op, Maximum):
             wanted |= (z.upper >= z.lower.amax(-1, keepdim=True)) & (z.lower < z.upper)
-    count = int(wanted.flatten(1).sum(1).amax()) if wanted.numel() else 0
-    if not count:
-        return []
-    return [wanted.flatten(1).to(torch.uint8).topk(count, dim=1).indices]
+    return wanted.flatten(1)
 
 
-def _refined(backward: Backward, node: Node, z: Interval, index: Tensor, memory: int, refine: Refine) -> Interval:
-    """The interval met with refined bounds of the entries at `index`."""
+def _refined(backward: Backward, node: Node, z: Interval, wanted: Tensor, memory: int, refine: Refine,
+             deadline: float | None) -> Interval:
+    """The interval met with refined bounds of the entries that are `wanted`.
+
+    Rows of the batch with fewer of them are padded with other entries, whose refined bounds are thrown away: so each
+    region has the same bounds in every batch.
+    """
     lower, upper = z.lower.flatten(1), z.upper.flatten(1)
+    index = wanted.to(torch.uint8).topk(int(wanted.sum(1).amax()), dim=1).indices
     for part in row_chunks(backward.network, index, memory):
+        if deadline is not None and time.monotonic() > deadline:
+            break
         found, count = refine(backward, node, part), part.shape[1]
-        lower = lower.scatter_reduce(1, part, found[:, :count], "amax")
-        upper = upper.scatter_reduce(1, part, -found[:, count:], "amin")
+        padding = ~wanted.gather(1, part)
+        lower = lower.scatter_reduce(1, part, found[:, :count].masked_fill(padding, -torch.inf), "amax")
+        upper = upper.scatter_reduce(1, part, (-found[:, count:]).masked_fill(padding, torch.inf), "amin")
     return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))

@@ -25,7 +25,12 @@ Engine = Callable[[Question], Tensor]
 
 
 def _interval(question: Question) -> Tensor:
-    y = interval.outputs(question.network, interval.propagate(question.network, question.region))
+    return _from_boxes(question, interval.propagate(question.network, question.region))
+
+
+def _from_boxes(question: Question, known: Mapping[str, Interval]) -> Tensor:
+    """What the outputs' intervals alone say about the rows."""
+    y = interval.outputs(question.network, known)
     positive = question.objectives.clamp(min=0)
     value = (positive @ y.lower.unsqueeze(-1) + (question.objectives - positive) @ y.upper.unsqueeze(-1)).squeeze(-1)
     slack = (question.objectives.abs() @ y.magnitude.unsqueeze(-1)).squeeze(-1)
@@ -42,7 +47,8 @@ def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
     each = max(1, len(question.objectives) * row_bytes(question.network, question.objectives.dtype))
     rows = max(1, question.memory // each)
     parts = [Question(question.network, question.region, part, question.memory) for part in question.objectives.split(rows, 1)]
-    return torch.cat([backward.lower(*part.starts()) for part in parts], 1)
+    found = torch.cat([backward.lower(*part.starts()) for part in parts], 1)
+    return torch.maximum(found, _from_boxes(question, known))  # lines may be looser than intervals
 
 
 def _alpha_crown(question: Question) -> Tensor:
