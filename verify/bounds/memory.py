@@ -13,6 +13,8 @@ from leaktight.models.network import Network
 _LIVE_TENSORS = 8
 # Parts of about this size stay in the processor's caches between the elementwise steps of a pass.
 _CACHE_BYTES = 2 << 20
+# Fewer rows than this at once leave a matrix product's speed unused.
+_FEWEST_ROWS = 32
 
 
 def default_memory() -> int:
@@ -32,11 +34,11 @@ def row_bytes(network: Network, dtype: torch.dtype) -> int:
     return _LIVE_TENSORS * widest(network) * (torch.finfo(dtype).bits // 8)
 
 
-def row_chunks(network: Network, index: Tensor, memory: int, cache: bool = True) -> list[Tensor]:
-    """`index` ``(batch, k)`` cut along ``k`` so that one pass with ``2 k`` rows keeps below `memory` bytes."""
+def row_chunks(network: Network, index: Tensor, memory: int) -> list[Tensor]:
+    """`index` ``(batch, k)`` cut along ``k``: small parts for the caches, but not tiny ones, and within `memory` bytes."""
     each = 2 * len(index) * row_bytes(network, network.dtype)
-    most = max(1, min(memory, _CACHE_BYTES * _LIVE_TENSORS if cache else memory) // each)
-    return list(index.split(max(1, most), 1))
+    comfortable = max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS // len(index))
+    return list(torch.split(index, max(1, min(comfortable, memory // each)), 1))
 
 
 def batch_chunks(network: Network, batch: int, dtype: torch.dtype, memory: int) -> list[slice]:

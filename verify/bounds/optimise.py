@@ -113,4 +113,5 @@ def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str
         in_time = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
         return ascend(lambda: backward.turned(tilts).lower(units), tilts, BEHIND, in_time)
 
-    return intermediate_bounds(question.network, question.region, question.memory, floor=known, refine=refine)
+    return intermediate_bounds(question.network, question.region, question.memory, floor=known, refine=refine,
+                               deadline=question.deadline)
