@@ -16,7 +16,7 @@ from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.prove import AUTO, SECOND_OPINION, Budget, Progress, atom_bounds, engine_names, proves
 from leaktight.verify.search.refute import refute_each
-from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status
 
 # Inputs are bounded together in groups of this size: large enough to be fast, small enough to show progress.
@@ -165,7 +165,11 @@ def _group(question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, 
     examples: list[Counterexample | None] = [None] * len(inputs)
     first_stage, *more = question.stages
     _prove_open(question, case, first_stage, budget, margins, proved)
-    for i, found, low in _attacked(question, case, (~proved).nonzero().flatten(), budget):
+    for i in ((predicted != labels) & ~proved).nonzero().flatten().tolist():
+        single = Case(case.region.select(slice(i, i + 1)), case.unsafe.select(slice(i, i + 1)))
+        examples[i] = confirm(question.network, single, inputs[i : i + 1], question.replay)
+    left = torch.tensor([example is None for example in examples]) & ~proved
+    for i, found, low in _attacked(question, case, left.nonzero().flatten(), budget):
         examples[i], upper[i] = found, min(float(upper[i]), low)
     refuted = torch.tensor([example is not None for example in examples])
     for stage in more:
@@ -211,14 +215,16 @@ def _attacked(question: _Question, case: Case, index: Tensor, budget: Budget) ->
 
 def _radii(question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, proved: Tensor, correct: Tensor) -> Tensor:
     """Proven radii up to `epsilon`, ``(batch,)``, by bisection down to a thousandth of it; 0 where nothing is proven."""
-    low, high = torch.where(proved, epsilon, 0.0).double(), torch.full((len(inputs),), epsilon, dtype=torch.float64)
+    high = torch.full((len(inputs),), epsilon, dtype=torch.float64)
+    low = torch.where(proved, high, 0.0)
     low[~correct], high[~correct] = 0.0, 0.0
+    budget = question.limited(len(inputs))
     for _ in range(10):
         index = ((high - low) > epsilon / 1024).nonzero().flatten()
-        if not len(index):
+        if not len(index) or budget.spent:
             break
         middle = (low[index] + high[index]) / 2
         case = question.case(inputs[index], labels[index], middle)
-        holds = proves(case, atom_bounds(question.network, case, question.stages[-1], question.budget))
+        holds = proves(case, atom_bounds(question.network, case, question.stages[-1], budget))
         low[index], high[index] = torch.where(holds, middle, low[index]), torch.where(holds, high[index], middle)
     return low

@@ -1,0 +1,210 @@
+"""Certification of labelled inputs: statuses, margins and radii against attack, and what is refused."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import pytest
+import torch
+from networks import build, fully_connected
+from torch import Tensor
+
+from leaktight.errors import PropertyError, UsageError
+from leaktight.models.network import Network
+from leaktight.specs.property import Case, misclassified
+from leaktight.specs.region import Norm, ball
+from leaktight.verify.bounds.engine import ENGINES
+from leaktight.verify.certify import Certification, certify
+from leaktight.verify.search.attack import attack
+from leaktight.verify.verdict import Status
+
+COUNT = 12
+
+
+@cache
+def network() -> Network:
+    return fully_connected(6, (3, 8, 8, 3), 0.1)
+
+
+def inputs(count: int = COUNT, size: int = 3) -> Tensor:
+    return 0.8 * torch.rand(count, size, generator=torch.Generator().manual_seed(4), dtype=torch.float64) + 0.1
+
+
+def predictions(count: int = COUNT) -> Tensor:
+    return network().flat(inputs(count)).argmax(1)
+
+
+def lowest_margins(
+    labels: Tensor, epsilon: float | Tensor, norm: Norm, clip: tuple[float, float] | None = None
+) -> Tensor:
+    """The margins that an attack of its own seed attains, evaluated in float64."""
+    region = ball(inputs(len(labels)), epsilon, norm, clip)
+    case = Case(region, misclassified(labels, 3))
+    found = attack(network(), case, seed=77, restarts=4)
+    points = torch.stack([region.project(found.points[:, k]) for k in range(found.points.shape[1])])
+    return torch.stack([case.unsafe.margin(network().flat(x)) for x in points]).amin(0)
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("epsilon", [0.0, 0.02, 0.1, 0.6])
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
+def test_no_attack_contradicts_a_certificate(norm: Norm, epsilon: float, clip: tuple[float, float] | None) -> None:
+    labels = predictions()
+    labels[::4] = (labels[::4] + 1) % 3  # some are wrong from the start
+    result = certify(network(), inputs(), labels, epsilon, norm=norm, clip=clip)
+    attained = lowest_margins(labels, epsilon, norm, clip)
+    for found, low in zip(result.inputs, attained.tolist(), strict=True):
+        assert found.margin.lower is not None
+        assert found.margin.upper is not None
+        assert found.margin.lower <= found.margin.upper
+        assert found.margin.lower <= low
+        assert (found.status is Status.PROVED) == (found.margin.lower > 0)
+        if found.status is Status.PROVED:
+            assert low > 0
+        if found.status is Status.REFUTED:
+            check_counterexample(result, found.index, labels)
+    assert result.accuracy["certified"] <= result.accuracy["attacked"]
+    assert result.accuracy["certified"] <= result.accuracy["clean"]
+
+
+def check_counterexample(result: Certification, index: int, labels: Tensor) -> None:
+    found = result.inputs[index]
+    assert found.counterexample is not None
+    point = torch.from_numpy(found.counterexample.point).unsqueeze(0)
+    move = point - inputs(len(labels))[index]
+    length = torch.linalg.vector_norm(move, ord={"inf": torch.inf, "2": 2, "1": 1}[result.norm.value])
+    assert float(length) <= result.epsilon * (1 + 1e-12)
+    scores = network().flat(point)[0]
+    others = torch.cat([scores[: labels[index]], scores[labels[index] + 1 :]])
+    assert bool(scores[labels[index]] <= others.max())
+
+
+def test_misclassified_inputs_are_refuted_with_themselves() -> None:
+    labels = (predictions() + 1) % 3
+    result = certify(network(), inputs(), labels, 0.05)
+    for found, x in zip(result.inputs, inputs(), strict=True):
+        assert found.status is Status.REFUTED
+        assert found.counterexample is not None
+        assert found.counterexample.point.tolist() == x.tolist()
+    assert result.accuracy == {"clean": 0.0, "certified": 0.0, "attacked": 0.0}
+    assert result.status is Status.REFUTED
+
+
+def test_inputs_are_answered_in_order_and_alone_as_in_company() -> None:
+    labels = predictions(70)  # more than one group
+    together = certify(network(), inputs(70), labels, 0.03, engine="crown")
+    assert [found.index for found in together.inputs] == list(range(70))
+    assert [found.label for found in together.inputs] == labels.tolist()
+    for i in (0, 33, 65):
+        alone = certify(network(), inputs(70)[i : i + 1], labels[i : i + 1], 0.03, engine="crown").inputs[0]
+        assert alone.status is together.inputs[i].status
+        assert alone.margin.lower == pytest.approx(together.inputs[i].margin.lower, abs=1e-9)
+
+
+def test_a_wider_ball_is_never_easier() -> None:
+    labels = predictions()
+    results = [certify(network(), inputs(), labels, e, engine="interval") for e in (0.0, 0.01, 0.05, 0.2)]
+    lowers = torch.tensor([[found.margin.lower or 0.0 for found in result.inputs] for result in results])
+    assert bool((lowers.diff(dim=0) <= 0).all())
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("engine", ["auto", "crown", "interval"])
+def test_radii_are_sound_and_nearly_all_that_the_engine_can_prove(norm: Norm, engine: str) -> None:
+    labels = predictions()
+    result = certify(network(), inputs(), labels, 0.4, norm=norm, engine=engine, radius=True)
+    radii = torch.tensor([found.radius for found in result.inputs], dtype=torch.float64)
+    assert bool(((radii >= 0) & (radii <= 0.4)).all())
+    assert bool((radii > 0).any())
+    assert bool((lowest_margins(labels, radii, norm) > 0)[radii > 0].all())
+    for found in result.inputs:
+        assert (found.status is Status.PROVED) == (found.radius == 0.4)
+    chosen = [i for i, r in enumerate(radii.tolist()) if 0 < r < 0.4][:3]
+    for i in chosen:
+        for share, expected in ((1.0, True), (1.0 + 0.01, False)):
+            size = float(radii[i]) * share + (0.0 if expected else 0.4 / 512)
+            again = certify(network(), inputs()[i : i + 1], labels[i : i + 1], size, norm=norm, engine=engine)
+            assert (again.inputs[0].status is Status.PROVED) == expected or engine == "auto"
+
+
+def test_narrower_balls_have_larger_radii_on_the_whole() -> None:
+    """The L1 ball lies in the L2 ball, which lies in the box."""
+    labels = predictions()
+    attained = {norm: certify(network(), inputs(), labels, 2.0, norm=norm, radius=True) for norm in Norm}
+    total = {norm: sum(found.radius or 0.0 for found in result.inputs) for norm, result in attained.items()}
+    assert total[Norm.LINF] < total[Norm.L2] < total[Norm.L1]
+
+
+def test_misclassified_inputs_have_no_radius() -> None:
+    result = certify(network(), inputs(), (predictions() + 1) % 3, 0.1, radius=True)
+    assert [found.radius for found in result.inputs] == [0.0] * COUNT
+
+
+def test_a_time_limit_does_not_spoil_the_radii_of_later_inputs() -> None:
+    """The limit is for each input; what the first ones used is not taken from the last."""
+    labels = predictions(40)
+    free = certify(network(), inputs(40), labels, 0.4, engine="crown", radius=True)
+    limited = certify(network(), inputs(40), labels, 0.4, engine="crown", radius=True, timeout=0.25)
+    assert [found.radius for found in limited.inputs] == [found.radius for found in free.inputs]
+
+
+@pytest.mark.parametrize("timeout", [0.001, 0.05])
+def test_the_time_limit_of_each_input_is_kept(timeout: float) -> None:
+    wide = fully_connected(5, (12, 150, 150, 150, 150, 5), 0.1)
+    x = inputs(8, 12)
+    began = time.monotonic()
+    result = certify(wide, x, wide.flat(x).argmax(1), 0.5, timeout=timeout, radius=True)
+    assert time.monotonic() - began <= 8 * timeout + 1.0
+    assert all(found.status in (Status.TIMEOUT, Status.REFUTED, Status.PROVED) for found in result.inputs)
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_every_engine_proves_a_ball_without_radius(engine: str) -> None:
+    result = certify(network(), inputs(), predictions(), 0.0, engine=engine)
+    assert result.status is Status.PROVED
+    assert result.accuracy == {"clean": 1.0, "certified": 1.0, "attacked": 1.0}
+
+
+def test_float32_proves_no_more_than_float64_and_nothing_false() -> None:
+    labels = predictions()
+    single, double = (certify(network(), inputs(), labels, 0.05, engine="crown", dtype=dtype)
+                      for dtype in (torch.float32, torch.float64))
+    for a, b in zip(single.inputs, double.inputs, strict=True):
+        assert a.margin.lower is not None
+        assert b.margin.lower is not None
+        assert a.margin.lower <= b.margin.lower
+        assert a.margin.lower == pytest.approx(b.margin.lower, abs=1e-3)
+
+
+def test_images_of_any_shape_are_certified() -> None:
+    convolutional = build("convolutional", 2)
+    x = inputs(3, 32).reshape(3, 2, 4, 4)
+    labels = convolutional.flat(x.flatten(1)).argmax(1)
+    assert certify(convolutional, x, labels, 1e-4).status is Status.PROVED
+
+
+def test_bad_arguments_are_refused_with_what_is_allowed() -> None:
+    labels = predictions()
+    with pytest.raises(UsageError, match="auto, interval, crown, alpha-crown"):
+        certify(network(), inputs(), labels, 0.1, engine="deeppoly")
+    with pytest.raises(UsageError, match="cannot certify"):
+        certify(network(), inputs(), labels, 0.1, engine="auto-lirpa")
+    for epsilon in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(PropertyError, match="epsilon"):
+            certify(network(), inputs(), labels, epsilon)
+    with pytest.raises(PropertyError, match="label 3"):
+        certify(network(), inputs(), labels + 3 - labels, 0.1)
+    with pytest.raises(PropertyError, match="norm"):
+        certify(network(), inputs(), labels, 0.1, norm=3)
+    with pytest.raises(PropertyError, match="clip"):
+        certify(network(), inputs(), labels, 0.1, clip=(0.9, 1.0))
+    with pytest.raises(UsageError, match="timeout"):
+        certify(network(), inputs(), labels, 0.1, timeout=0)
+
+
+def test_progress_counts_the_inputs() -> None:
+    seen: list[tuple[int, int]] = []
+    certify(network(), inputs(70), predictions(70), 0.0, engine="interval", progress=lambda *at: seen.append(at))
+    assert seen[-1] == (70, 70)
+    assert seen == sorted(seen)
