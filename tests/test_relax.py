@@ -119,11 +119,21 @@ def test_lines_and_images_enclose_the_leaky_relu_of_any_slope(
 
 
 @often
-@given(st.tuples(slopes, slopes, offsets, offsets), intervals(), tilts, dtypes, st.sampled_from([1e-15, 1e-6, 1e-3]),
-       st.booleans())
+@given(
+    st.tuples(slopes, slopes, offsets, offsets),
+    intervals(),
+    tilts,
+    dtypes,
+    st.sampled_from([1e-15, 1e-6, 1e-3]),
+    st.booleans(),
+)
 def test_lines_hold_for_every_parameter_within_the_precision(
-    stored: tuple[float, float, float, float], ends: Ends, tilt: float | None, dtype: torch.dtype,
-    precision: float, near: bool,
+    stored: tuple[float, float, float, float],
+    ends: Ends,
+    tilt: float | None,
+    dtype: torch.dtype,
+    precision: float,
+    near: bool,
 ) -> None:
     kink = stored[2]
     if near and kink:  # an interval that ends beside an uncertain kink
@@ -142,9 +152,7 @@ def test_lines_hold_for_every_parameter_within_the_precision(
 
 @often
 @given(intervals(), intervals(1e5), tilts, dtypes)
-def test_lines_and_images_enclose_every_clip(
-    ends: Ends, limits: Ends, tilt: float | None, dtype: torch.dtype
-) -> None:
+def test_lines_and_images_enclose_every_clip(ends: Ends, limits: Ends, tilt: float | None, dtype: torch.dtype) -> None:
     lower, upper = tensors(dtype, *ends)
     op = Clip(*limits)
     points = places(number(lower), number(upper), [Fraction(x) for x in limits])
@@ -308,6 +316,11 @@ def test_the_maximum_is_exact_where_one_entry_dominates() -> None:
     lines = relax.maximum_lines(*(torch.tensor([x], dtype=torch.float64) for x in ([0.0, 2.0, -1.0], [1.0, 3.0, 1.5])))
     assert (int(lines.lower_at), int(lines.upper_at)) == (1, 1)
     assert (float(lines.upper_slope), float(lines.upper_offset)) == (1.0, 0.0)
+
+
+def test_the_maximum_is_at_least_the_entry_with_the_largest_lower_bound() -> None:
+    lines = relax.maximum_lines(*(torch.tensor([x], dtype=torch.float64) for x in ([-5.0, 0.0, -1.0], [3.0, 1.0, 2.0])))
+    assert (int(lines.lower_at), int(lines.upper_at)) == (1, 0)
 
 
 def test_the_line_over_the_maximum_is_the_chord() -> None:
