@@ -36,8 +36,14 @@ class Undelivered(Exception):
     """There is a result, but stdout does not take it."""
 
 
-app = typer.Typer(name="leaktight", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    name="leaktight",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(wanted: bool) -> None:
@@ -79,8 +85,10 @@ def command(body: Callable[..., Answer]) -> Callable[..., None]:
 
     own = tuple(inspection.signature(body, eval_str=True).parameters.values())
     named = inspection.Parameter.KEYWORD_ONLY
-    ways = (inspection.Parameter("style", named, default=Format.TEXT, annotation=cli.AsFormat),
-            inspection.Parameter("output", named, default=None, annotation=cli.Output))
+    ways = (
+        inspection.Parameter("style", named, default=Format.TEXT, annotation=cli.AsFormat),
+        inspection.Parameter("output", named, default=None, annotation=cli.Output),
+    )
     run_body.__signature__ = inspection.Signature((*own, *ways))  # type: ignore[attr-defined]
     run_body.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *ways)}
     return app.command()(run_body)
@@ -168,8 +176,10 @@ def _crash(error: BaseException) -> int:
     if os.environ.get("LEAKTIGHT_DEBUG"):
         traceback.print_exception(error)
     first = next(iter(str(error).splitlines()), "")
-    _say(f"internal error: {type(error).__name__}: {first}; nothing was decided; please report it, with what"
-         " LEAKTIGHT_DEBUG=1 shows")
+    _say(
+        f"internal error: {type(error).__name__}: {first}; nothing was decided; please report it, with what"
+        " LEAKTIGHT_DEBUG=1 shows"
+    )
     return CRASHED
 
 
@@ -253,8 +263,15 @@ def verify(
     if counterexample is not None:
         file.check_writable("--counterexample", counterexample)
     with _stages() as progress:
-        verdict = prove(_network(network, architecture, trust), read_property(property), engine=_engine(engine),
-                        seed=seed, cross_check=cross_check, progress=progress, **_budget(dtype, memory, timeout))
+        verdict = prove(
+            _network(network, architecture, trust),
+            read_property(property),
+            engine=_engine(engine),
+            seed=seed,
+            cross_check=cross_check,
+            progress=progress,
+            **_budget(dtype, memory, timeout),
+        )
     if counterexample is not None and verdict.counterexample is not None:
         from leaktight.verify.search.counterexample_file import write_counterexample
 
@@ -297,13 +314,26 @@ def certify(
     asked = _normalised(_network(network, architecture, trust), mean, std)
     known = fit(read_data(data, labels=labels, limit=limit), asked, channels_last=channels_last)
     with _bar("certifying") as progress:
-        found = certification.certify(asked, known.inputs, known.labels, size, norm=norm, clip=clip, engine=chosen,
-                                      radius=radius, seed=seed, progress=progress, **_budget(dtype, memory, timeout))
+        found = certification.certify(
+            asked,
+            known.inputs,
+            known.labels,
+            size,
+            norm=norm,
+            clip=clip,
+            engine=chosen,
+            radius=radius,
+            seed=seed,
+            progress=progress,
+            **_budget(dtype, memory, timeout),
+        )
     found = replace(found, data={"path": known.path, "sha256": known.sha256})
     proved = sum(record.status.value == "proved" for record in found.inputs)
     accuracy = found.accuracy
-    summary = (f"{proved} of {len(found.inputs)} inputs certified ({accuracy['certified']:.1%});"
-               f" {accuracy['clean']:.1%} clean, {accuracy['attacked']:.1%} not refuted ({found.seconds:.2f} s)")
+    summary = (
+        f"{proved} of {len(found.inputs)} inputs certified ({accuracy['certified']:.1%});"
+        f" {accuracy['clean']:.1%} clean, {accuracy['attacked']:.1%} not refuted ({found.seconds:.2f} s)"
+    )
     return Answer(found.to_json(), summary, found.status.exit_code)
 
 
@@ -334,8 +364,9 @@ def bounds(
     from leaktight.verify.bounds.union import bound_everywhere
 
     chosen = options.choice("--engine", engine, tuple(ENGINES))
-    found = bound_everywhere(_network(network, architecture, trust), read_property(property), engine=chosen,
-                             **_budget(dtype, memory))
+    found = bound_everywhere(
+        _network(network, architecture, trust), read_property(property), engine=chosen, **_budget(dtype, memory)
+    )
     count = sum(lower.numel() for lower, _ in found.outputs.values())
     return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
 

@@ -81,16 +81,28 @@ def plain_row(case: Case, repeats: int, dtype: torch.dtype) -> list[str]:
     eye = torch.eye(case.network.output_size, dtype=torch.float64)
     sides = torch.cat([eye, -eye])[None]
     opponent = auto_lirpa.Opponent(case.network, dtype=dtype)
-    (their_time, theirs), (our_time, ours) = interleaved([
-        lambda: opponent.lower_bounds(case.region, case.objectives, method="crown"),
-        lambda: lower_bounds(case.network, case.region, case.objectives, engine="crown", dtype=dtype),
-    ], repeats)
+    (their_time, theirs), (our_time, ours) = interleaved(
+        [
+            lambda: opponent.lower_bounds(case.region, case.objectives, method="crown"),
+            lambda: lower_bounds(case.network, case.region, case.objectives, engine="crown", dtype=dtype),
+        ],
+        repeats,
+    )
     looser = (ours < theirs - 1e-6 * theirs.abs().clamp(min=1)).double().mean()
     their_box = opponent.lower_bounds(case.region, sides, method="crown")
     our_box = lower_bounds(case.network, case.region, sides, engine="crown", dtype=dtype)
     radius = _radius(our_box) / _radius(their_box)
-    return [case.name, f"{case.radius}", f"{their_time:.3f}", f"{our_time:.3f}", f"{our_time / their_time:.2f}",
-            f"{looser:.1%}", f"{1 - float(radius.median()):.1%}", _count(proved(theirs)), _count(proved(ours))]
+    return [
+        case.name,
+        f"{case.radius}",
+        f"{their_time:.3f}",
+        f"{our_time:.3f}",
+        f"{our_time / their_time:.2f}",
+        f"{looser:.1%}",
+        f"{1 - float(radius.median()):.1%}",
+        _count(proved(theirs)),
+        _count(proved(ours)),
+    ]
 
 
 def _count(which: Tensor) -> str:
@@ -112,20 +124,52 @@ def optimised_row(case: Case, repeats: int, dtype: torch.dtype) -> list[str]:
     found = [proved(tool.lower_bounds(case.region, case.objectives, method=method)) for tool, method in tries]
     their_time, optimised = timed(lambda: as_relus.lower_bounds(case.region, case.objectives, method="alpha-crown"))
     every = torch.stack([*found, proved(optimised)]).any(0)
-    (plain_time, plain), (our_time, ours) = interleaved([
-        lambda: lower_bounds(case.network, case.region, case.objectives, engine="crown", dtype=dtype),
-        lambda: lower_bounds(case.network, case.region, case.objectives, engine="alpha-crown", dtype=dtype,
-                             target=goal),
-    ], repeats)
-    return [case.name, f"{case.radius}", _count(every), _count(proved(ours)), _count(proved(plain)),
-            f"{their_time:.2f}", f"{our_time:.2f}", f"{our_time / plain_time:.1f}", _count(every & ~proved(ours)),
-            _count(proved(ours) & ~every)]
+    (plain_time, plain), (our_time, ours) = interleaved(
+        [
+            lambda: lower_bounds(case.network, case.region, case.objectives, engine="crown", dtype=dtype),
+            lambda: lower_bounds(
+                case.network, case.region, case.objectives, engine="alpha-crown", dtype=dtype, target=goal
+            ),
+        ],
+        repeats,
+    )
+    return [
+        case.name,
+        f"{case.radius}",
+        _count(every),
+        _count(proved(ours)),
+        _count(proved(plain)),
+        f"{their_time:.2f}",
+        f"{our_time:.2f}",
+        f"{our_time / plain_time:.1f}",
+        _count(every & ~proved(ours)),
+        _count(proved(ours) & ~every),
+    ]
 
 
-PLAIN = ("network", "radius", "auto_LiRPA s", "leaktight s", "time ratio", "margins looser", "output box tighter by",
-         "proved by it", "proved by us")
-OPTIMISED = ("network", "radius", "proved by it (any method)", "proved by us", "by our plain bounds",
-             "its alpha-CROWN s", "ours s", "ours / our plain", "only it", "only we")
+PLAIN = (
+    "network",
+    "radius",
+    "auto_LiRPA s",
+    "leaktight s",
+    "time ratio",
+    "margins looser",
+    "output box tighter by",
+    "proved by it",
+    "proved by us",
+)
+OPTIMISED = (
+    "network",
+    "radius",
+    "proved by it (any method)",
+    "proved by us",
+    "by our plain bounds",
+    "its alpha-CROWN s",
+    "ours s",
+    "ours / our plain",
+    "only it",
+    "only we",
+)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -143,12 +187,14 @@ def circumstances(arguments: argparse.Namespace) -> str:
         lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
     command = "python -m benchmarks.bounds " + " ".join(sys.argv[1:])
-    return "\n".join([
-        f"- commit {commit.strip() or 'unknown'}; {time.strftime('%Y-%m-%d')}; `{command.strip()}`",
-        f"- {model}, {os.cpu_count()} cores, one used, load {os.getloadavg()[0]:.1f} at the end",
-        f"- auto_LiRPA {auto_lirpa.available()}, torch {torch.__version__}, {arguments.dtype},"
-        f" {arguments.inputs} inputs a network, medians of {arguments.repeats} runs",
-    ])
+    return "\n".join(
+        [
+            f"- commit {commit.strip() or 'unknown'}; {time.strftime('%Y-%m-%d')}; `{command.strip()}`",
+            f"- {model}, {os.cpu_count()} cores, one used, load {os.getloadavg()[0]:.1f} at the end",
+            f"- auto_LiRPA {auto_lirpa.available()}, torch {torch.__version__}, {arguments.dtype},"
+            f" {arguments.inputs} inputs a network, medians of {arguments.repeats} runs",
+        ]
+    )
 
 
 def main() -> None:

@@ -65,9 +65,16 @@ def untrained(recipe: Recipe) -> nn.Sequential:
     torch.manual_seed(recipe.seed)
     if recipe.hidden is None:
         return nn.Sequential(
-            nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.LeakyReLU(recipe.slope),
-            nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.LeakyReLU(recipe.slope), nn.Flatten(),
-            nn.Linear(256, 64), nn.LeakyReLU(recipe.slope), nn.Linear(64, 10))
+            nn.Unflatten(1, (1, 8, 8)),
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.LeakyReLU(recipe.slope),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.LeakyReLU(recipe.slope),
+            nn.Flatten(),
+            nn.Linear(256, 64),
+            nn.LeakyReLU(recipe.slope),
+            nn.Linear(64, 10),
+        )
     layers: list[nn.Module] = []
     for before, after in pairwise((64, *recipe.hidden)):
         layers += [nn.Linear(before, after), nn.LeakyReLU(recipe.slope)]

@@ -66,7 +66,9 @@ def run(folder: Path, engine: str, limit: float, only: str) -> Iterator[Outcome]
         yield Outcome(onnx, vnnlib, status, known.get((onnx, vnnlib), "unknown"), time.perf_counter() - began, reason)
 
 
-def answer(networks: dict[str, Network | InputError], folder: Path, onnx: str, vnnlib: str, engine: str, timeout: float) -> tuple[str, str]:
+def answer(
+    networks: dict[str, Network | InputError], folder: Path, onnx: str, vnnlib: str, engine: str, timeout: float
+) -> tuple[str, str]:
     """The status and the reason; networks are read once."""
     try:
         if onnx not in networks:
@@ -89,14 +91,35 @@ def row(folder: Path, outcomes: list[Outcome], seconds: float) -> str:
     known = Counter(o.known for o in outcomes)
     right = Counter(o.known for o in outcomes if _EXPECTED.get(o.known) == o.status)
     times = sorted(o.seconds for o in outcomes)
-    cells = [folder.name, len(outcomes), f"{right['unsat']} / {known['unsat']}", f"{right['sat']} / {known['sat']}", status["proved"],
-             status["refuted"], status["unknown"] + status["timeout"], status["refused"] + status["unreadable"],
-             sum(o.contradicts for o in outcomes), f"{seconds:.1f}", f"{1000 * times[len(times) // 2]:.0f}"]
+    cells = [
+        folder.name,
+        len(outcomes),
+        f"{right['unsat']} / {known['unsat']}",
+        f"{right['sat']} / {known['sat']}",
+        status["proved"],
+        status["refuted"],
+        status["unknown"] + status["timeout"],
+        status["refused"] + status["unreadable"],
+        sum(o.contradicts for o in outcomes),
+        f"{seconds:.1f}",
+        f"{1000 * times[len(times) // 2]:.0f}",
+    ]
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-HEADER = """| family | instances | proved of known unsat | refuted of known sat | proved | refuted | open | refused | contradictions | seconds | median ms |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = (
+    "family",
+    "instances",
+    "proved of known unsat",
+    "refuted of known sat",
+    "proved",
+    "refuted",
+    "open",
+    "refused",
+    "contradictions",
+    "seconds",
+    "median ms",
+)
 
 
 def main() -> int:
@@ -109,7 +132,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every outcome to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(HEADER, flush=True)
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     everything: dict[str, list[Outcome]] = {}
     for folder in arguments.folders:
         began = time.perf_counter()

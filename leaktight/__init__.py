@@ -32,10 +32,33 @@ if TYPE_CHECKING:
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 __all__ = [
-    "Bounds", "Certification", "Counterexample", "Guarantee", "InputError", "Inspection", "InternalError",
-    "LabelledData", "LeaktightError", "Margin", "Network", "Norm", "Property", "Region", "Status", "Verdict",
-    "__version__", "bound", "certify", "inspect", "load", "normalised", "parse_property", "prove", "read_data",
-    "read_property", "robust",
+    "Bounds",
+    "Certification",
+    "Counterexample",
+    "Guarantee",
+    "InputError",
+    "Inspection",
+    "InternalError",
+    "LabelledData",
+    "LeaktightError",
+    "Margin",
+    "Network",
+    "Norm",
+    "Property",
+    "Region",
+    "Status",
+    "Verdict",
+    "__version__",
+    "bound",
+    "certify",
+    "inspect",
+    "load",
+    "normalised",
+    "parse_property",
+    "prove",
+    "read_data",
+    "read_property",
+    "robust",
 ]
 
 _HOMES = {

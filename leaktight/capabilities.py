@@ -78,7 +78,8 @@ def operators() -> dict[str, Any]:
         "schema": "leaktight.operators/1",
         "onnx": list(supported()),
         "engines": list(engines),
-        "rules": [{"operator": name, "engines": {engine: can(engine, name) for engine in engines}}
-                  for name in EXAMPLES],
+        "rules": [
+            {"operator": name, "engines": {engine: can(engine, name) for engine in engines}} for name in EXAMPLES
+        ],
         "version": __version__,
     }

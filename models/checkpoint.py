@@ -49,8 +49,10 @@ class Checkpoint:
         first = next((m for m in self.module.modules() if next(m.parameters(recurse=False), None) is not None), None)
         if isinstance(first, nn.Linear):
             return (self._arbitrary((first.in_features,)),)
-        raise UsageError(f"{self.place}: the shape of the network's input is not known; give an example input, or set"
-                         " input_shape (without the batch axis) or example_input in the file of the architecture")
+        raise UsageError(
+            f"{self.place}: the shape of the network's input is not known; give an example input, or set"
+            " input_shape (without the batch axis) or example_input in the file of the architecture"
+        )
 
     def _arbitrary(self, shape: tuple[int, ...]) -> Tensor:
         dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
@@ -76,8 +78,10 @@ def read_checkpoint(path: str, architecture: str | None, *, trust: bool = False)
         return Checkpoint(content, (content,), path, sha256)
     weights = content.state_dict() if isinstance(content, nn.Module) else _state_dict(content, path)
     if architecture is None:
-        raise UsageError(f"{path}: a state dict has no operators; name the code that builds them with --architecture"
-                         " package.module:factory")
+        raise UsageError(
+            f"{path}: a state dict has no operators; name the code that builds them with --architecture"
+            " package.module:factory"
+        )
     module, described_by = _built(architecture)
     _fill(module, weights, path, architecture)
     return Checkpoint(module, described_by, path, sha256)
@@ -105,11 +109,15 @@ def _content(data: bytes, path: str, trust: bool) -> Any:
     except Exception as error:
         code = isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error)
         if not code or data[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            raise ModelError(f"{path}: this is not a checkpoint that torch can load ({reason(error)}); give a state"
-                             " dict saved with torch.save, or export the network to ONNX") from error
+            raise ModelError(
+                f"{path}: this is not a checkpoint that torch can load ({reason(error)}); give a state"
+                " dict saved with torch.save, or export the network to ONNX"
+            ) from error
         if not trust:
-            raise ModelError(f"{path}: this file holds pickled code, which could do anything when loaded; pass --trust"
-                             " only if you trust its author, or save a state dict / export to ONNX") from error
+            raise ModelError(
+                f"{path}: this file holds pickled code, which could do anything when loaded; pass --trust"
+                " only if you trust its author, or save a state dict / export to ONNX"
+            ) from error
     with translated(f"{path}: the pickled content cannot be loaded"), quiet():
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
 
@@ -139,19 +147,25 @@ def _built(architecture: str) -> tuple[nn.Module, tuple[object, ...]]:
         try:
             code: ModuleType = importlib.import_module(home)
         except Exception as error:
-            raise UsageError(f"--architecture {architecture}: importing {home} fails ({reason(error)}); run leaktight"
-                             " in the folder that holds it, or install it") from error
+            raise UsageError(
+                f"--architecture {architecture}: importing {home} fails ({reason(error)}); run leaktight"
+                " in the folder that holds it, or install it"
+            ) from error
         factory: Any = code
         for part in name.split("."):
             factory = getattr(factory, part, None)
         if not callable(factory):
-            raise UsageError(f"--architecture {architecture}: {home} has no function or class {name!r}; name one that"
-                             " can be called without arguments")
+            raise UsageError(
+                f"--architecture {architecture}: {home} has no function or class {name!r}; name one that"
+                " can be called without arguments"
+            )
         try:
             module = factory()
         except Exception as error:
-            raise UsageError(f"--architecture {architecture}: calling it without arguments fails ({reason(error)});"
-                             " name a function that needs none") from error
+            raise UsageError(
+                f"--architecture {architecture}: calling it without arguments fails ({reason(error)});"
+                " name a function that needs none"
+            ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"--architecture {architecture}: it returns {type(module).__name__}; an nn.Module is expected")
     return module, (module, factory, code)
@@ -178,8 +192,10 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: str, architect
         raise ModelError(f"{path}: the state dict {' and '.join(listed)}; it does not belong to {architecture}")
     for name, value in weights.items():
         if value.shape != own[name].shape:
-            raise ModelError(f"{path}: {name} has shape {tuple(value.shape)}, but {architecture} needs"
-                             f" {tuple(own[name].shape)}; give the state dict of this architecture")
+            raise ModelError(
+                f"{path}: {name} has shape {tuple(value.shape)}, but {architecture} needs"
+                f" {tuple(own[name].shape)}; give the state dict of this architecture"
+            )
     dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
     if dtypes:
         widest = max(dtypes, key=lambda dtype: torch.finfo(dtype).bits)

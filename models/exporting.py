@@ -63,8 +63,10 @@ def _must_be_in_evaluation_mode(program: torch.export.ExportedProgram, place: st
         for i, argument in enumerate(schema.arguments if schema is not None else ()):
             given = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
             if argument.name in ("train", "training") and given is True:
-                raise ModelError(f"{place}: operator {node.name!r} is in training mode; inference is allowed; call"
-                                 " eval() on the module before exporting it")
+                raise ModelError(
+                    f"{place}: operator {node.name!r} is in training mode; inference is allowed; call"
+                    " eval() on the module before exporting it"
+                )
 
 
 @contextlib.contextmanager

@@ -93,13 +93,17 @@ def scale_into_affine_before(draft: Draft, node: Node) -> bool:
     given = draft.nodes[node.inputs[0]]
     between = given if isinstance(given.op, Reshape) and draft.only_consumer(given.name) == node.name else None
     before = draft.nodes[between.inputs[0]] if between else given
-    if (not isinstance(before.op, Linear | Conv | ConvTranspose)
-            or draft.only_consumer(before.name) != (between or node).name):
+    if (
+        not isinstance(before.op, Linear | Conv | ConvTranspose)
+        or draft.only_consumer(before.name) != (between or node).name
+    ):
         return False
     axis = _channel_axis(before.op)
     try:
-        factor, shift = (_along(_reshaped(p, node.shape, before.shape), before.shape, axis)
-                         for p in (_weight(node.op), _bias(node.op)))
+        factor, shift = (
+            _along(_reshaped(p, node.shape, before.shape), before.shape, axis)
+            for p in (_weight(node.op), _bias(node.op))
+        )
     except ValueError:
         return False
     if factor is None:
@@ -139,8 +143,10 @@ def scale_into_affine_after(draft: Draft, node: Node) -> bool:
         return False
     axis = _channel_axis(node.op)
     try:
-        factor, shift = (_along(_reshaped(p, scale.shape, given.shape), given.shape, axis)
-                         for p in (_weight(scale.op), _bias(scale.op)))
+        factor, shift = (
+            _along(_reshaped(p, scale.shape, given.shape), given.shape, axis)
+            for p in (_weight(scale.op), _bias(scale.op))
+        )
     except ValueError:
         return False
     if factor is None or (shift is not None and not _takes_shift(node.op, shift)):
@@ -225,7 +231,8 @@ def _pieces(op: TwoSlope) -> tuple[Enclosure, Enclosure, Enclosure, Enclosure]:
     """Left, right, kink and value of an activation, with its precision as error."""
     left, right, kink, value = (
         Enclosure(p.double().numpy(), np.abs(p.double().numpy()) * op.precision * (1 + 2.0**-50))
-        for p in (op.left, op.right, op.kink, op.value))
+        for p in (op.left, op.right, op.kink, op.value)
+    )
     return left, right, kink, value
 
 

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 _STATE_DICTS = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 
 
-def load(what: str | os.PathLike[str] | nn.Module, example_input: Any = None, *, architecture: str | None = None,
-         trust: bool = False) -> Network:
+def load(
+    what: str | os.PathLike[str] | nn.Module,
+    example_input: Any = None,
+    *,
+    architecture: str | None = None,
+    trust: bool = False,
+) -> Network:
     """The network in a file or module, simplified.
 
     Args: what: the path of an ``.onnx``, ``.onnx.gz`` or ``.pt2`` file, of a state dict (``.pt``, ``.pth``, ...), or an
@@ -30,8 +35,9 @@ def load(what: str | os.PathLike[str] | nn.Module, example_input: Any = None, *,
     return simplify(_read(what, example_input, architecture, trust))
 
 
-def _read(what: str | os.PathLike[str] | nn.Module, example_input: Any, architecture: str | None,
-          trust: bool) -> Network:
+def _read(
+    what: str | os.PathLike[str] | nn.Module, example_input: Any, architecture: str | None, trust: bool
+) -> Network:
     if not isinstance(what, str | os.PathLike):
         return _read_module(what, example_input)
     path = os.fspath(what)
@@ -48,17 +54,21 @@ def _read(what: str | os.PathLike[str] | nn.Module, example_input: Any, architec
         return read_archive(path)
     if suffix in _STATE_DICTS:
         if architecture is None and not trust:
-            raise UsageError(f"{path}: a state dict has no operators; name the code that builds them with "
-                             "--architecture "
-                             "package.module:factory, or give an .onnx or .pt2 file")
+            raise UsageError(
+                f"{path}: a state dict has no operators; name the code that builds them with "
+                "--architecture "
+                "package.module:factory, or give an .onnx or .pt2 file"
+            )
         from leaktight.models.pytorch import read_state_dict
 
         return read_state_dict(path, architecture, example_input, trust=trust)
     if not os.path.exists(path):
         raise ModelError(f"{path}: there is no such file; give the path of a network")
-    raise ModelError(f"{path}: files of type {suffix or '(none)'} are not read; allowed: .onnx, .onnx.gz, .pt2 and "
-                     "the state dicts "
-                     f"{', '.join(_STATE_DICTS)}; rename or export the network")
+    raise ModelError(
+        f"{path}: files of type {suffix or '(none)'} are not read; allowed: .onnx, .onnx.gz, .pt2 and "
+        "the state dicts "
+        f"{', '.join(_STATE_DICTS)}; rename or export the network"
+    )
 
 
 def _read_module(what: object, example_input: Any) -> Network:

@@ -32,8 +32,10 @@ def normalised(network: Network, mean: float | Sequence[float], std: float | Seq
     """
     if len(network.inputs) != 1:
         names = ", ".join(port.name for port in network.inputs)
-        raise UsageError(f"--mean, --std: the network has {len(network.inputs)} inputs ({names}); normalisation needs "
-                         "a network of one input")
+        raise UsageError(
+            f"--mean, --std: the network has {len(network.inputs)} inputs ({names}); normalisation needs "
+            "a network of one input"
+        )
     (port,) = network.inputs
     centre, spread = _channels(network, port, "mean", mean), _channels(network, port, "std", std)
     if not (spread > 0).all():
@@ -60,8 +62,10 @@ def _channels(network: Network, port: Port, what: str, given: float | Sequence[f
         return values.reshape(())
     axis = 1 if network.batched and len(port.shape) > 1 else 0
     if values.ndim != 1 or values.size != port.shape[axis]:
-        raise UsageError(f"--{what}: got {values.size} numbers; the input {port.name!r} of shape {list(port.shape)} "
-                         f"has {port.shape[axis]} channels; give one number, or one for each channel")
+        raise UsageError(
+            f"--{what}: got {values.size} numbers; the input {port.name!r} of shape {list(port.shape)} "
+            f"has {port.shape[axis]} channels; give one number, or one for each channel"
+        )
     return values.reshape(-1, *[1] * (len(port.shape) - axis - 1))
 
 
@@ -84,8 +88,10 @@ def _stored(exact: list[Fraction], shape: tuple[int, ...]) -> tuple[Tensor, Tens
         off = abs(value - Fraction(near))
         error = float(off)
         errors.append(error if Fraction(error) >= off else nextafter(error, inf))
-    return (torch.tensor(nearest, dtype=torch.float64).reshape(shape),
-            torch.tensor(errors, dtype=torch.float64).reshape(shape))
+    return (
+        torch.tensor(nearest, dtype=torch.float64).reshape(shape),
+        torch.tensor(errors, dtype=torch.float64).reshape(shape),
+    )
 
 
 def _in_front(network: Network, entrance: str, layer: Node) -> tuple[Node, ...]:
@@ -118,8 +124,10 @@ def _spliced(content: bytes, entrance: str, mean: Array, std: Array) -> bytes:
     )
     for node in graph.node:
         node.input[:] = [divided if name == entrance else name for name in node.input]
-    first = [helper.make_node("Sub", [entrance, centre], [centred], name=centred),
-             helper.make_node("Div", [centred, spread], [divided], name=divided)]
+    first = [
+        helper.make_node("Sub", [entrance, centre], [centred], name=centred),
+        helper.make_node("Div", [centred, spread], [divided], name=divided),
+    ]
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*first, *rest])

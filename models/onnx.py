@@ -106,13 +106,16 @@ class _FileReader:
             free = dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0
             if (free and axis > 0) or (not free and dim.dim_value == 0):
                 came = f"free ({dim.dim_param!r})" if free else "empty"
-                raise ModelError(f"{place}: axis {axis} is {came}; only the first axis, the batch, may be left free; "
-                                 "fix the shape and export the model again")
+                raise ModelError(
+                    f"{place}: axis {axis} is {came}; only the first axis, the batch, may be left free; "
+                    "fix the shape and export the model again"
+                )
             shape.append(1 if free else int(dim.dim_value))
         port = Port(entry.name, tuple(shape), dtype)
         if port.size > MAX_ENTRIES:
-            raise ModelError(f"{place} has {port.size} entries; at most {MAX_ENTRIES} are allowed; use a smaller "
-                             "network")
+            raise ModelError(
+                f"{place} has {port.size} entries; at most {MAX_ENTRIES} are allowed; use a smaller network"
+            )
         self.graph.nodes.append(Node(port.name, Input(), (), port.shape, port.name))
         self.known[port.name] = Value(port.name, port.shape, dtype)
         return port
@@ -139,9 +142,11 @@ class _FileReader:
         place = f"{self.path}: node {_origin(proto)!r}"
         kind = proto.op_type
         if proto.domain not in ("", "ai.onnx"):
-            raise UnsupportedOperator(f"{place}: operator {proto.domain}.{kind} is of a custom domain; operators of "
-                                      "the standard domain "
-                                      "are allowed (see leaktight ops)")
+            raise UnsupportedOperator(
+                f"{place}: operator {proto.domain}.{kind} is of a custom domain; operators of "
+                "the standard domain "
+                "are allowed (see leaktight ops)"
+            )
         if kind in _REFUSED:
             raise UnsupportedOperator(f"{place}: operator {kind} is not supported: {_REFUSED[kind]}")
         attributes = Attributes(proto.attribute, place, self.folder)
@@ -150,17 +155,21 @@ class _FileReader:
         try:
             self.known.update(node.finish(_result(node)))
         except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
-            raise ModelError(f"{place}: operator {kind}: its attributes and operands do not fit together ({error}); "
-                             "repair the file") from error
+            raise ModelError(
+                f"{place}: operator {kind}: its attributes and operands do not fit together ({error}); repair the file"
+            ) from error
 
     def _operand(self, name: str, place: str) -> Operand:
         if name not in self.known and name in self.initializers:
             array = array_of(self.initializers[name], f"{self.path}: initializer {name!r}", self.folder)
             self.known[name] = Known(name, array)
         if name not in self.known:
-            reason = (f"it is output {list(self.proto.node[self.producers[name]].output).index(name)} of node "
-                      f"{_origin(self.proto.node[self.producers[name]])!r}, which has no rule" if name in self.producers
-                      else "nothing in the file defines it")
+            reason = (
+                f"it is output {list(self.proto.node[self.producers[name]].output).index(name)} of node "
+                f"{_origin(self.proto.node[self.producers[name]])!r}, which has no rule"
+                if name in self.producers
+                else "nothing in the file defines it"
+            )
             raise ModelError(f"{place} uses {name!r}, and {reason}; repair the file")
         return self.known[name]
 
@@ -188,9 +197,11 @@ def _result(node: Reading) -> Operand | Iterable[Operand]:
         if node.kind not in READERS and constant and all(x.array.dtype.kind in "iub" for x in constant):
             return folded_by_reference(node, constant)
     if node.kind not in READERS:
-        raise UnsupportedOperator(f"{node.place}: operator {node.kind} is not supported; supported: "
-                                  f"{', '.join(supported())} "
-                                  "(see leaktight ops)")
+        raise UnsupportedOperator(
+            f"{node.place}: operator {node.kind} is not supported; supported: "
+            f"{', '.join(supported())} "
+            "(see leaktight ops)"
+        )
     return READERS[node.kind](node)
 
 
@@ -204,8 +215,9 @@ def _producers(graph: GraphProto, path: str, given: set[str]) -> Mapping[str, in
     for index, node in enumerate(graph.node):
         for name in node.output:
             if name and (name in found or name in given):
-                raise ModelError(f"{path}: node {_origin(node)!r} defines {name!r}, which is defined already; repair "
-                                 "the file")
+                raise ModelError(
+                    f"{path}: node {_origin(node)!r} defines {name!r}, which is defined already; repair the file"
+                )
             found[name] = index
     found.pop("", None)
     return found

@@ -104,7 +104,9 @@ def _rounded(value: Tensor | None, error: Tensor | None, dtype: torch.dtype) -> 
     if not off.any():
         return nearest, None
     outward = off.to(dtype)
-    return nearest, torch.where(outward.double() < off, torch.nextafter(outward, outward.new_tensor(torch.inf)), outward)
+    return nearest, torch.where(
+        outward.double() < off, torch.nextafter(outward, outward.new_tensor(torch.inf)), outward
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +214,11 @@ class Conv(_Weighted):
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
         axes = self.weight.dim() - 2
         flat = coefficients.reshape(-1, *coefficients.shape[-axes - 1 :])
-        return (_transposed(self, self.weight, flat, shapes[0][-axes:]).reshape(
-            *coefficients.shape[: -axes - 1], *shapes[0][-axes - 1 :]),)
+        return (
+            _transposed(self, self.weight, flat, shapes[0][-axes:]).reshape(
+                *coefficients.shape[: -axes - 1], *shapes[0][-axes - 1 :]
+            ),
+        )
 
     @property
     def forward_terms(self) -> int:
@@ -238,8 +243,15 @@ class ConvTranspose(_Weighted):
         axes = weight.dim() - 2
         space = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + o + 1
-            for n, s, p, d, k, o in zip(x.shape[-axes:], self.stride, self.padding, self.dilation, weight.shape[2:],
-                                        self.output_padding, strict=True)
+            for n, s, p, d, k, o in zip(
+                x.shape[-axes:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                weight.shape[2:],
+                self.output_padding,
+                strict=True,
+            )
         )
         flat = x.reshape(-1, *x.shape[-axes - 1 :])
         value = _transposed(self, weight, flat, space)
@@ -278,7 +290,9 @@ def _transposed(op: Conv | ConvTranspose, weight: Tensor, x: Tensor, space: Sequ
     axes = weight.dim() - 2
     extra = tuple(
         n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
-        for n, m, s, p, d, k in zip(space, x.shape[2:], op.stride, op.padding, op.dilation, weight.shape[2:], strict=True)
+        for n, m, s, p, d, k in zip(
+            space, x.shape[2:], op.stride, op.padding, op.dilation, weight.shape[2:], strict=True
+        )
     )
     convolve: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
     fitting = tuple(min(e, max(s, d) - 1) for e, s, d in zip(extra, op.stride, op.dilation, strict=True))

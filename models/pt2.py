@@ -26,16 +26,27 @@ MAX_BYTES = 4 << 30  # of all parts together, unpacked
 _ROOT = "archive"
 _MODEL, _SAMPLE = "models/model.json", "data/sample_inputs/model.pt"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
-_MARKS = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id",
-          ".data/alignment", ".format_version", ".storage_alignment")
+_MARKS = (
+    "archive_format",
+    "archive_version",
+    "byteorder",
+    ".data/version",
+    ".data/serialization_id",
+    ".data/alignment",
+    ".format_version",
+    ".storage_alignment",
+)
 _PAYLOAD = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
 _NAME = re.compile(r"[\w.\-+]*", re.ASCII)
 _TREE = re.compile(r"[\w.\-+ \[\]{}\"\\,:]*", re.ASCII)
 _ATEN = re.compile(r"torch\.ops\.aten\.[a-z]\w*\.\w+", re.ASCII)
 _ARITHMETIC = re.compile(r"_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|neg|eq|ne|lt|le|gt|ge|pow)")
 _TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
-_SYMBOLIC = re.compile(r"(?:[()+\-/,= ]|\*(?!\*)|\d+|'[a-z]\w*'|\b(?:Symbol|Integer|Add|Mul|Max|Min|Mod|FloorDiv"
-                       r"|PythonMod|positive|nonnegative|integer|True|False|[su]\d+)\b)*", re.ASCII)
+_SYMBOLIC = re.compile(
+    r"(?:[()+\-/,= ]|\*(?!\*)|\d+|'[a-z]\w*'|\b(?:Symbol|Integer|Add|Mul|Max|Min|Mod|FloorDiv"
+    r"|PythonMod|positive|nonnegative|integer|True|False|[su]\d+)\b)*",
+    re.ASCII,
+)
 # Kinds of arguments that are more than tensors, numbers and names.
 _REFUSED_KEYS = ("as_graph", "as_operator", "as_custom_obj", "custom_obj")
 
@@ -55,8 +66,9 @@ def plain_archive(path: str) -> tuple[bytes, str]:
     except OSError as error:
         raise ModelError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: this is not a complete .pt2 archive ({reason(error)}); save it again with"
-                         " torch.export.save") from error
+        raise ModelError(
+            f"{path}: this is not a complete .pt2 archive ({reason(error)}); save it again with torch.export.save"
+        ) from error
     checked = dict(_checked(parts, path))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -77,14 +89,18 @@ def _parts(archive: zipfile.ZipFile, path: str) -> dict[str, bytes]:
             raise _refused(path, entry.filename, "it occurs twice")
         parts[name] = archive.read(entry)
     if _MODEL not in parts:
-        raise ModelError(f"{path}: the archive has no {_MODEL}; it was saved by an old torch or holds no exported"
-                         " program; save it again with torch.export.save")
+        raise ModelError(
+            f"{path}: the archive has no {_MODEL}; it was saved by an old torch or holds no exported"
+            " program; save it again with torch.export.save"
+        )
     return parts
 
 
 def _refused(path: str, part: str, why: str) -> ModelError:
-    return ModelError(f"{path}: part {part!r} of the archive is refused: {why}; only tensors and standard operators are"
-                      " allowed, because anything else could run code when loaded; export the network to ONNX")
+    return ModelError(
+        f"{path}: part {part!r} of the archive is refused: {why}; only tensors and standard operators are"
+        " allowed, because anything else could run code when loaded; export the network to ONNX"
+    )
 
 
 def _checked(parts: dict[str, bytes], path: str) -> Iterator[tuple[str, bytes]]:

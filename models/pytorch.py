@@ -50,8 +50,9 @@ def read_archive(path: str | os.PathLike[str]) -> Network:
     return network_from_bytes(converted(program, place), path=place, sha256=sha256)
 
 
-def read_state_dict(path: str | os.PathLike[str], architecture: str | None, example_input: Any = None, *,
-                    trust: bool = False) -> Network:
+def read_state_dict(
+    path: str | os.PathLike[str], architecture: str | None, example_input: Any = None, *, trust: bool = False
+) -> Network:
     """The network of a state dict together with the code that builds its module.
 
     Args: architecture: ``package.module:factory``, imported (the current directory is importable) and called without
@@ -99,12 +100,16 @@ def _outputs(module: nn.Module, arguments: tuple[Tensor, ...], place: str) -> li
         with torch.no_grad(), quiet():
             found = module(*arguments)
     except Exception as error:
-        raise ModelError(f"{place}: the module fails on the example input of shape {shapes} ({reason(error)}); give an"
-                         " example input that it can be called with") from error
+        raise ModelError(
+            f"{place}: the module fails on the example input of shape {shapes} ({reason(error)}); give an"
+            " example input that it can be called with"
+        ) from error
     several = list(found) if isinstance(found, (tuple, list)) else [found]
     if not several or not all(isinstance(y, Tensor) for y in several):
-        raise ModelError(f"{place}: the module returns {type(found).__name__}; a tensor or a tuple of tensors is"
-                         " allowed; wrap the module")
+        raise ModelError(
+            f"{place}: the module returns {type(found).__name__}; a tensor or a tuple of tensors is"
+            " allowed; wrap the module"
+        )
     return several
 
 
@@ -115,12 +120,16 @@ def _close(found: Tensor, expected: Tensor) -> bool:
 
 def _must_agree(network: Network, arguments: tuple[Tensor, ...], expected: list[Tensor], place: str) -> None:
     if len(network.inputs) != len(arguments) or len(network.outputs) != len(expected):
-        raise ModelError(f"{place}: the module has {len(arguments)} inputs and {len(expected)} outputs, but its"
-                         f" exported form has {len(network.inputs)} and {len(network.outputs)}; remove inputs that no"
-                         " output depends on")
+        raise ModelError(
+            f"{place}: the module has {len(arguments)} inputs and {len(expected)} outputs, but its"
+            f" exported form has {len(network.inputs)} and {len(network.outputs)}; remove inputs that no"
+            " output depends on"
+        )
     x = torch.cat([x.double().reshape(1, -1) for x in arguments], 1)
     found, wanted = network.flat(x), torch.cat([y.double().reshape(1, -1) for y in expected], 1)
     if not _close(found, wanted):
         off = float((found - wanted).abs().amax())
-        raise ModelError(f"{place}: the exported form differs from the module by {off:.3g} on the example input; export"
-                         " the network to ONNX yourself and compare it in a runtime")
+        raise ModelError(
+            f"{place}: the exported form differs from the module by {off:.3g} on the example input; export"
+            " the network to ONNX yourself and compare it in a runtime"
+        )

@@ -113,6 +113,11 @@ def _merged(first: Reshape | Select, second: Reshape | Select, shape: Shape) -> 
 
 
 _MOVES: tuple[Rewrite, ...] = (drop_no_op, merge_moves)
-_AFFINE: tuple[Rewrite, ...] = (drop_no_op, scale_into_scale, scale_into_affine_before, scale_into_affine_after,
-                                linear_into_linear)
+_AFFINE: tuple[Rewrite, ...] = (
+    drop_no_op,
+    scale_into_scale,
+    scale_into_affine_before,
+    scale_into_affine_after,
+    linear_into_linear,
+)
 _ACTIVATIONS: tuple[Rewrite, ...] = (scale_into_two_slope_after, scale_into_two_slope_before)

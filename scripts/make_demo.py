@@ -58,8 +58,10 @@ def to_onnx(network: nn.Sequential) -> onnx.ModelProto:
         else:
             nodes.append(helper.make_node("LeakyRelu", [value], [result], name=f"leaky{place}", alpha=SLOPE))
         value = result
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-            for name, size in (("image", WIDTHS[0]), ("scores", WIDTHS[-1]))]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("image", WIDTHS[0]), ("scores", WIDTHS[-1]))
+    ]
     graph = helper.make_graph(nodes, "leaktight demo", ends[:1], ends[1:], weights)
     opset = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="leaktight")

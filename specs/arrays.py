@@ -86,8 +86,10 @@ def _only(place: Path, names: list[str], wanted: tuple[str, ...]) -> str:
     found = [name for name in wanted if name in names]
     if len(found) != 1:
         what = f"both {' and '.join(found)}" if found else "none of " + ", ".join(wanted)
-        raise DataError(f"{place}: the file has {what} (it has {', '.join(names) or 'no arrays'}); it needs exactly "
-                        f"one array called {' or '.join(wanted)}")
+        raise DataError(
+            f"{place}: the file has {what} (it has {', '.join(names) or 'no arrays'}); it needs exactly "
+            f"one array called {' or '.join(wanted)}"
+        )
     return found[0]
 
 
@@ -116,8 +118,10 @@ def _taken(
 ) -> Array:
     """An array of that shape from the file's next bytes."""
     if prod(shape) > ENTRIES:
-        raise DataError(f"{what} holds {prod(shape)} numbers (shape {list(shape)}); at most {ENTRIES} are read; set a "
-                        "limit or split the file")
+        raise DataError(
+            f"{what} holds {prod(shape)} numbers (shape {list(shape)}); at most {ENTRIES} are read; set a "
+            "limit or split the file"
+        )
     size = prod(shape) * dtype.itemsize
     content = file.read(size)
     if len(content) != size:
@@ -133,8 +137,10 @@ def read_idx(place: Path, limit: int | None) -> tuple[Array, int]:
     with opened(place) as file:
         start = file.read(4)
         if not is_idx(start):
-            raise DataError(f"{place}: this is not an idx file (it starts with {start.hex() or 'nothing'}); expected "
-                            "0000, a type and a number of axes")
+            raise DataError(
+                f"{place}: this is not an idx file (it starts with {start.hex() or 'nothing'}); expected "
+                "0000, a type and a number of axes"
+            )
         sizes = file.read(4 * start[3])
         if len(sizes) != 4 * start[3]:
             raise DataError(f"{place}: the file is truncated in its header; get it again")
@@ -154,5 +160,7 @@ def labels_beside(place: Path) -> Path:
     for candidate in candidates:
         if name != plain and candidate.is_file():
             return candidate
-    raise DataError(f"{place}: no file of labels was found beside it (looked for "
-                    f"{' and '.join(c.name for c in candidates)}); name it (labels=...)")
+    raise DataError(
+        f"{place}: no file of labels was found beside it (looked for "
+        f"{' and '.join(c.name for c in candidates)}); name it (labels=...)"
+    )

@@ -46,8 +46,10 @@ def cases(asserted: Iterable[Condition], inputs: Sequence[str], outputs: int) ->
     if not groups:
         raise FormulaError(empty or "the assertions contradict each other: no input and output meets them")
     if 4 * len(inputs) * len(groups) > NUMBERS:
-        raise FormulaError(f"the property has {len(groups)} boxes of {len(inputs)} inputs; at most {NUMBERS} numbers "
-                           "are allowed; split the property")
+        raise FormulaError(
+            f"the property has {len(groups)} boxes of {len(inputs)} inputs; at most {NUMBERS} numbers "
+            "are allowed; split the property"
+        )
     rows = _rows(base, len(inputs))
     return tuple(Case(_box(rows, dict(box)), _unsafe(found, outputs)) for box, found in groups.items())
 
@@ -70,8 +72,10 @@ def _grouped(
             continue
         for index, upper in needed:
             if (index, upper) not in own:
-                raise FormulaError(f"the input region is not bounded: {inputs[index]} has no "
-                                   f"{'upper' if upper else 'lower'} bound; give every input both bounds")
+                raise FormulaError(
+                    f"the input region is not bounded: {inputs[index]} has no "
+                    f"{'upper' if upper else 'lower'} bound; give every input both bounds"
+                )
         groups.setdefault(frozenset(own.items()), []).append([*always, *atoms])
     return groups, empty
 
@@ -102,8 +106,10 @@ def _contradiction(indices: Iterable[int], base: Limits, own: Limits, inputs: Se
         low = own.get((index, False)) or base.get((index, False))
         high = own.get((index, True)) or base.get((index, True))
         if low and high and (low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1]))):
-            return (f"the input region is empty: {inputs[index]} has lower bound {'> ' if low[1] else ''}{low[0]}, "
-                    f"upper bound {'< ' if high[1] else ''}{high[0]}; give a lower bound below the upper one")
+            return (
+                f"the input region is empty: {inputs[index]} has lower bound {'> ' if low[1] else ''}{low[0]}, "
+                f"upper bound {'< ' if high[1] else ''}{high[0]}; give a lower bound below the upper one"
+            )
     return None
 
 
@@ -151,8 +157,10 @@ def _unsafe(conjunctions: Sequence[list[Atom]], outputs: int) -> Unsafe:
     filled = [conjunction or [always] for conjunction in conjunctions]
     atoms = [atom for conjunction in filled for atom in conjunction]
     if len(atoms) * outputs > NUMBERS:
-        raise FormulaError(f"the property has {len(atoms)} conditions on {outputs} outputs; at most {NUMBERS} numbers "
-                           "are allowed; split the property")
+        raise FormulaError(
+            f"the property has {len(atoms)} conditions on {outputs} outputs; at most {NUMBERS} numbers "
+            "are allowed; split the property"
+        )
     weights = np.zeros((1, len(atoms), outputs))
     for row, atom in enumerate(atoms):
         for index, weight in atom.weights:

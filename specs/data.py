@@ -94,8 +94,9 @@ def read_data(
             raise DataError(f"{place}: labels of a table are in one of its columns; give the column's number")
         inputs, found = read_table(place, labels or 0, limit)
     values = _values(place, inputs, shape)
-    return LabelledData(torch.from_numpy(values), torch.from_numpy(_labels(place, found, len(values))), str(path),
-                        _digest(place))
+    return LabelledData(
+        torch.from_numpy(values), torch.from_numpy(_labels(place, found, len(values))), str(path), _digest(place)
+    )
 
 
 def fit(data: LabelledData, network: Sized, *, channels_last: bool = False) -> LabelledData:
@@ -110,17 +111,23 @@ def fit(data: LabelledData, network: Sized, *, channels_last: bool = False) -> L
     inputs = _channels_first(data, network) if channels_last else data.inputs
     entries = prod(inputs.shape[1:])
     if entries != network.input_size:
-        raise DataError(f"{data.path}: each input has {entries} entries (shape {list(inputs.shape[1:])}), but the "
-                        f"network has {network.input_size} inputs; take the network's own data, or reshape it")
+        raise DataError(
+            f"{data.path}: each input has {entries} entries (shape {list(inputs.shape[1:])}), but the "
+            f"network has {network.input_size} inputs; take the network's own data, or reshape it"
+        )
     if len(network.inputs) == 1:
         given, wanted = _core(inputs.shape[1:]), _core(network.inputs[0].shape)
         if given != wanted and len(given) > 1 and len(wanted) > 1:
-            raise DataError(f"{data.path}: inputs have the shape {list(given)}, but the network takes {list(wanted)}; "
-                            "move the axes (channels_last, if channels come last), or flatten data whose order fits")
+            raise DataError(
+                f"{data.path}: inputs have the shape {list(given)}, but the network takes {list(wanted)}; "
+                "move the axes (channels_last, if channels come last), or flatten data whose order fits"
+            )
     if len(data) and int(data.labels.max()) >= network.output_size:
         at = int(data.labels.argmax())
-        raise DataError(f"{data.path}: input {at} has label {int(data.labels[at])}, but the network has the classes 0 "
-                        f"to {network.output_size - 1}; correct the label or take another network")
+        raise DataError(
+            f"{data.path}: input {at} has label {int(data.labels[at])}, but the network has the classes 0 "
+            f"to {network.output_size - 1}; correct the label or take another network"
+        )
     return replace(data, inputs=inputs)
 
 
@@ -134,17 +141,21 @@ def _channels_first(data: LabelledData, network: Sized) -> Tensor:
         raise DataError(f"{data.path}: channels_last needs a network whose only input is (channels, height, width)")
     channels, height, width = image
     if prod(data.inputs.shape[1:]) != network.input_size or data.inputs.shape[1:] not in (
-        (height, width, channels), (network.input_size,)
+        (height, width, channels),
+        (network.input_size,),
     ):
-        raise DataError(f"{data.path}: inputs have the shape {list(data.inputs.shape[1:])}; with channels_last the "
-                        f"network needs {[height, width, channels]}, or {network.input_size} entries in that order")
+        raise DataError(
+            f"{data.path}: inputs have the shape {list(data.inputs.shape[1:])}; with channels_last the "
+            f"network needs {[height, width, channels]}, or {network.input_size} entries in that order"
+        )
     return data.inputs.reshape(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
 
 def _values(place: Path, inputs: Array, shape: Sequence[int] | None) -> Array:
     if inputs.ndim < 2 or not len(inputs):
-        raise DataError(f"{place}: the inputs have the shape {list(inputs.shape)}; expected (N, entries...) with N of "
-                        "at least 1")
+        raise DataError(
+            f"{place}: the inputs have the shape {list(inputs.shape)}; expected (N, entries...) with N of at least 1"
+        )
     if inputs.dtype.kind not in "fiub":
         raise DataError(f"{place}: the inputs are of type {inputs.dtype}; expected integers or floating-point numbers")
     values = inputs.astype(np.float64)
@@ -154,16 +165,20 @@ def _values(place: Path, inputs: Array, shape: Sequence[int] | None) -> Array:
     if shape is None:
         return values
     if prod(shape) != prod(values.shape[1:]) or any(n < 1 for n in shape):
-        raise DataError(f"{place}: each input has the shape {list(values.shape[1:])}, which is not {list(shape)} in "
-                        "another layout; give a shape with as many entries")
+        raise DataError(
+            f"{place}: each input has the shape {list(values.shape[1:])}, which is not {list(shape)} in "
+            "another layout; give a shape with as many entries"
+        )
     return values.reshape(-1, *shape)
 
 
 def _labels(place: Path, found: Array, count: int) -> Array:
     flat = found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
     if flat.shape != (count,):
-        raise DataError(f"{place}: there are {count} inputs, but the labels have the shape {list(found.shape)}; give "
-                        "one class number for each input")
+        raise DataError(
+            f"{place}: there are {count} inputs, but the labels have the shape {list(found.shape)}; give "
+            "one class number for each input"
+        )
     if flat.dtype.kind not in "fiu":
         raise DataError(f"{place}: the labels are of type {flat.dtype}; expected class numbers 0, 1, 2, ...")
     with np.errstate(invalid="ignore"):

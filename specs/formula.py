@@ -126,11 +126,15 @@ def at_most(left: Linear, right: Linear, *, strict: bool) -> Condition:
     if all(symbol.output for symbol in symbols):
         return [[_atom(term, strict)]]
     if any(symbol.output for symbol in symbols):
-        raise FormulaError(f"one condition on inputs and outputs together ({_names(symbols)}) is not supported; "
-                           "state conditions on inputs and on outputs apart")
+        raise FormulaError(
+            f"one condition on inputs and outputs together ({_names(symbols)}) is not supported; "
+            "state conditions on inputs and on outputs apart"
+        )
     if len(symbols) > 1:
-        raise FormulaError(f"a condition on several inputs together ({_names(symbols)}) is not supported; "
-                           "bound each input by constants")
+        raise FormulaError(
+            f"a condition on several inputs together ({_names(symbols)}) is not supported; "
+            "bound each input by constants"
+        )
     weight = term.weights[symbols[0]]
     return [[Bound(symbols[0], weight > 0, -term.constant / weight, strict)]]
 
@@ -180,11 +184,15 @@ def both(conditions: Iterable[Condition]) -> Condition:
 
 def _check_size(disjuncts: int, atoms: int) -> None:
     if disjuncts > DISJUNCTS:
-        raise FormulaError(f"the property has {disjuncts} disjuncts in disjunctive normal form; at most {DISJUNCTS} "
-                           "are allowed; split the property")
+        raise FormulaError(
+            f"the property has {disjuncts} disjuncts in disjunctive normal form; at most {DISJUNCTS} "
+            "are allowed; split the property"
+        )
     if atoms > ATOMS:
-        raise FormulaError(f"the property has {atoms} atoms in disjunctive normal form; at most {ATOMS} are allowed; "
-                           "split the property")
+        raise FormulaError(
+            f"the property has {atoms} atoms in disjunctive normal form; at most {ATOMS} are allowed; "
+            "split the property"
+        )
 
 
 def _names(symbols: Sequence[Symbol]) -> str:
@@ -204,8 +212,10 @@ def _atom(term: Linear, strict: bool) -> Atom:
     weights = {symbol: weight * factor for symbol, weight in term.weights.items()}
     for symbol, weight in weights.items():
         if not _representable(weight):
-            raise FormulaError(f"the coefficient {term.weights[symbol]} of {symbol.name} has no exact float64 form; "
-                               "write it with fewer digits")
+            raise FormulaError(
+                f"the coefficient {term.weights[symbol]} of {symbol.name} has no exact float64 form; "
+                "write it with fewer digits"
+            )
     held = tuple((symbol.index, float(weight)) for symbol, weight in weights.items())
     return Atom(held, -term.constant * factor, strict)
 

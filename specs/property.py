@@ -188,15 +188,19 @@ class Property:
         place = f"{self.path}: " if self.path else ""
         size, batch = case.region.size, case.region.batch
         if size != inputs:
-            raise PropertyError(f"{place}the property has {size} input variables, but the network has {inputs} inputs; "
-                                "give the property that belongs to this network")
+            raise PropertyError(
+                f"{place}the property has {size} input variables, but the network has {inputs} inputs; "
+                "give the property that belongs to this network"
+            )
         if isinstance(case, LabelCase):
             _check_batch(place, len(case.label.labels), batch)
             return Case(case.region, misclassified(case.label.labels, outputs))
         found = case.unsafe.weights.shape[-1]
         if found != outputs:
-            raise PropertyError(f"{place}the property has {found} output variables, but the network has {outputs} "
-                                "outputs; give the property that belongs to this network")
+            raise PropertyError(
+                f"{place}the property has {found} output variables, but the network has {outputs} "
+                "outputs; give the property that belongs to this network"
+            )
         if len(case.unsafe.weights) != 1:
             _check_batch(place, len(case.unsafe.weights), batch)
         return case
@@ -204,8 +208,10 @@ class Property:
 
 def _check_batch(place: str, conditions: int, regions: int) -> None:
     if conditions != regions:
-        raise PropertyError(f"{place}there are {regions} regions, but labels or output conditions for {conditions}; "
-                            "give one for each region")
+        raise PropertyError(
+            f"{place}there are {regions} regions, but labels or output conditions for {conditions}; "
+            "give one for each region"
+        )
 
 
 def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: str) -> Tensor | None:
@@ -214,8 +220,10 @@ def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: st
         return None
     names, wanted = [v.name for v in variables], [p.name for p in ports]
     if len(names) != len(wanted):
-        raise PropertyError(f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has "
-                            f"{len(wanted)} ({', '.join(wanted)}); declare each of them")
+        raise PropertyError(
+            f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has "
+            f"{len(wanted)} ({', '.join(wanted)}); declare each of them"
+        )
     absent = [v.name for v in variables if v.given and v.name not in wanted]
     if absent:
         raise PropertyError(f"{place}: the network has none called {absent[0]!r}; it has {', '.join(wanted)}")
@@ -223,8 +231,10 @@ def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: st
     sizes = [prod(v.shape) for v in variables]
     for port, variable in zip(ports, (variables[i] for i in order), strict=True):
         if not _same_layout(variable.shape, port.shape):
-            raise PropertyError(f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but "
-                                f"{port.name!r} has {list(port.shape)} in the network; declare that shape")
+            raise PropertyError(
+                f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but "
+                f"{port.name!r} has {list(port.shape)} in the network; declare that shape"
+            )
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     if order == sorted(order):
         return None
@@ -278,8 +288,10 @@ def misclassified(labels: Tensor, classes: int) -> Unsafe:
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise PropertyError(f"label {int(labels[at])} (input {at}) is out of range; the network has the classes 0 to "
-                            f"{classes - 1}; correct the label or take another network")
+        raise PropertyError(
+            f"label {int(labels[at])} (input {at}) is out of range; the network has the classes 0 to "
+            f"{classes - 1}; correct the label or take another network"
+        )
     eye = torch.eye(classes, dtype=torch.float64)
     others = torch.stack([torch.cat([torch.arange(k), torch.arange(k + 1, classes)]) for k in labels.tolist()])
     weights = eye[labels].unsqueeze(1) - eye[others]

@@ -28,8 +28,16 @@ class Norm(Enum):
     @classmethod
     def named(cls, name: object) -> Norm:
         """The norm called ``inf``, ``2`` or ``1`` (a number or a string)."""
-        words = {"inf": cls.LINF, "linf": cls.LINF, "2": cls.L2, "2.0": cls.L2, "l2": cls.L2,
-                 "1": cls.L1, "1.0": cls.L1, "l1": cls.L1}
+        words = {
+            "inf": cls.LINF,
+            "linf": cls.LINF,
+            "2": cls.L2,
+            "2.0": cls.L2,
+            "l2": cls.L2,
+            "1": cls.L1,
+            "1.0": cls.L1,
+            "l1": cls.L1,
+        }
         found = words.get(str(name.value if isinstance(name, Norm) else name).lower())
         if found is None:
             raise PropertyError(f"norm {name!r} is not known; allowed: inf, 2, 1")
@@ -110,12 +118,16 @@ def _check_walls(lower: Tensor, upper: Tensor) -> None:
     for name, wall in (("lower", lower), ("upper", upper)):
         if not torch.isfinite(wall).all():
             row, at = (~torch.isfinite(wall)).nonzero()[0].tolist()
-            raise PropertyError(f"the input region is not bounded: the {name} bound of input entry {at} is "
-                                f"{float(wall[row, at])}; give a finite bound for every input")
+            raise PropertyError(
+                f"the input region is not bounded: the {name} bound of input entry {at} is "
+                f"{float(wall[row, at])}; give a finite bound for every input"
+            )
     if (lower > upper).any():
         row, at = (lower > upper).nonzero()[0].tolist()
-        raise PropertyError(f"the input region is empty: input entry {at} has lower bound {float(lower[row, at])!r} "
-                            f"above its upper bound {float(upper[row, at])!r}; give a lower bound below the upper one")
+        raise PropertyError(
+            f"the input region is empty: input entry {at} has lower bound {float(lower[row, at])!r} "
+            f"above its upper bound {float(upper[row, at])!r}; give a lower bound below the upper one"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +219,10 @@ class Ball(Region):
             raise ValueError("a ball in L-infinity is a Box; see leaktight.specs.region.ball")
         _check_walls(self.lower, self.upper)
         if self.centre.shape != self.lower.shape or self.radius.shape != self.lower.shape[:1]:
-            raise ValueError(f"a Ball needs a (batch, n) centre and a (batch,) radius; got {tuple(self.centre.shape)}, "
-                             f"{tuple(self.radius.shape)}")
+            raise ValueError(
+                f"a Ball needs a (batch, n) centre and a (batch,) radius; got {tuple(self.centre.shape)}, "
+                f"{tuple(self.radius.shape)}"
+            )
         if not (torch.isfinite(self.radius).all() and bool((self.radius >= 0).all())):
             raise PropertyError(f"the radius must be a finite number >= 0; got {self.radius.tolist()}")
         if not bool(((self.lower <= self.centre) & (self.centre <= self.upper)).all()):
@@ -294,8 +308,10 @@ def ball(
         outside = (centre < low) | (centre > high)
         if outside.any():
             row, at = outside.nonzero()[0].tolist()
-            raise PropertyError(f"input {row} has value {float(centre[row, at])!r} at entry {at}, outside the clip "
-                                f"range [{low}, {high}]; scale the data or give another range")
+            raise PropertyError(
+                f"input {row} has value {float(centre[row, at])!r} at entry {at}, outside the clip "
+                f"range [{low}, {high}]; scale the data or give another range"
+            )
         lower, inner_lower, inner_upper, upper = (x.clamp(low, high) for x in (lower, inner_lower, inner_upper, upper))
     if norm is Norm.LINF:
         return Box(lower, upper, inner_lower, inner_upper)

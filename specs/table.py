@@ -32,8 +32,10 @@ def read_table(place: Path, column: int, limit: int | None) -> tuple[Array, Arra
                 continue
         row = _numbers(f"{place}:{number}", _cells(line, separator or ""), column)
         if rows and len(row) != len(rows[0]):
-            raise DataError(f"{place}:{number}: this row has {len(row)} cells, the first one {len(rows[0])}; give "
-                            "rows of equal length")
+            raise DataError(
+                f"{place}:{number}: this row has {len(row)} cells, the first one {len(rows[0])}; give "
+                "rows of equal length"
+            )
         rows.append(row)
         if len(rows) * len(row) > ENTRIES:
             raise DataError(f"{place}: the table holds more than {ENTRIES} numbers; set a limit or split the file")
@@ -71,8 +73,9 @@ def _is_title(cells: list[str], column: int) -> bool:
 
 def _numbers(where: str, cells: list[str], column: int) -> Array:
     if len(cells) < 2 or not -len(cells) <= column < len(cells):
-        raise DataError(f"{where}: the row has {len(cells)} cells; expected a label (column {column}) and one or more "
-                        "entries")
+        raise DataError(
+            f"{where}: the row has {len(cells)} cells; expected a label (column {column}) and one or more entries"
+        )
     try:
         return np.array([float(cell) for cell in cells])
     except ValueError:

@@ -41,8 +41,10 @@ def read_property(path: str | PathLike[str]) -> Property:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise PropertyError(f"{place}:{line}: byte {error.start} is {content[error.start]:#04x}, which is not UTF-8 "
-                            "text; give a VNN-LIB text file, plain or packed with gzip") from None
+        raise PropertyError(
+            f"{place}:{line}: byte {error.start} is {content[error.start]:#04x}, which is not UTF-8 "
+            "text; give a VNN-LIB text file, plain or packed with gzip"
+        ) from None
     return parse_property(text, path=place, sha256=hashlib.sha256(raw).hexdigest())
 
 
@@ -63,8 +65,11 @@ def format_counterexample(inputs: ArrayLike, outputs: ArrayLike) -> str:
 
     `inputs` and `outputs` are taken entry by entry in their flat order. Every number reads back as the same float.
     """
-    lines = [f"({letter}_{i} {float(value)!r})" for letter, values in (("X", inputs), ("Y", outputs))
-             for i, value in enumerate(np.asarray(values).reshape(-1).tolist())]
+    lines = [
+        f"({letter}_{i} {float(value)!r})"
+        for letter, values in (("X", inputs), ("Y", outputs))
+        for i, value in enumerate(np.asarray(values).reshape(-1).tolist())
+    ]
     return f"({chr(10).join(lines)})\n"
 
 

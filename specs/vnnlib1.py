@@ -40,7 +40,10 @@ _VERSION: Final = re.compile(r"<([0-9]+)\.([0-9]+)>")
 _ORDER: Final = {"<=": (True, False), "<": (True, True), ">=": (False, False), ">": (False, True)}
 _IGNORED: Final = frozenset({"set-logic", "set-info", "set-option", "check-sat", "get-model", "exit"})
 _ARITHMETIC: Final[Mapping[str, Callable[[Sequence[Linear]], Linear]]] = {
-    "+": added, "-": subtracted, "*": multiplied, "/": divided
+    "+": added,
+    "-": subtracted,
+    "*": multiplied,
+    "/": divided,
 }
 _COMPARISONS: Final = frozenset({*_ORDER, "="})
 
@@ -127,8 +130,11 @@ class Reader:
         token = self.tokens[at]
         value = Decimal(token) if len(token) <= 2000 else None
         if value is None or (value and not -2000 < value.adjusted() <= 308):
-            raise self.error(at, f"the number {token[:40]} is out of range; allowed: 0, and magnitudes from 1e-1999 to "
-                             "1.7e308 in at most 2000 characters")
+            raise self.error(
+                at,
+                f"the number {token[:40]} is out of range; allowed: 0, and magnitudes from 1e-1999 to "
+                "1.7e308 in at most 2000 characters",
+            )
         return value
 
     def _closed(self, start: int, items: list[Item], *, outermost: bool) -> Item:
@@ -161,8 +167,11 @@ class Reader:
             if start:
                 raise self.error(start, "vnnlib-version must be the first form of the file")
         elif head not in _IGNORED:
-            raise self.error(start + 1, f"the command {head!r} is not supported; supported: declare-const, "
-                             f"declare-fun, assert (and ignored: {', '.join(sorted(_IGNORED))})")
+            raise self.error(
+                start + 1,
+                f"the command {head!r} is not supported; supported: declare-const, "
+                f"declare-fun, assert (and ignored: {', '.join(sorted(_IGNORED))})",
+            )
 
     def _declare(self, head: str, start: int, items: list[Item]) -> None:
         words = [self.tokens[item] if isinstance(item, int) else "()" for item in items]
@@ -171,8 +180,10 @@ class Reader:
             raise self.error(start, f"found ({head} {' '.join(words)}); expected ({head} NAME {kind})")
         match = _VARIABLE.fullmatch(words[0])
         if match is None:
-            raise self.error(start + 2, f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output "
-                             "Y_0, Y_1, ...; rename it")
+            raise self.error(
+                start + 2,
+                f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output Y_0, Y_1, ...; rename it",
+            )
         if words[0] in self.symbols:
             raise self.error(start + 2, f"{words[0]} is declared twice; remove one declaration")
         self.symbols[words[0]] = Symbol(match[1] == "Y", int(match[2]), words[0])
@@ -193,8 +204,9 @@ class Reader:
             if not terms or (head == "/" and len(terms) < 2):
                 raise self.error(start, f"{head} has {len(terms)} arguments; expected at least {1 + (head == '/')}")
             return _ARITHMETIC[head](terms)
-        raise self.error(start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, "
-                         "-, *, /")
+        raise self.error(
+            start + 1, f"the operator {head!r} is not supported; supported: and, or, <=, <, >=, >, =, +, -, *, /"
+        )
 
     def _condition(self, item: Item, start: int) -> Condition:
         if isinstance(item, int):
@@ -224,8 +236,10 @@ class Reader:
         indices = {symbol.index for symbol in self.symbols.values() if symbol.output == output}
         missing = next(i for i in range(len(indices) + 1) if i not in indices)
         if missing < len(indices) or not indices:
-            raise PropertyError(f"{self.place}: the {kind} {letter}_{missing} is not declared, of {len(indices)} "
-                                f"{kind}s; declare {letter}_0, {letter}_1, ... without gaps")
+            raise PropertyError(
+                f"{self.place}: the {kind} {letter}_{missing} is not declared, of {len(indices)} "
+                f"{kind}s; declare {letter}_0, {letter}_1, ... without gaps"
+            )
         return [f"{letter}_{i}" for i in range(len(indices))]
 
     def cases(self) -> tuple[Case, ...]:

@@ -40,8 +40,12 @@ DEPTH: Final = 200
 
 _POWER: Final = re.compile(r"(?<=[\s()])(-?[0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]{1,3})(?=[\s()])")
 _COMPARISONS: Final = {
-    vnnlib.LessEqual: "<=", vnnlib.LessThan: "<", vnnlib.GreaterEqual: ">=", vnnlib.GreaterThan: ">",
-    vnnlib.Equal: "==", vnnlib.NotEqual: "!=",
+    vnnlib.LessEqual: "<=",
+    vnnlib.LessThan: "<",
+    vnnlib.GreaterEqual: ">=",
+    vnnlib.GreaterThan: ">",
+    vnnlib.Equal: "==",
+    vnnlib.NotEqual: "!=",
 }
 _TYPES: Final = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "Real": "real"}
 
@@ -72,19 +76,24 @@ def _query(text: str, place: str) -> tuple[vnnlib.Network, Sequence[vnnlib.Asser
             depth += 1 if parenthesis == "(" else -1
             deepest = max(deepest, depth)
         if deepest > DEPTH:
-            raise PropertyError(f"{place}: parentheses are nested {deepest} deep; at most {DEPTH} are allowed; "
-                                "flatten the conditions")
+            raise PropertyError(
+                f"{place}: parentheses are nested {deepest} deep; at most {DEPTH} are allowed; flatten the conditions"
+            )
     try:
         query = vnnlib.parse_query_string(_POWER.sub(lambda match: format(Decimal(match[0]), "f"), text))
     except vnnlib.VNNLibException as error:
         raise PropertyError(f"{place}{_reason(str(error))}") from None
     if len(query.networks) != 1:
-        raise PropertyError(f"{place}: the property is about {len(query.networks)} networks; only properties of one "
-                            "network are supported; split it")
+        raise PropertyError(
+            f"{place}: the property is about {len(query.networks)} networks; only properties of one "
+            "network are supported; split it"
+        )
     network = query.networks[0]
     if network.hidden:
-        raise PropertyError(f"{place}: the hidden node {network.hidden[0].name!r} is declared; conditions on hidden "
-                            "nodes are not supported; state conditions on inputs and outputs")
+        raise PropertyError(
+            f"{place}: the hidden node {network.hidden[0].name!r} is declared; conditions on hidden "
+            "nodes are not supported; state conditions on inputs and outputs"
+        )
     return network, query.assertions
 
 
@@ -103,8 +112,10 @@ def _reason(message: str) -> str:
 def _variable(definition: vnnlib.InputDefinition | vnnlib.OutputDefinition) -> Variable:
     kind = _TYPES.get(definition.dtype.name)
     if kind is None:
-        raise PropertyError(f"{definition.name} has the element type {definition.dtype.name}; supported: real, "
-                            "float16, bfloat16, float32, float64")
+        raise PropertyError(
+            f"{definition.name} has the element type {definition.dtype.name}; supported: real, "
+            "float16, bfloat16, float32, float64"
+        )
     given = definition.onnx_name
     return Variable((given or definition.name).strip('"'), tuple(definition.shape), kind, given is not None)
 
@@ -125,8 +136,10 @@ class _Symbols:
             for definition in definitions:
                 shape = _variable(definition).shape
                 if len(names) + prod(shape) > NUMBERS:
-                    raise FormulaError(f"{definition.name} has the shape {list(shape)}: more than {NUMBERS} entries, "
-                                       "the limit; split the property")
+                    raise FormulaError(
+                        f"{definition.name} has the shape {list(shape)}: more than {NUMBERS} entries, "
+                        "the limit; split the property"
+                    )
                 found.places[definition.name] = (output, len(names), shape)
                 names.extend(f"{definition.name}[{','.join(map(str, at))}]" for at in product(*map(range, shape)))
         return found

@@ -76,14 +76,33 @@ class Draft:
         width = self.shape(source)[-1]
         return self.add(Linear(self.normal(out, width, scale=scale / width**0.5), self.normal(out, scale=0.3)), source)
 
-    def conv(self, source: str, out: int, kernel: int, *, groups: int = 1, stride: int = 1, padding: int = 0,
-             dilation: int = 1, bias: bool = True) -> str:
+    def conv(
+        self,
+        source: str,
+        out: int,
+        kernel: int,
+        *,
+        groups: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> str:
         channels = self.shape(source)[1]
         axes = len(self.shape(source)) - 2
         weight = self.normal(out, channels // groups, *[kernel] * axes)
         weight = weight / prod(weight.shape[1:]) ** 0.5
-        return self.add(Conv(weight, self.normal(out, scale=0.3) if bias else None, stride=(stride,) * axes,
-                             padding=(padding,) * axes, dilation=(dilation,) * axes, groups=groups), source)
+        return self.add(
+            Conv(
+                weight,
+                self.normal(out, scale=0.3) if bias else None,
+                stride=(stride,) * axes,
+                padding=(padding,) * axes,
+                dilation=(dilation,) * axes,
+                groups=groups,
+            ),
+            source,
+        )
 
     def leaky(self, source: str, slope: float | Tensor | None = None) -> str:
         return self.add(leaky_relu(float(self.choose(SLOPES, 1)) if slope is None else slope), source)
@@ -134,11 +153,19 @@ def transposed(seed: int) -> Network:
     draft = Draft(seed)
     at = draft.leaky(draft.linear(draft.input(1, 3), 8))
     at = draft.add(Reshape((1, 8), (1, 2, 2, 2)), at)
-    first = ConvTranspose(draft.normal(2, 1, 2, 2), draft.normal(2), stride=(3, 2), padding=(0, 1),
-                          output_padding=(1, 0), dilation=(1, 1), groups=2)
+    first = ConvTranspose(
+        draft.normal(2, 1, 2, 2),
+        draft.normal(2),
+        stride=(3, 2),
+        padding=(0, 1),
+        output_padding=(1, 0),
+        dilation=(1, 1),
+        groups=2,
+    )
     at = draft.leaky(draft.add(first, at), 0.2)
-    second = ConvTranspose(draft.normal(2, 1, 2, 1), None, stride=(2, 1), padding=(1, 0), output_padding=(0, 0),
-                           dilation=(2, 1))
+    second = ConvTranspose(
+        draft.normal(2, 1, 2, 1), None, stride=(2, 1), padding=(1, 0), output_padding=(0, 0), dilation=(2, 1)
+    )
     return draft.network(draft.linear(draft.flatten(draft.leaky(draft.add(second, at), -0.5)), 3, 0.5))
 
 
@@ -261,8 +288,25 @@ def affine_only(seed: int) -> Network:
 
 KINDS: Mapping[str, Callable[[int], Network]] = {
     make.__name__: make
-    for make in (fully_connected, relu_only, per_channel, convolutional, transposed, residual, branches, several_inputs,
-                 several_outputs, scaled, two_slopes, clipped, smooth, max_pool, average_pool, rearranged, affine_only)
+    for make in (
+        fully_connected,
+        relu_only,
+        per_channel,
+        convolutional,
+        transposed,
+        residual,
+        branches,
+        several_inputs,
+        several_outputs,
+        scaled,
+        two_slopes,
+        clipped,
+        smooth,
+        max_pool,
+        average_pool,
+        rearranged,
+        affine_only,
+    )
 }
 
 
@@ -294,8 +338,10 @@ def _exact(network: Network, node: Node, inputs: list[list[Fraction]]) -> list[F
         total = _fractions(op.bias_value, node.shape)
         for i, entries in enumerate(inputs):
             matrix = _matrix(network, node, i)
-            total = [y + sum((Fraction(w) * x for w, x in zip(row, entries, strict=True) if w), Fraction(0))
-                     for y, row in zip(total, matrix, strict=True)]
+            total = [
+                y + sum((Fraction(w) * x for w, x in zip(row, entries, strict=True) if w), Fraction(0))
+                for y, row in zip(total, matrix, strict=True)
+            ]
         return total
     (entries,) = inputs
     if isinstance(op, TwoSlope):

@@ -75,11 +75,16 @@ def zoo_model(name: str, seed: int) -> ModelProto:
 
 # -- affine
 
+
 @family
 def gemm(m: Maker) -> str:
     rows, inner, columns = m.size(1, 3), m.size(1, 5), m.size(1, 5)
-    attributes = {"transA": m.size(0, 1), "transB": m.size(0, 1), "alpha": m.pick(1.0, 0.7, -2.0),
-                  "beta": m.pick(1.0, 0.3, 0.0)}
+    attributes = {
+        "transA": m.size(0, 1),
+        "transB": m.size(0, 1),
+        "alpha": m.pick(1.0, 0.7, -2.0),
+        "beta": m.pick(1.0, 0.3, 0.0),
+    }
     x = m.input(*((inner, rows) if attributes["transA"] else (rows, inner)))
     w = m.numbers(*((columns, inner) if attributes["transB"] else (inner, columns)))
     bias = m.pick(None, (columns,), (1, columns), (rows, 1), (1,), (rows, columns), ())
@@ -142,8 +147,15 @@ def sum_of_many(m: Maker) -> str:
 def batch_normalization(m: Maker) -> str:
     shape = m.pick((1, 3), (1, 3, 4), (1, 3, 4, 2), (2, 3, 2, 2, 2))
     variance = m.constant(m.random.uniform(0.1, 3, 3))
-    return m.node("BatchNormalization", m.input(*shape), m.numbers(3), m.numbers(3), m.numbers(3), variance,
-                  **m.pick({}, {"epsilon": 0.01}, {"momentum": 0.5}))
+    return m.node(
+        "BatchNormalization",
+        m.input(*shape),
+        m.numbers(3),
+        m.numbers(3),
+        m.numbers(3),
+        variance,
+        **m.pick({}, {"epsilon": 0.01}, {"momentum": 0.5}),
+    )
 
 
 def _window(m: Maker, axes: int, extents: list[int], kernel: list[int], *, dilation: int = 2) -> dict[str, Any]:
@@ -209,14 +221,21 @@ def transposed_convolution(m: Maker) -> str:
 
 # -- pooling and means
 
+
 @family
 def average_pool(m: Maker) -> str:
     axes = m.size(1, 2)
     kernel, extents = m.sizes(axes, 1, 3), m.sizes(axes, 3, 7)
     x = m.input(1, 2, *extents)
     m.opset = 19
-    return m.node("AveragePool", x, kernel_shape=kernel, count_include_pad=m.size(0, 1), ceil_mode=m.size(0, 1),
-                  **_window(m, axes, extents, kernel))
+    return m.node(
+        "AveragePool",
+        x,
+        kernel_shape=kernel,
+        count_include_pad=m.size(0, 1),
+        ceil_mode=m.size(0, 1),
+        **_window(m, axes, extents, kernel),
+    )
 
 
 @family
@@ -249,6 +268,7 @@ def _reduction(m: Maker, x: str, kind: str) -> str:
 
 
 # -- activations
+
 
 @family
 def activations(m: Maker) -> str:
@@ -288,6 +308,7 @@ def extrema(m: Maker) -> str:
 
 
 # -- structure
+
 
 @family
 def flatten(m: Maker) -> str:
@@ -341,8 +362,12 @@ def slices(m: Maker) -> str:
         cut = m.pick({"starts": [1], "ends": [9], "axes": [1]}, {"starts": [0, -3], "ends": [1, -1]})
         return m.node("Slice", x, **cut)
     starts, ends, axes, steps = m.pick(
-        ([1, 0], [5, 3], [1, 2], [1, 1]), ([-1], [-100], [1], [-2]), ([4], [0], [-1], [-1]), ([1], [2**62], [1], [3]),
-        ([5, -2], [1, -5], [1, 2], [-1, -1]))
+        ([1, 0], [5, 3], [1, 2], [1, 1]),
+        ([-1], [-100], [1], [-2]),
+        ([4], [0], [-1], [-1]),
+        ([1], [2**62], [1], [3]),
+        ([5, -2], [1, -5], [1, 2], [-1, -1]),
+    )
     return m.node("Slice", x, *(m.whole(*numbers) for numbers in (starts, ends, axes, steps)))
 
 
@@ -405,9 +430,11 @@ def resize(m: Maker) -> str:
     x = m.input(1, 2, 4, 6)
     if m.opset == 10:
         return m.node("Resize", x, m.constant([1, 1, 2, m.pick(1, 3)]), mode="nearest")
-    attributes = {"mode": "nearest", "nearest_mode": m.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
-                  "coordinate_transformation_mode": m.pick(
-                      "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")}
+    attributes = {
+        "mode": "nearest",
+        "nearest_mode": m.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
+        "coordinate_transformation_mode": m.pick("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"),
+    }
     roi = m.constant([]) if m.opset < 13 else ""
     if m.size(0, 1):
         return m.node("Resize", x, roi, m.constant([1, 1, m.pick(2, 0.5, 1.5, 1), m.pick(2, 3, 0.5)]), **attributes)
@@ -433,17 +460,27 @@ def computed_shapes(m: Maker) -> str:
     scale = m.node("Sqrt", m.node("Div", m.node("Mul", m.constant(3.0), m.constant(0.7)), m.constant(1.3)))
     indices = m.node("Range", m.constant(0, np.int64), m.constant(12, np.int64), m.constant(5, np.int64))
     picked = m.node("Gather", m.node("Mul", m.node("Add", y, ones), scale), indices, axis=1)
-    stored = m.pick({"value": numpy_helper.from_array(np.asarray([0.3], np.float32))}, {"value_float": 0.3},
-                    {"value_floats": [0.3, 0.4, 0.5]})
+    stored = m.pick(
+        {"value": numpy_helper.from_array(np.asarray([0.3], np.float32))},
+        {"value_float": 0.3},
+        {"value_floats": [0.3, 0.4, 0.5]},
+    )
     size = m.node("Cast", m.node("Size", picked), to=TensorProto.FLOAT)
     return m.node("Add", m.node("Mul", picked, m.node("Constant", **stored)), size)
 
 
 # -- what the simplifier sees
 
+
 def _normalized(m: Maker, x: str, channels: int) -> str:
-    return m.node("BatchNormalization", x, m.numbers(channels), m.numbers(channels), m.numbers(channels),
-                  m.constant(m.random.uniform(0.1, 2, channels)))
+    return m.node(
+        "BatchNormalization",
+        x,
+        m.numbers(channels),
+        m.numbers(channels),
+        m.numbers(channels),
+        m.constant(m.random.uniform(0.1, 2, channels)),
+    )
 
 
 @family

@@ -23,7 +23,8 @@ FLOORS = {
 }
 # inside verify: what a room or file may import of verify
 ROOMS = {
-    "verdict": set(), "rounding": set(),
+    "verdict": set(),
+    "rounding": set(),
     "relax": {"rounding"},
     "report": set(),
     "bounds": {"relax", "rounding", "verdict"},
@@ -35,7 +36,11 @@ HEAVY = {
     "auto_LiRPA": {"verify/bounds/auto_lirpa.py"},
     "vnnlib": {"specs/vnnlib2.py"},
     "psutil": {"verify/bounds/memory.py", "leaktight/doctor.py"},
-    "cvxpy": set(), "matplotlib": set(), "ray": set(), "sklearn": set(), "scipy": set(),
+    "cvxpy": set(),
+    "matplotlib": set(),
+    "ray": set(),
+    "sklearn": set(),
+    "scipy": set(),
 }
 
 
@@ -149,9 +154,15 @@ def test_every_operator_has_an_example_and_every_engine_knows_it() -> None:
     from leaktight.models import ops
     from leaktight.verify.bounds.engine import ENGINES
 
-    final = {name for name, value in vars(ops).items()
-             if isinstance(value, type) and issubclass(value, ops.Op) and not name.startswith("_")
-             and not value.__abstractmethods__ and value not in (ops.Input, ops.Elementwise)}
+    final = {
+        name
+        for name, value in vars(ops).items()
+        if isinstance(value, type)
+        and issubclass(value, ops.Op)
+        and not name.startswith("_")
+        and not value.__abstractmethods__
+        and value not in (ops.Input, ops.Elementwise)
+    }
     assert set(EXAMPLES) == final
     for engine in ENGINES:
         for operator in EXAMPLES:

@@ -34,14 +34,19 @@ def grid_minimum(network: Network, case: Case, count: int) -> Tensor:
     """The lowest margin of each region over a dense grid of two inputs: a reference that follows no gradient."""
     shares = torch.cartesian_prod(*[torch.linspace(0, 1, count, dtype=torch.float64)] * 2).unsqueeze(1)
     points = case.region.project(case.region.lower + shares * (case.region.upper - case.region.lower))
-    return torch.stack([case.unsafe.margin(network.flat(points[:, i]))[:, None].amin() if len(case.unsafe.weights) == 1
-                        else case.unsafe.select(slice(i, i + 1)).margin(network.flat(points[:, i])).amin()
-                        for i in range(case.region.batch)])
+    return torch.stack(
+        [
+            case.unsafe.margin(network.flat(points[:, i]))[:, None].amin()
+            if len(case.unsafe.weights) == 1
+            else case.unsafe.select(slice(i, i + 1)).margin(network.flat(points[:, i])).amin()
+            for i in range(case.region.batch)
+        ]
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_attack_finds_the_exact_minimum_of_a_linear_network(norm: Norm) -> None:
-    (weight, bias), = random_weights([30, 1], 2)
+    ((weight, bias),) = random_weights([30, 1], 2)
     region = balls(norm, 7, 30, 0.4)
     unsafe = conditions([[1.0]], [-1e3], [0])
     found = attack(fully_connected([(weight, bias)]), Case(region, unsafe))

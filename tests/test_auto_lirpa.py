@@ -96,7 +96,8 @@ def pooling() -> Network:
 def residual() -> Network:
     """Two inputs, two outputs, a skip connection, a join, a constant, and a value of three axes."""
     nodes = (
-        Node("a", Input(), (), (1, 3)), Node("b", Input(), (), (1, 2)),
+        Node("a", Input(), (), (1, 3)),
+        Node("b", Input(), (), (1, 2)),
         Node("c", Constant(numbers(1, 1)), (), (1, 1)),
         Node("joined", Concat(-1), ("a", "c", "b"), (1, 6)),
         Node("z", Linear(numbers(6, 6) / 2, numbers(6)), ("joined",), (1, 6)),
@@ -227,11 +228,14 @@ def test_balls_of_different_radii_are_bounded_each_with_its_own() -> None:
 
 
 @needs_auto_lirpa
-@pytest.mark.parametrize(("method", "error", "words"), [
-    ("forward", UnsupportedOperator, "node 'v1': auto_LiRPA's forward bounds are unsound on a Leaky ReLU"),
-    ("forward+backward", UnsupportedOperator, "forward bounds are unsound"),
-    ("CROWN-IBP", UsageError, "method 'CROWN-IBP' is not offered; allowed: ibp, crown, alpha-crown"),
-])
+@pytest.mark.parametrize(
+    ("method", "error", "words"),
+    [
+        ("forward", UnsupportedOperator, "node 'v1': auto_LiRPA's forward bounds are unsound on a Leaky ReLU"),
+        ("forward+backward", UnsupportedOperator, "forward bounds are unsound"),
+        ("CROWN-IBP", UsageError, "method 'CROWN-IBP' is not offered; allowed: ibp, crown, alpha-crown"),
+    ],
+)
 def test_methods_not_known_to_be_sound_are_refused_by_name(method: str, error: type[Exception], words: str) -> None:
     network = fully_connected(2, 3, 2)
     with pytest.raises(error, match=words.replace("+", r"\+")):
@@ -264,7 +268,9 @@ def test_using_it_leaves_stdout_logging_and_torch_as_they_were() -> None:
 
 @needs_auto_lirpa
 def test_the_first_use_in_a_process_works_and_is_silent() -> None:
-    program = ("import leaktight.verify.bounds.auto_lirpa as a, tests.test_auto_lirpa as t\n"
-               "n = t.fully_connected(2, 3, 2)\na.lower_bounds(n, t.about(n, 0.1), t.both_sides(n))")
+    program = (
+        "import leaktight.verify.bounds.auto_lirpa as a, tests.test_auto_lirpa as t\n"
+        "n = t.fully_connected(2, 3, 2)\na.lower_bounds(n, t.about(n, 0.1), t.both_sides(n))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

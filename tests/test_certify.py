@@ -168,8 +168,10 @@ def test_every_engine_proves_a_ball_without_radius(engine: str) -> None:
 
 def test_float32_proves_no_more_than_float64_and_nothing_false() -> None:
     labels = predictions()
-    single, double = (certify(network(), inputs(), labels, 0.05, engine="crown", dtype=dtype)
-                      for dtype in (torch.float32, torch.float64))
+    single, double = (
+        certify(network(), inputs(), labels, 0.05, engine="crown", dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
     for a, b in zip(single.inputs, double.inputs, strict=True):
         assert a.margin.lower is not None
         assert b.margin.lower is not None

@@ -38,8 +38,10 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def model(*nodes: onnx.NodeProto, weight: object = None, shape: tuple[object, ...] = (1, 2)) -> bytes:
     """An ONNX file with an input ``x``, an initializer ``w`` and an output ``y``."""
     value = np.eye(2, dtype=np.float32) if weight is None else np.asarray(weight, dtype=np.float32)
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2))]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2)),
+    ]
     graph = helper.make_graph(list(nodes), "test", ends[:1], ends[1:], [numpy_helper.from_array(value, "w")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
@@ -57,8 +59,12 @@ def claims_ten_gigabytes() -> bytes:
 
 
 def control_flow() -> bytes:
-    branch = helper.make_graph([helper.make_node("Identity", ["x"], ["b"])], "branch", [],
-                               [helper.make_tensor_value_info("b", TensorProto.FLOAT, (1, 2))])
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["b"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, (1, 2))],
+    )
     return model(helper.make_node("If", ["w"], ["y"], name="fork", then_branch=branch, else_branch=branch))
 
 
@@ -82,8 +88,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize(("content", "fragment"), NETWORKS.values(), ids=NETWORKS.keys())
-def test_a_bad_network_is_refused_with_its_path(content: bytes | None, fragment: str, run: Run,
-                                                tmp_path: Path) -> None:
+def test_a_bad_network_is_refused_with_its_path(content: bytes | None, fragment: str, run: Run, tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     if content is not None:
         path.write_bytes(content)
@@ -110,8 +115,7 @@ PROPERTIES = {
 
 
 @pytest.mark.parametrize(("text", "fragment"), PROPERTIES.values(), ids=PROPERTIES.keys())
-def test_a_bad_property_is_refused_with_its_place(text: str | None, fragment: str, run: Run,
-                                                  tmp_path: Path) -> None:
+def test_a_bad_property_is_refused_with_its_place(text: str | None, fragment: str, run: Run, tmp_path: Path) -> None:
     network, path = tmp_path / "net.onnx", tmp_path / "bad.vnnlib"
     network.write_bytes(model(DENSE))
     if text is not None:
@@ -154,23 +158,27 @@ USAGES = {
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), USAGES.values(), ids=USAGES.keys())
-def test_wrong_usage_exits_with_two_and_says_what_is_allowed(arguments: list[object], fragment: str,
-                                                             run: Run) -> None:
+def test_wrong_usage_exits_with_two_and_says_what_is_allowed(arguments: list[object], fragment: str, run: Run) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert fragment in err
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("inputs", "labels", "fragment"), [
-    (np.zeros((2, 64)), [3, 10], "10"),
-    (np.zeros((2, 64)), [3, -1], "-1"),
-    (np.zeros((2, 63)), [3, 4], "63"),
-    (np.full((2, 64), np.nan), [3, 4], "finite"),
-    (np.zeros((3, 64)), [3, 4], "3"),
-], ids=["label too large", "negative label", "wrong shape", "NaN", "counts differ"])
-def test_data_that_does_not_fit_is_refused(inputs: object, labels: object, fragment: str, tmp_path: Path,
-                                           run: Run) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "labels", "fragment"),
+    [
+        (np.zeros((2, 64)), [3, 10], "10"),
+        (np.zeros((2, 64)), [3, -1], "-1"),
+        (np.zeros((2, 63)), [3, 4], "63"),
+        (np.full((2, 64), np.nan), [3, 4], "finite"),
+        (np.zeros((3, 64)), [3, 4], "3"),
+    ],
+    ids=["label too large", "negative label", "wrong shape", "NaN", "counts differ"],
+)
+def test_data_that_does_not_fit_is_refused(
+    inputs: object, labels: object, fragment: str, tmp_path: Path, run: Run
+) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=inputs, y=labels)
     code, out, err = run("certify", NETWORK, path, "--epsilon", "0.1")
@@ -179,8 +187,9 @@ def test_data_that_does_not_fit_is_refused(inputs: object, labels: object, fragm
     assert fragment in err
 
 
-def test_a_pickle_is_refused_and_its_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       run: Run) -> None:
+def test_a_pickle_is_refused_and_its_code_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.pt").write_bytes(pickle.dumps(Payload()))
     Path("factory.py").write_text("import torch\ndef make():\n    return torch.nn.Linear(2, 2)\n")
@@ -200,8 +209,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "status"), ANSWERS.values(), ids=ANSWERS.keys())
-def test_the_exit_code_and_the_document_say_the_same(arguments: list[object], code: int, status: str,
-                                                     run: Run) -> None:
+def test_the_exit_code_and_the_document_say_the_same(arguments: list[object], code: int, status: str, run: Run) -> None:
     found, out, err = run(*arguments, "--format", "json")
     document = json.loads(out)
     assert (found, document["status"], document["schema"]) == (code, status, "leaktight.verdict/1")
@@ -232,8 +240,14 @@ def test_an_answer_without_rounding_terms_says_so(run: Run) -> None:
 def test_a_property_between_proof_and_counterexample_is_unknown(tmp_path: Path, run: Run) -> None:
     """x - x is zero, which intervals do not see: no proof, and no counterexample exists."""
     network, path = tmp_path / "net.onnx", tmp_path / "p.vnnlib"
-    network.write_bytes(model(helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["r"]),
-                              helper.make_node("Relu", ["x"], ["s"]), helper.make_node("Sub", ["r", "s"], ["y"])))
+    network.write_bytes(
+        model(
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("Relu", ["x"], ["s"]),
+            helper.make_node("Sub", ["r", "s"], ["y"]),
+        )
+    )
     path.write_text(DECLARED + BOUNDED + "(assert (>= Y_0 0.5))")
     code, out, err = run("verify", network, path, "--engine", "interval")
     assert code == 3
@@ -241,12 +255,20 @@ def test_a_property_between_proof_and_counterexample_is_unknown(tmp_path: Path, 
     assert err.startswith("leaktight: unknown: ")
 
 
-@pytest.mark.parametrize("arguments", [
-    VERIFY, ["bounds", NETWORK, PROVED], ["inspect", NETWORK], ["ops"], ["doctor"], ["demo"],
-    ["certify", NETWORK, IMAGES, "--epsilon", "0.01", "--limit", "3", "--radius"],
-], ids=lambda arguments: str(arguments[0]))
-def test_json_is_one_document_on_stdout_or_in_the_file(arguments: list[object], tmp_path: Path,
-                                                       run: Run) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        VERIFY,
+        ["bounds", NETWORK, PROVED],
+        ["inspect", NETWORK],
+        ["ops"],
+        ["doctor"],
+        ["demo"],
+        ["certify", NETWORK, IMAGES, "--epsilon", "0.01", "--limit", "3", "--radius"],
+    ],
+    ids=lambda arguments: str(arguments[0]),
+)
+def test_json_is_one_document_on_stdout_or_in_the_file(arguments: list[object], tmp_path: Path, run: Run) -> None:
     code, out, _ = run(*arguments, "--format", "json")
     document = json.loads(out)
     assert code == 0
@@ -260,8 +282,20 @@ def test_json_is_one_document_on_stdout_or_in_the_file(arguments: list[object], 
 
 def test_the_document_of_a_refutation_holds_what_the_interface_promises(run: Run) -> None:
     document = json.loads(run("verify", NETWORK, REFUTED, "--format", "json")[1])
-    assert {"schema", "status", "margin", "counterexample", "engine", "guarantee", "reason", "seconds", "statistics",
-            "network", "property", "version"} <= document.keys()
+    assert {
+        "schema",
+        "status",
+        "margin",
+        "counterexample",
+        "engine",
+        "guarantee",
+        "reason",
+        "seconds",
+        "statistics",
+        "network",
+        "property",
+        "version",
+    } <= document.keys()
     assert np.shape(document["counterexample"]["inputs"]["image"]) == (1, 64)
     assert np.shape(document["counterexample"]["outputs"]["scores"]) == (1, 10)
     assert document["margin"]["upper"] <= 0
@@ -302,16 +336,21 @@ def test_no_counterexample_file_appears_for_a_proof(tmp_path: Path, run: Run) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("error", "code", "fragment"), [
-    (RuntimeError("the first line\nthe second"), 70, "RuntimeError: the first line;"),
-    (Contradiction("1.0 is not 2.0"), 70, "1.0 is not 2.0"),
-    (MemoryError(), 70, "MemoryError"),
-    (BrokenPipeError(32, "Broken pipe"), 70, "BrokenPipeError"),
-    (SystemExit(0), 70, "SystemExit"),
-    (KeyboardInterrupt(), 130, "interrupted"),
-], ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "")
-def test_no_failure_looks_like_an_answer(error: BaseException, code: int, fragment: str, run: Run,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "fragment"),
+    [
+        (RuntimeError("the first line\nthe second"), 70, "RuntimeError: the first line;"),
+        (Contradiction("1.0 is not 2.0"), 70, "1.0 is not 2.0"),
+        (MemoryError(), 70, "MemoryError"),
+        (BrokenPipeError(32, "Broken pipe"), 70, "BrokenPipeError"),
+        (SystemExit(0), 70, "SystemExit"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_no_failure_looks_like_an_answer(
+    error: BaseException, code: int, fragment: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -330,8 +369,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, run: Run) ->
     assert "Traceback" in err
 
 
-def test_what_a_factory_prints_does_not_reach_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     run: Run) -> None:
+def test_what_a_factory_prints_does_not_reach_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     import torch
 
     monkeypatch.chdir(tmp_path)
@@ -367,8 +405,12 @@ def test_every_command_and_option_has_help() -> None:
 
 
 def process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "leaktight", *map(str, arguments)], text=True, check=False,  # type: ignore[call-overload, no-any-return]
-                          **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+    return subprocess.run(
+        [sys.executable, "-m", "leaktight", *map(str, arguments)],
+        text=True,
+        check=False,  # type: ignore[call-overload, no-any-return]
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+    )
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -80,15 +80,18 @@ def test_npz_in_column_major_order_keeps_its_entries(tmp_path: Path) -> None:
     assert read_data(tmp_path / "d.npz", limit=2).inputs.tolist() == [[0.0, 1.0], [2.0, 3.0]]
 
 
-@pytest.mark.parametrize(("text", "column"), [
-    ("1,0.5,2\n0,1e-3,-4\n", None),
-    ("label,a,b\n# a comment\n1,0.5,2\n\n0,.001,-4.0", None),
-    ("1;0.5;2\r\n0;0.001;-4\r\n", 0),
-    ("\ufeff1\t0.5\t2\n0\t0.001\t-4", None),
-    ("  1 0.5   2\n0 0.001 -4\n", None),
-    ("0.5,2,1\n0.001,-4,0", -1),
-    ("0.5,1,2\n0.001,0,-4", 1),
-])
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("1,0.5,2\n0,1e-3,-4\n", None),
+        ("label,a,b\n# a comment\n1,0.5,2\n\n0,.001,-4.0", None),
+        ("1;0.5;2\r\n0;0.001;-4\r\n", 0),
+        ("\ufeff1\t0.5\t2\n0\t0.001\t-4", None),
+        ("  1 0.5   2\n0 0.001 -4\n", None),
+        ("0.5,2,1\n0.001,-4,0", -1),
+        ("0.5,1,2\n0.001,0,-4", 1),
+    ],
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_tables_are_read_whatever_their_separator(tmp_path: Path, text: str, column: int | None, packed: bool) -> None:
     path = tmp_path / "d.csv"
@@ -98,19 +101,22 @@ def test_tables_are_read_whatever_their_separator(tmp_path: Path, text: str, col
     assert data.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "d.csv: the table has no rows"),
-    ("label,a\n", "d.csv: the table has no rows"),
-    ("0,1\n1,x\n", "d.csv:2: cell 2 is 'x'; expected a number"),
-    ("3,oops,1\n", "d.csv:1: cell 2 is 'oops'"),
-    ("0,1\n1,2,3\n", "d.csv:2: this row has 3 cells, the first one 2"),
-    ("0,1\n1,nan\n", "d.csv: input 1 has NaN or infinite values"),
-    ("0,1\n-1,2\n", r"d.csv: input 1 has label -1.0; labels are class numbers"),
-    ("0.5,1\n", "d.csv: input 0 has label 0.5"),
-    ("nan,1\n", "d.csv: input 0 has"),
-    ("5\n", r"d.csv:1: the row has 1 cells; expected a label \(column 0\)"),
-    ("0,1\0\n", "d.csv:1: the file is not text"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "d.csv: the table has no rows"),
+        ("label,a\n", "d.csv: the table has no rows"),
+        ("0,1\n1,x\n", "d.csv:2: cell 2 is 'x'; expected a number"),
+        ("3,oops,1\n", "d.csv:1: cell 2 is 'oops'"),
+        ("0,1\n1,2,3\n", "d.csv:2: this row has 3 cells, the first one 2"),
+        ("0,1\n1,nan\n", "d.csv: input 1 has NaN or infinite values"),
+        ("0,1\n-1,2\n", r"d.csv: input 1 has label -1.0; labels are class numbers"),
+        ("0.5,1\n", "d.csv: input 0 has label 0.5"),
+        ("nan,1\n", "d.csv: input 0 has"),
+        ("5\n", r"d.csv:1: the row has 1 cells; expected a label \(column 0\)"),
+        ("0,1\0\n", "d.csv:1: the file is not text"),
+    ],
+)
 def test_wrong_tables_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(DataError, match=message):
@@ -128,32 +134,38 @@ def huge(folder: Path) -> None:
             archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (npz(x=np.zeros((2, 3))), "the file has none of y, Y, labels.* \\(it has x\\)"),
-    (npz(x=np.zeros((2, 3)), X=np.zeros((2, 3)), y=[0, 1]), "the file has both x and X"),
-    (npz(x=np.zeros((2, 3)), y=[0]), "there are 2 inputs, but 1 labels"),
-    (npz(x=np.zeros((2, 3)), y=np.zeros((2, 10))), r"2 inputs, but the labels have the shape \[2, 10\]"),
-    (npz(x=np.zeros(2), y=[0, 1]), r"the inputs have the shape \[2\]; expected \(N, entries"),
-    (npz(x=np.zeros((0, 2)), y=np.zeros(0)), r"the inputs have the shape \[0, 2\]"),
-    (npz(x=np.array([["a"]]), y=[0]), "the inputs are of type <U1"),
-    (npz(x=np.array([[None]]), y=[0]), r"array 'x' holds objects \(pickled\)"),
-    (npz(x=np.zeros((1, 2)), y=[2**64 - 1]), "input 0 has label 18446744073709551615"),
-    (npz(x=np.full((2, 2), np.inf), y=[0, 1]), "input 0 has NaN or infinite values"),
-    (huge, r"array 'x' holds 1000000000000 numbers \(shape \[1000000, 1000000\]\); at most"),
-    (lambda folder: (folder / "d.npz").write_bytes(b"PK\x03\x04 nothing more"), "the npz file cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (npz(x=np.zeros((2, 3))), "the file has none of y, Y, labels.* \\(it has x\\)"),
+        (npz(x=np.zeros((2, 3)), X=np.zeros((2, 3)), y=[0, 1]), "the file has both x and X"),
+        (npz(x=np.zeros((2, 3)), y=[0]), "there are 2 inputs, but 1 labels"),
+        (npz(x=np.zeros((2, 3)), y=np.zeros((2, 10))), r"2 inputs, but the labels have the shape \[2, 10\]"),
+        (npz(x=np.zeros(2), y=[0, 1]), r"the inputs have the shape \[2\]; expected \(N, entries"),
+        (npz(x=np.zeros((0, 2)), y=np.zeros(0)), r"the inputs have the shape \[0, 2\]"),
+        (npz(x=np.array([["a"]]), y=[0]), "the inputs are of type <U1"),
+        (npz(x=np.array([[None]]), y=[0]), r"array 'x' holds objects \(pickled\)"),
+        (npz(x=np.zeros((1, 2)), y=[2**64 - 1]), "input 0 has label 18446744073709551615"),
+        (npz(x=np.full((2, 2), np.inf), y=[0, 1]), "input 0 has NaN or infinite values"),
+        (huge, r"array 'x' holds 1000000000000 numbers \(shape \[1000000, 1000000\]\); at most"),
+        (lambda folder: (folder / "d.npz").write_bytes(b"PK\x03\x04 nothing more"), "the npz file cannot be read"),
+    ],
+)
 def test_wrong_npz_files_are_refused(tmp_path: Path, make: object, message: str) -> None:
     make(tmp_path)  # type: ignore[operator]
     with pytest.raises(DataError, match=message):
         read_data(tmp_path / "d.npz")
 
 
-@pytest.mark.parametrize(("labels", "message"), [
-    (idx(LABELS)[:-1], "few-labels-idx1-ubyte: the file is truncated: 4 bytes are announced and 3 came"),
-    (idx(LABELS[:3].copy()), "there are 4 inputs, but 3 labels"),
-    (idx(LABELS)[:6], "truncated in its header"),
-    (b"hello", "this is not an idx file"),
-])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (idx(LABELS)[:-1], "few-labels-idx1-ubyte: the file is truncated: 4 bytes are announced and 3 came"),
+        (idx(LABELS[:3].copy()), "there are 4 inputs, but 3 labels"),
+        (idx(LABELS)[:6], "truncated in its header"),
+        (b"hello", "this is not an idx file"),
+    ],
+)
 def test_wrong_idx_labels_are_refused(tmp_path: Path, labels: bytes, message: str) -> None:
     path = write_idx(tmp_path, labels=labels)
     with pytest.raises(DataError, match=message):
@@ -236,13 +248,21 @@ def test_channels_last_is_turned_only_when_asked(shape: tuple[int, ...]) -> None
         assert turned[1, channel, row, column] == data.inputs[1].flatten()[(row * 5 + column) * 3 + channel]
 
 
-@pytest.mark.parametrize(("data", "network", "last", "message"), [
-    (labelled(5), Classifier((1, 4)), False, "each input has 5 entries .* but the network has 4 inputs"),
-    (labelled(4, 4, 3), Classifier((1, 3, 4, 4)), False, r"shape \[4, 4, 3\], but the network takes \[3, 4, 4\]"),
-    (labelled(4, label=10), Classifier((1, 4)), False, "input 1 has label 10, but the network has the classes 0 to 9"),
-    (labelled(4), Classifier((1, 4)), True, "channels_last needs a network whose only input is"),
-    (labelled(3, 4, 4), Classifier((1, 3, 4, 4)), True, r"\[3, 4, 4\]; with channels_last .* needs \[4, 4, 3\]"),
-])
+@pytest.mark.parametrize(
+    ("data", "network", "last", "message"),
+    [
+        (labelled(5), Classifier((1, 4)), False, "each input has 5 entries .* but the network has 4 inputs"),
+        (labelled(4, 4, 3), Classifier((1, 3, 4, 4)), False, r"shape \[4, 4, 3\], but the network takes \[3, 4, 4\]"),
+        (
+            labelled(4, label=10),
+            Classifier((1, 4)),
+            False,
+            "input 1 has label 10, but the network has the classes 0 to 9",
+        ),
+        (labelled(4), Classifier((1, 4)), True, "channels_last needs a network whose only input is"),
+        (labelled(3, 4, 4), Classifier((1, 3, 4, 4)), True, r"\[3, 4, 4\]; with channels_last .* needs \[4, 4, 3\]"),
+    ],
+)
 def test_data_that_does_not_fit_is_refused(data: LabelledData, network: Classifier, last: bool, message: str) -> None:
     with pytest.raises(DataError, match=message):
         fit(data, network, channels_last=last)

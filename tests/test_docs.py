@@ -61,8 +61,9 @@ def shows(expected: str, found: str) -> bool:
 
 
 @pytest.mark.parametrize(("line", "expected"), list(commands()))
-def test_commands_print_what_the_documents_show(line: str, expected: str, checkout: Path,
-                                                capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_print_what_the_documents_show(
+    line: str, expected: str, checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     program, *arguments = shlex.split(line)
     assert program == "leaktight"
     code = cli.run(arguments)
@@ -86,9 +87,15 @@ def test_the_package_docstring_runs(checkout: Path) -> None:
     assert doctest.testmod(leaktight).failed == 0
 
 
-@pytest.mark.parametrize(("expected", "found", "same"), [
-    ("a ... 1.00", "a b c 1.005", True), ("a 1.00", "a 1.02", False), ("a b", "a  b\n", True), ("a", "b", False),
-])
+@pytest.mark.parametrize(
+    ("expected", "found", "same"),
+    [
+        ("a ... 1.00", "a b c 1.005", True),
+        ("a 1.00", "a 1.02", False),
+        ("a b", "a  b\n", True),
+        ("a", "b", False),
+    ],
+)
 def test_the_comparison_of_outputs_can_fail(expected: str, found: str, same: bool) -> None:
     assert shows(expected, found) is same
 

@@ -182,8 +182,10 @@ def test_interval_contains_crown_contains_optimised_crown_contains_the_truth(see
     network = fully_connected(seed, (2, 3, 3, 2), slope)
     lower, upper = torch.tensor([[-1.0, -0.4]]).double(), torch.tensor([[0.7, 1.1]]).double()
     rows = torch.tensor([[1.0, 0.0], [0.0, -1.0], [1.0, -1.0]]).double()
-    loose, crown, best = (lower_bounds(network, Box(lower, upper), rows.unsqueeze(0), engine=e)[0] for e in
-                          ("interval", "crown", "alpha-crown"))
+    loose, crown, best = (
+        lower_bounds(network, Box(lower, upper), rows.unsqueeze(0), engine=e)[0]
+        for e in ("interval", "crown", "alpha-crown")
+    )
     exact = torch.tensor([truth(network, lower[0], upper[0], row) for row in rows], dtype=torch.float64)
     assert bool((loose <= crown + 1e-12).all())
     assert bool((crown <= best).all())

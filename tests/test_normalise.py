@@ -23,13 +23,20 @@ from leaktight.models.ops import Scale
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]
 
 
-def model(nodes: list[onnx.NodeProto], shape: list[object], output: list[object], weights: dict[str, np.ndarray],
-          kind: int = TensorProto.FLOAT) -> bytes:
+def model(
+    nodes: list[onnx.NodeProto],
+    shape: list[object],
+    output: list[object],
+    weights: dict[str, np.ndarray],
+    kind: int = TensorProto.FLOAT,
+) -> bytes:
     graph = helper.make_graph(
-        nodes, "g",
+        nodes,
+        "g",
         [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info("y", kind, output)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()])
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(made)
     return bytes(made.SerializeToString())
@@ -38,9 +45,11 @@ def model(nodes: list[onnx.NodeProto], shape: list[object], output: list[object]
 def convolutional(batch: object = 1) -> bytes:
     """A convolution whose input has a second user, so that both have to be moved behind the normalisation."""
     rng = np.random.default_rng(0)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]),
-             helper.make_node("LeakyRelu", ["h"], ["a"]),
-             helper.make_node("Add", ["a", "x"], ["y"])]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]),
+        helper.make_node("LeakyRelu", ["h"], ["a"]),
+        helper.make_node("Add", ["a", "x"], ["y"]),
+    ]
     weights = {"w": rng.normal(size=(3, 3, 3, 3)).astype(np.float32)}
     return model(nodes, [batch, 3, 4, 5], [batch, 3, 4, 5], weights)
 
@@ -66,7 +75,10 @@ def ran(content: bytes, x: np.ndarray) -> np.ndarray:
 
 
 CASES = [
-    (convolutional(), MEAN, STD), (convolutional("N"), MEAN, 0.25), (dense(), 0.1307, 0.3081), (dense(1), [0.5], [2.0]),
+    (convolutional(), MEAN, STD),
+    (convolutional("N"), MEAN, 0.25),
+    (dense(), 0.1307, 0.3081),
+    (dense(1), [0.5], [2.0]),
     (dense(), list(range(6)), [1, 2, 3, 4, 5, 6]),
 ]
 
@@ -148,15 +160,18 @@ def test_the_given_network_stays_as_it_was() -> None:
     assert (NETWORK.digest, NETWORK.source.onnx) == (before, content)
 
 
-@pytest.mark.parametrize(("mean", "std", "message"), [
-    ([1.0, 2.0], 1.0, r"--mean: got 2 numbers; the input 'x' of shape \[1, 6\] has 6 channels"),
-    (0.0, [[1.0, 2.0]], "--std: got 2 numbers"),
-    (float("nan"), 1.0, "--mean: got nan; every number must be finite in float32"),
-    (0.0, 1e300, "--std: got 1e[+]300; every number must be finite in float32"),
-    (0.0, 0.0, r"--std: got \[0.0\]; every standard deviation must be above 0"),
-    (0.0, -1.0, r"--std: got \[-1.0\]"),
-    (0.0, 1e-60, r"--std: got \[0.0\]"),
-])
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([1.0, 2.0], 1.0, r"--mean: got 2 numbers; the input 'x' of shape \[1, 6\] has 6 channels"),
+        (0.0, [[1.0, 2.0]], "--std: got 2 numbers"),
+        (float("nan"), 1.0, "--mean: got nan; every number must be finite in float32"),
+        (0.0, 1e300, "--std: got 1e[+]300; every number must be finite in float32"),
+        (0.0, 0.0, r"--std: got \[0.0\]; every standard deviation must be above 0"),
+        (0.0, -1.0, r"--std: got \[-1.0\]"),
+        (0.0, 1e-60, r"--std: got \[0.0\]"),
+    ],
+)
 def test_wrong_numbers_are_refused(mean: object, std: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         normalised(NETWORK, mean, std)  # type: ignore[arg-type]

@@ -30,8 +30,15 @@ def affine_model(weight: Any = None, **changes: Any) -> ModelProto:
     return m.build(m.node("Gemm", x, w))
 
 
-def one_node(kind: str, *, shape: tuple[int | str, ...] = (1, 4), opset: int = 17, constants: tuple[Any, ...] = (),
-             inputs: int = 1, **attributes: Any) -> ModelProto:
+def one_node(
+    kind: str,
+    *,
+    shape: tuple[int | str, ...] = (1, 4),
+    opset: int = 17,
+    constants: tuple[Any, ...] = (),
+    inputs: int = 1,
+    **attributes: Any,
+) -> ModelProto:
     m = Maker(0, opset)
     given = [m.input(*shape) for _ in range(inputs)]
     made = [m.constant(c, np.asarray(c).dtype if np.asarray(c).dtype.kind == "i" else np.float32) for c in constants]
@@ -69,8 +76,10 @@ def with_input_type(kind: int) -> ModelProto:
 def circle() -> ModelProto:
     m = Maker(0)
     x = m.input(1, 2)
-    m.nodes += [helper.make_node("Add", [x, "b"], ["a"], name="first"),
-                helper.make_node("Relu", ["a"], ["b"], name="second")]
+    m.nodes += [
+        helper.make_node("Add", [x, "b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+    ]
     return m.build("b")
 
 
@@ -84,8 +93,12 @@ def twice() -> ModelProto:
 def control_flow(kind: str) -> ModelProto:
     m = Maker(0)
     x = m.input(1, 2)
-    body = helper.make_graph([helper.make_node("Relu", [x], ["inside"])], "body",
-                             [], [helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)])
+    body = helper.make_graph(
+        [helper.make_node("Relu", [x], ["inside"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)],
+    )
     attributes = {"then_branch": body, "else_branch": body} if kind == "If" else {"body": body}
     m.nodes.append(helper.make_node(kind, [m.constant([True], np.bool_)], ["y"], name="control", **attributes))
     return m.build("y")
@@ -117,14 +130,17 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "archive of nonsense": (gzip.compress(b"nonsense"), ("not an ONNX model",)),
     "ten gigabytes long": (lambda path: _sparse_file(path, 10 * 2**30), ("10737418240 bytes", "at most")),
     "ten gigabytes claimed": (
-        claim(affine_model(), 50_000, 50_000), ("initializer 'c2'", "10000000000 bytes", "holds 16")),
+        claim(affine_model(), 50_000, 50_000),
+        ("initializer 'c2'", "10000000000 bytes", "holds 16"),
+    ),
     "overflowing dimensions": (claim(affine_model(), 2**40, 2**40), ("initializer 'c2'", "holds 16")),
     "negative dimension": (claim(affine_model(), -1, 2), ("initializer 'c2'", "negative")),
     "input of ten billion entries": (one_node("Relu", shape=(1, 10**10)), ("input 'x1'", "at most")),
-    "constant of a shape of ten billion": (
-        giant_constant(), ("ConstantOfShape", "at most")),
+    "constant of a shape of ten billion": (giant_constant(), ("ConstantOfShape", "at most")),
     "expansion to ten billion": (
-        one_node("Expand", shape=(1, 1), constants=(np.asarray([10**5, 10**5]),)), ("Expand", "at most")),
+        one_node("Expand", shape=(1, 1), constants=(np.asarray([10**5, 10**5]),)),
+        ("Expand", "at most"),
+    ),
     "external data above the folder": (external("../weights.bin"), ("'../weights.bin'", "inside the model's folder")),
     "external data at an absolute path": (external("/etc/passwd"), ("inside the model's folder",)),
     "external data behind a link": (lambda path: _linked(path), ("inside the model's folder",)),
@@ -133,7 +149,9 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "external data before the start": (lambda path: _with_data(path, external("w.bin", offset=-8)), ("from -8 on",)),
     "external length that differs": (lambda path: _with_data(path, external("w.bin", length=8)), ("points at 8",)),
     "external offset that is no number": (
-        lambda path: _with_data(path, external("w.bin", offset="x")), ("not a number",)),
+        lambda path: _with_data(path, external("w.bin", offset="x")),
+        ("not a number",),
+    ),
     "NaN weight": (affine_model([[1, np.nan], [0, 1]]), ("'Gemm4'", "'c2'", "NaN or infinite")),
     "infinite weight": (affine_model([[1, np.inf], [0, 1]]), ("'Gemm4'", "'c2'", "NaN or infinite")),
     "infinite slope": (one_node("LeakyRelu", alpha=float("inf")), ("LeakyRelu3", "alpha", "finite")),
@@ -146,25 +164,34 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "circle": (circle(), ("'first'", "'second'", "in a circle")),
     "dangling operand": (
         changed(affine_model(), lambda m: m.graph.node[0].input.__setitem__(0, "gone")),
-        ("'gone'", "nothing in the file")),
+        ("'gone'", "nothing in the file"),
+    ),
     "dangling output": (
         changed(affine_model(), lambda m: setattr(m.graph.output[0], "name", "gone")),
-        ("'gone'", "nothing in the file")),
+        ("'gone'", "nothing in the file"),
+    ),
     "value defined twice": (twice(), ("'n2'", "'a'", "defined already")),
     "indices of a pool": (second_pool_output(), ("output 1 of node", "no rule")),
     "weights of integers": (
-        one_node("MatMul", shape=(1, 2), constants=(np.eye(2, dtype=np.int64),)), ("int64", "floating-point")),
-    "mixed precision": (changed(affine_model(), lambda m: m.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(np.eye(2), "c2"))), ("float32, float64", "one type")),
+        one_node("MatMul", shape=(1, 2), constants=(np.eye(2, dtype=np.int64),)),
+        ("int64", "floating-point"),
+    ),
+    "mixed precision": (
+        changed(affine_model(), lambda m: m.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.eye(2), "c2"))),
+        ("float32, float64", "one type"),
+    ),
     "integer input": (with_input_type(TensorProto.INT64), ("input 'x1'", "INT64")),
     "boolean input": (with_input_type(TensorProto.BOOL), ("input 'x1'", "BOOL")),
     "half precision input": (with_input_type(TensorProto.FLOAT16), ("input 'x1'", "FLOAT16")),
     "free axis that matters": (
-        affine_model(shape=("batch", "features")), ("input 'x1'", "axis 1 is free ('features')")),
+        affine_model(shape=("batch", "features")),
+        ("input 'x1'", "axis 1 is free ('features')"),
+    ),
     "empty axis": (affine_model(shape=(0, 2)), ("input 'x1'", "axis 0 is empty")),
     "unknown rank": (
         changed(affine_model(), lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")),
-        ("input 'x1'", "known shape")),
+        ("input 'x1'", "known shape"),
+    ),
     "no input": (changed(affine_model(), lambda m: m.graph.ClearField("input")), ("no input",)),
     "no operator set": (changed(affine_model(), lambda m: m.ClearField("opset_import")), ("not an ONNX model",)),
     "old operator set": (affine_model(opset=6), ("operator set 6", "7 to")),
@@ -173,9 +200,16 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "matrix product of two values": (one_node("MatMul", shape=(4, 4), inputs=2), ("MatMul", "not linear")),
     "division by a value": (one_node("Div", inputs=2), ("Div", "not linear")),
     "division by zero": (one_node("Div", constants=(0.0,)), ("'c2'", "has zeros")),
-    "dropout in training": (changed(one_node("Dropout", constants=(0.5,)), lambda m: (
-        m.graph.node[0].input.append("on"),
-        m.graph.initializer.append(numpy_helper.from_array(np.asarray(True), "on")))), ("training",)),
+    "dropout in training": (
+        changed(
+            one_node("Dropout", constants=(0.5,)),
+            lambda m: (
+                m.graph.node[0].input.append("on"),
+                m.graph.initializer.append(numpy_helper.from_array(np.asarray(True), "on")),
+            ),
+        ),
+        ("training",),
+    ),
     "linear resizing": (one_node("Resize", shape=(1, 1, 4), mode="linear"), ("mode 'linear'", "nearest")),
     "cast to integers": (one_node("Cast", to=TensorProto.INT32), ("int32", "'x1'")),
     "attribute without a rule": (one_node("Relu", mystery=1), ("attribute 'mystery' has no rule",)),
@@ -184,17 +218,25 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "missing operand": (one_node("Reshape"), ("input 1 is missing",)),
     "shape that does not fit": (one_node("Reshape", constants=(np.asarray([3, 2]),)), ("[1, 4]", "[3, 2]")),
     "kernel larger than the value": (
-        one_node("MaxPool", shape=(1, 1, 3), kernel_shape=[5]), ("MaxPool3", "does not fit")),
-    "operands that do not fit": (
-        one_node("Add", constants=(np.ones(3),)), ("[1, 4], [3]", "do not fit together")),
+        one_node("MaxPool", shape=(1, 1, 3), kernel_shape=[5]),
+        ("MaxPool3", "does not fit"),
+    ),
+    "operands that do not fit": (one_node("Add", constants=(np.ones(3),)), ("[1, 4], [3]", "do not fit together")),
     "weight of another width": (one_node("MatMul", constants=(np.ones((3, 2)),)), ("MatMul",)),
     "index out of range": (one_node("Gather", constants=(np.asarray([7]),), axis=1), ("outside [-4, 3]",)),
     "computed indices": (one_node("Gather", inputs=2), ("'x2'", "a constant is allowed")),
     "sparse weights": (changed(affine_model(), lambda m: m.graph.sparse_initializer.add()), ("sparse",)),
-    "weights of strings": (changed(affine_model(), lambda m: m.graph.initializer[0].CopyFrom(
-        helper.make_tensor("c2", TensorProto.STRING, [1], [b"a"]))), ("STRING",)),
+    "weights of strings": (
+        changed(
+            affine_model(),
+            lambda m: m.graph.initializer[0].CopyFrom(helper.make_tensor("c2", TensorProto.STRING, [1], [b"a"])),
+        ),
+        ("STRING",),
+    ),
     "variance below zero": (
-        one_node("BatchNormalization", shape=(1, 1), constants=([1.0], [0.0], [0.0], [-1.0])), ("variance",)),
+        one_node("BatchNormalization", shape=(1, 1), constants=([1.0], [0.0], [0.0], [-1.0])),
+        ("variance",),
+    ),
 }
 
 
@@ -275,9 +317,16 @@ def test_external_data_is_read_and_a_runtime_can_find_it(tmp_path: Path) -> None
         network_from_bytes(path.read_bytes(), path="net.onnx")
 
 
-@pytest.mark.parametrize(("shape", "seen", "batched"), [
-    (("batch", 2), (1, 2), True), ((None, 2), (1, 2), True), ((1, 2), (1, 2), True), ((5, 2), (5, 2), False),
-    ((-1, 2), (1, 2), True)])
+@pytest.mark.parametrize(
+    ("shape", "seen", "batched"),
+    [
+        (("batch", 2), (1, 2), True),
+        ((None, 2), (1, 2), True),
+        ((1, 2), (1, 2), True),
+        ((5, 2), (5, 2), False),
+        ((-1, 2), (1, 2), True),
+    ],
+)
 def test_batch_dimension_may_be_symbolic_absent_or_fixed(shape: Any, seen: tuple[int, ...], batched: bool) -> None:
     network = network_from_bytes(affine_model(shape=shape).SerializeToString(), path="net.onnx")
     assert [port.shape for port in (*network.inputs, *network.outputs)] == [seen, seen]
@@ -328,8 +377,12 @@ def test_functions_of_the_model_are_inlined() -> None:
     function = helper.make_function("local", "NegatedRelu", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy")
     graph = helper.make_graph([helper.make_node("NegatedRelu", ["x"], ["y"], domain="local")], "g", [x], [y])
-    model = helper.make_model(graph, functions=[function], ir_version=8,
-                              opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("local", 1)])
+    model = helper.make_model(
+        graph,
+        functions=[function],
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("local", 1)],
+    )
     network = network_from_bytes(model.SerializeToString(), path="net.onnx")
     assert torch.equal(network(torch.tensor([[-1.0, 2.0]])), torch.tensor([[0.0, -2.0]]))
 
@@ -360,9 +413,15 @@ def test_every_reader_is_listed_and_none_can_be_registered_twice() -> None:
         reads("Gemm")(lambda node: node.operand(0))
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("net.txt",), "no such file"), ((3,), "a path or an nn.Module"), ((torch.nn.ReLU(),), "example input"),
-    (("net.pth",), "--architecture")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("net.txt",), "no such file"),
+        ((3,), "a path or an nn.Module"),
+        ((torch.nn.ReLU(),), "example input"),
+        (("net.pth",), "--architecture"),
+    ],
+)
 def test_loading_something_else_is_refused_with_what_is_allowed(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(InputError, match=words):
         load(*arguments)

@@ -33,8 +33,10 @@ def runtime_outputs(network: Network, inputs: list[np.ndarray]) -> list[np.ndarr
     assert network.source.onnx is not None
     session = session_of(network.source.onnx)
     names = [port.name for port in network.outputs]
-    runs = [session.run(names, {port.name: x[i] for port, x in zip(network.inputs, inputs, strict=True)})
-            for i in range(BATCH)]
+    runs = [
+        session.run(names, {port.name: x[i] for port, x in zip(network.inputs, inputs, strict=True)})
+        for i in range(BATCH)
+    ]
     return [np.stack(values) for values in zip(*runs, strict=True)]
 
 
@@ -98,9 +100,23 @@ def _check_affine(op: Affine, shapes: list[tuple[int, ...]], shape: tuple[int, .
     assert op.adjoint_terms >= 0
 
 
-FAMILIES = ("acasxu_2023", "cgan_2023", "collins_rul_cnn_2022", "cora_2024", "dist_shift_2023", "glipsdp_mnist_leaky",
-            "linearizenn_2024", "mnist_fc_2022", "oval21_2022", "reach_prob_density_2022", "rl_benchmarks_2022",
-            "safenlp_2024", "sri_resnet_b_2022", "starv_acasxu_leaky", "starv_hcas_leaky")
+FAMILIES = (
+    "acasxu_2023",
+    "cgan_2023",
+    "collins_rul_cnn_2022",
+    "cora_2024",
+    "dist_shift_2023",
+    "glipsdp_mnist_leaky",
+    "linearizenn_2024",
+    "mnist_fc_2022",
+    "oval21_2022",
+    "reach_prob_density_2022",
+    "rl_benchmarks_2022",
+    "safenlp_2024",
+    "sri_resnet_b_2022",
+    "starv_acasxu_leaky",
+    "starv_hcas_leaky",
+)
 
 
 @pytest.mark.parametrize("benchmark", FAMILIES)

@@ -24,8 +24,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = folder / "copy"
     skip = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "__pycache__")
     shutil.copytree(ROOT, copy, symlinks=True, ignore=skip)
-    found = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)],
-                           capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     return folder
 
@@ -73,8 +77,11 @@ def test_the_metadata_say_what_is_needed(built: Path) -> None:
 def test_every_folder_of_the_rooms_is_a_listed_package() -> None:
     settings = (ROOT / "pyproject.toml").read_text().partition("[tool.setuptools.dynamic]")[0]
     listed = set(re.findall(r'"(leaktight[a-z_.]*)"', settings))
-    folders = {"leaktight." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
-               for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    folders = {
+        "leaktight." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+    }
     assert folders | {"leaktight"} <= listed
     assert all((ROOT / name.removeprefix("leaktight.").replace(".", "/") / "__init__.py").exists() for name in folders)
 
@@ -96,11 +103,13 @@ def test_the_wheel_installs_in_a_new_environment_and_proves_the_demo(built: Path
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     bin_folder = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
     subprocess.run([str(bin_folder / "python"), "-m", "pip", "install", "--quiet", str(wheel)], check=True)
-    found = subprocess.run([str(bin_folder / "leaktight"), "demo"], cwd=tmp_path, capture_output=True, text=True,
-                           check=False)
+    found = subprocess.run(
+        [str(bin_folder / "leaktight"), "demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stderr
     assert "the counterexample, read as" in found.stdout
     for bare in ROOMS:
-        alone = subprocess.run([str(bin_folder / "python"), "-c", f"import {bare}"], cwd=tmp_path, capture_output=True,
-                               check=False)
+        alone = subprocess.run(
+            [str(bin_folder / "python"), "-c", f"import {bare}"], cwd=tmp_path, capture_output=True, check=False
+        )
         assert alone.returncode == 1

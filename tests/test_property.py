@@ -146,22 +146,31 @@ def test_a_property_without_declared_tensors_fits_any_arrangement() -> None:
     assert given.arranged([Port("b", (1,)), Port("a", (1, 2))], [Port("q", (2,))]) is given
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: two_tensors().arranged([Port("a", (1, 3))], []), r"f.vnnlib: input: .* declares 2 \(a, b\)"),
-    (lambda: two_tensors().arranged([Port("a", (2, 2)), Port("b", (1,))], []), r"input 'a' has the shape \[1, 2\]"),
-    (lambda: two_tensors(given=True).arranged([Port("x", (1, 2)), Port("y", (1,))], []), "none called .a."),
-    (lambda: nothing_declared().fitted(4, 10), "3 input variables, but the network has 4 inputs"),
-    (lambda: nothing_declared().fitted(3, 1), "at least 2 outputs; this one has 1"),
-    (lambda: robust(torch.zeros(3), 10, 0.1).fitted(3, 10), "label 10 .* the classes 0 to 9"),
-    (lambda: robust(torch.zeros(3), -1, 0.1).fitted(3, 10), "label -1 .* out of range"),
-    (lambda: robust(torch.zeros(3), 0, -0.1), "radius .* must be a finite number >= 0"),
-    (lambda: robust([float("nan")], 0, 0.1), "NaN or infinite"),
-    (lambda: two_tensors().fitted(3, 5), "2 output variables, but .* has 5 outputs"),
-    (lambda: Property((LabelCase(box(3, 2), Label(torch.tensor([1]))),)).fitted(3, 4), "2 regions, but .* for 1"),
-    (lambda: Property((Case(box(3, 3), misclassified(torch.tensor([0, 1]), 4)),)).fitted(3, 4), "3 regions, but .* 2"),
-    (lambda: Property((Case(box(1), misclassified(torch.tensor([0]), 2)),) * 2).region, "about 2 regions"),
-    (lambda: Unsafe(torch.full((1, 1, 1), torch.nan), torch.zeros(1, 1), torch.zeros(1).long()), "infinite numbers"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: two_tensors().arranged([Port("a", (1, 3))], []), r"f.vnnlib: input: .* declares 2 \(a, b\)"),
+        (lambda: two_tensors().arranged([Port("a", (2, 2)), Port("b", (1,))], []), r"input 'a' has the shape \[1, 2\]"),
+        (lambda: two_tensors(given=True).arranged([Port("x", (1, 2)), Port("y", (1,))], []), "none called .a."),
+        (lambda: nothing_declared().fitted(4, 10), "3 input variables, but the network has 4 inputs"),
+        (lambda: nothing_declared().fitted(3, 1), "at least 2 outputs; this one has 1"),
+        (lambda: robust(torch.zeros(3), 10, 0.1).fitted(3, 10), "label 10 .* the classes 0 to 9"),
+        (lambda: robust(torch.zeros(3), -1, 0.1).fitted(3, 10), "label -1 .* out of range"),
+        (lambda: robust(torch.zeros(3), 0, -0.1), "radius .* must be a finite number >= 0"),
+        (lambda: robust([float("nan")], 0, 0.1), "NaN or infinite"),
+        (lambda: two_tensors().fitted(3, 5), "2 output variables, but .* has 5 outputs"),
+        (lambda: Property((LabelCase(box(3, 2), Label(torch.tensor([1]))),)).fitted(3, 4), "2 regions, but .* for 1"),
+        (
+            lambda: Property((Case(box(3, 3), misclassified(torch.tensor([0, 1]), 4)),)).fitted(3, 4),
+            "3 regions, but .* 2",
+        ),
+        (lambda: Property((Case(box(1), misclassified(torch.tensor([0]), 2)),) * 2).region, "about 2 regions"),
+        (
+            lambda: Unsafe(torch.full((1, 1, 1), torch.nan), torch.zeros(1, 1), torch.zeros(1).long()),
+            "infinite numbers",
+        ),
+    ],
+)
 def test_properties_that_do_not_fit_are_refused_with_both_numbers(make: object, message: str) -> None:
     with pytest.raises(PropertyError, match=message):
         make()  # type: ignore[operator]

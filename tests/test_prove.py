@@ -28,8 +28,12 @@ def unsafe(
 ) -> Unsafe:
     """Atoms ``rows . y <= bounds``; each a disjunct of its own unless told."""
     at = torch.tensor(disjunct if disjunct is not None else list(range(len(rows))))
-    return Unsafe(torch.tensor([rows], dtype=torch.float64), torch.tensor([bounds], dtype=torch.float64), at,
-                  torch.full((len(rows),), strict))
+    return Unsafe(
+        torch.tensor([rows], dtype=torch.float64),
+        torch.tensor([bounds], dtype=torch.float64),
+        at,
+        torch.full((len(rows),), strict),
+    )
 
 
 def unit_box(size: int, radius: float = 1.0) -> Box:
@@ -90,10 +94,14 @@ def check_counterexample(network: Network, case: Case, verdict: Verdict) -> None
     except TypeError:
         y = [Fraction(v) for v in network.flat(point.unsqueeze(0))[0].tolist()]
     rows, bounds = case.unsafe.weights[0].tolist(), case.unsafe.bounds[0].tolist()
-    atoms = [sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0)) - Fraction(d)
-             for row, d in zip(rows, bounds, strict=True)]
-    each = [max(a for a, k in zip(atoms, case.unsafe.disjunct.tolist(), strict=True) if k == i)
-            for i in range(case.unsafe.disjuncts)]
+    atoms = [
+        sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0)) - Fraction(d)
+        for row, d in zip(rows, bounds, strict=True)
+    ]
+    each = [
+        max(a for a, k in zip(atoms, case.unsafe.disjunct.tolist(), strict=True) if k == i)
+        for i in range(case.unsafe.disjuncts)
+    ]
     assert min(each) <= Fraction(1, 10**12)
     assert verdict.counterexample.margin <= 0
     assert verdict.margin.upper is not None
@@ -164,8 +172,11 @@ def test_atoms_of_different_disjuncts_may_stand_in_any_order() -> None:
 
 
 def test_an_empty_unsafe_set_is_never_entered() -> None:
-    nothing = Unsafe(torch.zeros(1, 0, 2, dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64),
-                     torch.zeros(0, dtype=torch.long))
+    nothing = Unsafe(
+        torch.zeros(1, 0, 2, dtype=torch.float64),
+        torch.zeros(1, 0, dtype=torch.float64),
+        torch.zeros(0, dtype=torch.long),
+    )
     assert ask(identity(2), unit_box(2), nothing).status is Status.PROVED
 
 

@@ -210,14 +210,17 @@ class Branching(nn.Module):
         return x * 2 if x.sum() > 0 else x - 1
 
 
-@pytest.mark.parametrize(("module", "given", "error", "words"), [
-    (Branching(), torch.ones(1, 3), ModelError, "<module Branching>: torch.export cannot trace it"),
-    (mlp(), torch.ones(1, 5), ModelError, r"Sequential>: the module fails on the example input of shape \(1, 5\)"),
-    (mlp(), "four", ModelError, "the example input is str; give a tensor"),
-    (mlp(), (), ModelError, "the example input is empty"),
-    (nn.LSTM(3, 3), torch.ones(1, 3), ModelError, "the module returns tuple"),
-    (nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)), torch.ones(1, 3), UnsupportedOperator, "Softmax"),
-])
+@pytest.mark.parametrize(
+    ("module", "given", "error", "words"),
+    [
+        (Branching(), torch.ones(1, 3), ModelError, "<module Branching>: torch.export cannot trace it"),
+        (mlp(), torch.ones(1, 5), ModelError, r"Sequential>: the module fails on the example input of shape \(1, 5\)"),
+        (mlp(), "four", ModelError, "the example input is str; give a tensor"),
+        (mlp(), (), ModelError, "the example input is empty"),
+        (nn.LSTM(3, 3), torch.ones(1, 3), ModelError, "the module returns tuple"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)), torch.ones(1, 3), UnsupportedOperator, "Softmax"),
+    ],
+)
 def test_modules_that_cannot_be_read_are_refused_with_the_reason(
     module: nn.Module, given: Any, error: type[Exception], words: str
 ) -> None:
@@ -306,25 +309,44 @@ WEIGHTS = "data/weights/model_weights_config.json"
 EVIL = "__import__('pathlib').Path('MARK').touch()"
 
 
-@pytest.mark.parametrize(("part", "change", "words"), [
-    (MODEL, replaced("Symbol('s", f"{EVIL} or Symbol('s"), "is not a plain name"),
-    (MODEL, replaced("torch.ops.aten.leaky_relu.default", "torch.hub.load"), "'torch.hub.load' is not a standard one"),
-    (MODEL, replaced("torch.ops.aten.leaky_relu.default", "torch.ops.aten.from_file.default"), "is not a standard one"),
-    (MODEL, replaced('"p_0_weight"', f'"x={EVIL}"'), "is not a plain name"),
-    (MODEL, replaced('\\"type\\": \\"builtins.tuple\\"', '\\"type\\": \\"collections.defaultdict\\"'), "defaultdict"),
-    (MODEL, replaced('"forward_arg_names": ["input"]', f'"forward_arg_names": ["input={EVIL}"]'), "argument name"),
-    (MODEL, replaced("Symbol('s", "9**9**9 + Symbol('s"), "is not a plain name"),
-    (MODEL, replaced('{"as_float": 0.1}', '{"as_graph": {"name": "a", "graph": {}}}'), "it has an entry 'as_graph'"),
-    (MODEL, replaced('{"as_float": 0.1}', '{"as_operator": "torch.hub.load"}'), "it has an entry 'as_operator'"),
-    (MODEL, lambda _: b"[1]", "it is not a JSON object"),
-    (MODEL, lambda _: b"{", "it is not JSON"),
-    (MODEL, lambda _: b"{}", "it is not an exported program"),
-    (WEIGHTS, replaced('"use_pickle": false', '"use_pickle": true'), "is not a plain tensor"),
-    (WEIGHTS, replaced('"path_name": "weight_0"', '"path_name": "../../../other"'), "is not a plain tensor"),
-    ("data/aotinductor/model/model.so", lambda _: b"\x7fELF", "it may hold compiled or pickled code"),
-    ("data/weights/model.pt", lambda _: b"\x80\x02.", "it may hold compiled or pickled code"),
-    ("data/constants/custom_obj_0", lambda _: b"\x80\x02.", "it may hold compiled or pickled code"),
-])
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        (MODEL, replaced("Symbol('s", f"{EVIL} or Symbol('s"), "is not a plain name"),
+        (
+            MODEL,
+            replaced("torch.ops.aten.leaky_relu.default", "torch.hub.load"),
+            "'torch.hub.load' is not a standard one",
+        ),
+        (
+            MODEL,
+            replaced("torch.ops.aten.leaky_relu.default", "torch.ops.aten.from_file.default"),
+            "is not a standard one",
+        ),
+        (MODEL, replaced('"p_0_weight"', f'"x={EVIL}"'), "is not a plain name"),
+        (
+            MODEL,
+            replaced('\\"type\\": \\"builtins.tuple\\"', '\\"type\\": \\"collections.defaultdict\\"'),
+            "defaultdict",
+        ),
+        (MODEL, replaced('"forward_arg_names": ["input"]', f'"forward_arg_names": ["input={EVIL}"]'), "argument name"),
+        (MODEL, replaced("Symbol('s", "9**9**9 + Symbol('s"), "is not a plain name"),
+        (
+            MODEL,
+            replaced('{"as_float": 0.1}', '{"as_graph": {"name": "a", "graph": {}}}'),
+            "it has an entry 'as_graph'",
+        ),
+        (MODEL, replaced('{"as_float": 0.1}', '{"as_operator": "torch.hub.load"}'), "it has an entry 'as_operator'"),
+        (MODEL, lambda _: b"[1]", "it is not a JSON object"),
+        (MODEL, lambda _: b"{", "it is not JSON"),
+        (MODEL, lambda _: b"{}", "it is not an exported program"),
+        (WEIGHTS, replaced('"use_pickle": false', '"use_pickle": true'), "is not a plain tensor"),
+        (WEIGHTS, replaced('"path_name": "weight_0"', '"path_name": "../../../other"'), "is not a plain tensor"),
+        ("data/aotinductor/model/model.so", lambda _: b"\x7fELF", "it may hold compiled or pickled code"),
+        ("data/weights/model.pt", lambda _: b"\x80\x02.", "it may hold compiled or pickled code"),
+        ("data/constants/custom_obj_0", lambda _: b"\x80\x02.", "it may hold compiled or pickled code"),
+    ],
+)
 def test_an_archive_with_anything_but_plain_data_is_refused(
     tmp_path: Path, part: str, change: Callable[[bytes], bytes], words: str
 ) -> None:
@@ -358,13 +380,16 @@ def test_metadata_and_extra_files_of_an_archive_do_not_reach_torch(tmp_path: Pat
     assert_computes_the_same(read_archive(path), module, ((4,),))
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (None, "there is no such file"),
-    (b"", "this is not a complete .pt2 archive"),
-    (b"hello", "this is not a complete .pt2 archive"),
-    ("half", "this is not a complete .pt2 archive"),
-    ("other", "the archive has no models/model.json"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        (b"", "this is not a complete .pt2 archive"),
+        (b"hello", "this is not a complete .pt2 archive"),
+        ("half", "this is not a complete .pt2 archive"),
+        ("other", "the archive has no models/model.json"),
+    ],
+)
 def test_files_that_are_no_archives_are_refused(tmp_path: Path, content: bytes | str | None, words: str) -> None:
     path = tmp_path / "net.pt2"
     if content == "half":
@@ -430,10 +455,13 @@ def test_a_state_dict_is_read_with_the_code_of_the_current_directory(home: Path)
     assert_computes_the_same(network, module, ((2, 5, 5),))
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda weights: {"state_dict": weights, "epoch": 3},
-    lambda weights: {"model_state_dict": {f"module.{key}": value for key, value in weights.items()}},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: {"state_dict": weights, "epoch": 3},
+        lambda weights: {"model_state_dict": {f"module.{key}": value for key, value in weights.items()}},
+    ],
+)
 def test_a_state_dict_inside_a_training_checkpoint_is_found(home: Path, wrap: Callable[[Any], Any]) -> None:
     module = seasoned(mlp)
     found = read_checkpoint(str(saved(home, wrap(module.state_dict()))), "mynets.plain:mlp").module.state_dict()
@@ -459,18 +487,21 @@ def test_an_example_input_decides_the_shape(home: Path) -> None:
     assert network.inputs[0].shape == (1, 2, 5, 5)
 
 
-@pytest.mark.parametrize(("architecture", "error", "words"), [
-    ("mynets.plain", UsageError, "package.module:factory is expected"),
-    ("mynets.plain:build()", UsageError, "package.module:factory is expected"),
-    ("mynets.absent:build", UsageError, "importing mynets.absent fails"),
-    ("mynets.broken:build", UsageError, "importing mynets.broken fails .*nothing_of_this_name"),
-    ("mynets.plain:absent", UsageError, "has no function or class 'absent'"),
-    ("mynets.plain:fails", UsageError, "calling it without arguments fails .*no data folder"),
-    ("mynets.plain:text", UsageError, "it returns str; an nn.Module is expected"),
-    ("mynets.plain:mlp", ModelError, r"lacks 2.bias, 2.weight, 4.bias and has unknown 1.weight, 3.bias, 3.weight"),
-    ("mynets.plain:build", UsageError, "the shape of the network's input is not known; .*input_shape"),
-    (None, UsageError, "--architecture package.module:factory"),
-])
+@pytest.mark.parametrize(
+    ("architecture", "error", "words"),
+    [
+        ("mynets.plain", UsageError, "package.module:factory is expected"),
+        ("mynets.plain:build()", UsageError, "package.module:factory is expected"),
+        ("mynets.absent:build", UsageError, "importing mynets.absent fails"),
+        ("mynets.broken:build", UsageError, "importing mynets.broken fails .*nothing_of_this_name"),
+        ("mynets.plain:absent", UsageError, "has no function or class 'absent'"),
+        ("mynets.plain:fails", UsageError, "calling it without arguments fails .*no data folder"),
+        ("mynets.plain:text", UsageError, "it returns str; an nn.Module is expected"),
+        ("mynets.plain:mlp", ModelError, r"lacks 2.bias, 2.weight, 4.bias and has unknown 1.weight, 3.bias, 3.weight"),
+        ("mynets.plain:build", UsageError, "the shape of the network's input is not known; .*input_shape"),
+        (None, UsageError, "--architecture package.module:factory"),
+    ],
+)
 def test_architectures_that_do_not_work_are_refused_with_the_reason(
     home: Path, architecture: str | None, error: type[Exception], words: str
 ) -> None:
@@ -505,15 +536,18 @@ def test_code_in_a_refused_pickle_does_not_run(home: Path) -> None:
     assert not (home / "mark").exists()
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (None, "there is no such file"),
-    (b"", "the file is empty"),
-    (b"hello world", "this is not a checkpoint that torch can load"),
-    (b"PK\x03\x04 and then nothing", "this is not a checkpoint that torch can load"),
-    ([torch.ones(2)], "holds list, not a state dict"),
-    ({"a": 3}, "entry 'a' is int, not a tensor"),
-    ({}, "not a state dict"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        (b"", "the file is empty"),
+        (b"hello world", "this is not a checkpoint that torch can load"),
+        (b"PK\x03\x04 and then nothing", "this is not a checkpoint that torch can load"),
+        ([torch.ones(2)], "holds list, not a state dict"),
+        ({"a": 3}, "entry 'a' is int, not a tensor"),
+        ({}, "not a state dict"),
+    ],
+)
 def test_files_that_hold_no_state_dict_are_refused(home: Path, content: Any, words: str) -> None:
     path = home / "net.pt"
     if isinstance(content, bytes):

@@ -93,7 +93,8 @@ def test_rounding_of_the_minimum_stays_within_what_magnitude_says(seed: int) -> 
         region = random_ball(rng, norm, size)
         share = (size + 8) * U
         slack = Fraction(share / (1 - share)) * sum(
-            (abs(Fraction(v)) * Fraction(m) for v, m in zip(a, region.magnitude[0].tolist(), strict=True)), Fraction(0))
+            (abs(Fraction(v)) * Fraction(m) for v, m in zip(a, region.magnitude[0].tolist(), strict=True)), Fraction(0)
+        )
         bound = Fraction(float(region.minimum(rows))) - slack
         if norm is Norm.L1:
             truth = exact_l1_minimum(region, a)
@@ -102,10 +103,16 @@ def test_rounding_of_the_minimum_stays_within_what_magnitude_says(seed: int) -> 
             assert bound <= best_l2_bound(region, a)
     low = torch.from_numpy(rng.normal(size=(1, size)) * scales)
     box = Box(low, low + torch.from_numpy(rng.uniform(size=(1, size))))
-    truth = sum((min(Fraction(v) * Fraction(p), Fraction(v) * Fraction(q))
-                 for v, p, q in zip(a, box.lower[0].tolist(), box.upper[0].tolist(), strict=True)), Fraction(0))
+    truth = sum(
+        (
+            min(Fraction(v) * Fraction(p), Fraction(v) * Fraction(q))
+            for v, p, q in zip(a, box.lower[0].tolist(), box.upper[0].tolist(), strict=True)
+        ),
+        Fraction(0),
+    )
     slack = Fraction(share / (1 - share)) * sum(
-        (abs(Fraction(v)) * Fraction(m) for v, m in zip(a, box.magnitude[0].tolist(), strict=True)), Fraction(0))
+        (abs(Fraction(v)) * Fraction(m) for v, m in zip(a, box.magnitude[0].tolist(), strict=True)), Fraction(0)
+    )
     assert abs(Fraction(float(box.minimum(rows))) - truth) <= slack
 
 
@@ -135,8 +142,13 @@ def test_minimum_does_not_lose_coefficients_whose_squares_underflow() -> None:
 
 
 def test_minimum_over_a_tiny_ball_in_a_mixed_batch_is_not_undefined() -> None:
-    region = Ball(doubles([0.0, 0.0], [0.0, 0.0]), doubles([0.0, 1.0])[0], Norm.L2,
-                  doubles([-1.0, -1.0], [0.0, -0.1]), doubles([1.0, 1.0], [0.5, 0.1]))
+    region = Ball(
+        doubles([0.0, 0.0], [0.0, 0.0]),
+        doubles([0.0, 1.0])[0],
+        Norm.L2,
+        doubles([-1.0, -1.0], [0.0, -0.1]),
+        doubles([1.0, 1.0], [0.5, 0.1]),
+    )
     found = region.minimum(doubles([1e300, 1e300], [1.0, 1.0]).unsqueeze(1))
     assert found[0, 0] == 0
     assert found[1, 0] == pytest.approx(-0.1, abs=1e-12)
@@ -285,27 +297,41 @@ def test_regions_are_selected_and_permuted_entry_by_entry(norm: Norm) -> None:
     assert float(second.permuted(order).minimum(a[..., order])) == pytest.approx(float(second.minimum(a)), abs=1e-15)
 
 
-@pytest.mark.parametrize(("word", "norm"), [
-    ("inf", Norm.LINF), (2, Norm.L2), ("1", Norm.L1), (Norm.L1, Norm.L1), (2.0, Norm.L2), (float("inf"), Norm.LINF),
-    ("Linf", Norm.LINF),
-])
+@pytest.mark.parametrize(
+    ("word", "norm"),
+    [
+        ("inf", Norm.LINF),
+        (2, Norm.L2),
+        ("1", Norm.L1),
+        (Norm.L1, Norm.L1),
+        (2.0, Norm.L2),
+        (float("inf"), Norm.LINF),
+        ("Linf", Norm.LINF),
+    ],
+)
 def test_norms_go_by_their_names(word: object, norm: Norm) -> None:
     assert Norm.named(word) is norm
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: ball(doubles([0.5]), -1.0), r"radius \(epsilon\) must be a finite number >= 0; got \[-1"),
-    (lambda: ball(doubles([0.5]), float("nan")), "radius .* got .*nan"),
-    (lambda: ball(doubles([0.5]), float("inf")), "radius .* got .*inf"),
-    (lambda: ball(doubles([float("nan")]), 1.0), "NaN or infinite"),
-    (lambda: ball(doubles([0.5]), 1.0, clip=(1.0, 0.0)), "clip range must have lower <= upper; got 1.0 0.0"),
-    (lambda: ball(doubles([0.5, 1.5]), 1.0, clip=(0.0, 1.0)), "input 0 has value 1.5 at entry 1, outside"),
-    (lambda: ball(doubles([1.7e308]), 1e308), "not bounded: the upper bound of input entry 0 is inf"),
-    (lambda: Box(doubles([0.0, 2.0]), doubles([1.0, 1.0])), "entry 1 has lower bound 2.0 above its upper bound 1.0"),
-    (lambda: Box(doubles([0.0, -torch.inf]), doubles([1.0, 1.0])), "the lower bound of input entry 1 is -inf"),
-    (lambda: Ball(doubles([2.0]), doubles([1.0])[0], Norm.L2, doubles([0.0]), doubles([1.0])), "outside the box"),
-    (lambda: Norm.named("3"), "norm '3' is not known; allowed: inf, 2, 1"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ball(doubles([0.5]), -1.0), r"radius \(epsilon\) must be a finite number >= 0; got \[-1"),
+        (lambda: ball(doubles([0.5]), float("nan")), "radius .* got .*nan"),
+        (lambda: ball(doubles([0.5]), float("inf")), "radius .* got .*inf"),
+        (lambda: ball(doubles([float("nan")]), 1.0), "NaN or infinite"),
+        (lambda: ball(doubles([0.5]), 1.0, clip=(1.0, 0.0)), "clip range must have lower <= upper; got 1.0 0.0"),
+        (lambda: ball(doubles([0.5, 1.5]), 1.0, clip=(0.0, 1.0)), "input 0 has value 1.5 at entry 1, outside"),
+        (lambda: ball(doubles([1.7e308]), 1e308), "not bounded: the upper bound of input entry 0 is inf"),
+        (
+            lambda: Box(doubles([0.0, 2.0]), doubles([1.0, 1.0])),
+            "entry 1 has lower bound 2.0 above its upper bound 1.0",
+        ),
+        (lambda: Box(doubles([0.0, -torch.inf]), doubles([1.0, 1.0])), "the lower bound of input entry 1 is -inf"),
+        (lambda: Ball(doubles([2.0]), doubles([1.0])[0], Norm.L2, doubles([0.0]), doubles([1.0])), "outside the box"),
+        (lambda: Norm.named("3"), "norm '3' is not known; allowed: inf, 2, 1"),
+    ],
+)
 def test_wrong_regions_are_refused_with_what_came(make: object, message: str) -> None:
     with pytest.raises(PropertyError, match=message):
         make()  # type: ignore[operator]

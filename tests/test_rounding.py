@@ -122,7 +122,13 @@ def test_a_join_of_paths_that_cancel_contains_the_exact_result(engine: str, dtyp
         weight, bias = draft.normal(3, 3, scale=1e7), draft.normal(3, scale=1e6)
         first = draft.add(leaky_relu(1.0), draft.add(Linear(weight, bias), x))
         second = draft.add(leaky_relu(1.0), draft.add(Linear(weight * (1 - 3e-8), bias), x))
-        shifted = draft.add(Sum((1, -1)), first, draft.add(Constant(draft.normal(1, 3, scale=1e7)), ))
+        shifted = draft.add(
+            Sum((1, -1)),
+            first,
+            draft.add(
+                Constant(draft.normal(1, 3, scale=1e7)),
+            ),
+        )
         network = draft.network(draft.linear(draft.add(Sum((1, -1, 1)), shifted, second, x), 2))
         at = draft.normal(1, 3)
         box = bound(network, Box(at, at), engine=engine, dtype=dtype)
@@ -196,8 +202,11 @@ def test_overflow_is_minus_infinity_and_never_nan_or_a_proof(
     y = network.flat(torch.stack([region.sample(torch.Generator().manual_seed(k)) for k in range(50)])[:, 0])
     found = (rows @ y.T).squeeze(0)
     assert not bool((low.squeeze(0).unsqueeze(1) > found).any())
-    unsafe = Unsafe(torch.cat([eye, -eye]).unsqueeze(0), torch.zeros(1, 2 * len(eye), dtype=torch.float64),
-                    torch.arange(2 * len(eye)))
+    unsafe = Unsafe(
+        torch.cat([eye, -eye]).unsqueeze(0),
+        torch.zeros(1, 2 * len(eye), dtype=torch.float64),
+        torch.arange(2 * len(eye)),
+    )
     assert not bool(proves(Case(region, unsafe), low).any())
 
 

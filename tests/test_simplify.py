@@ -36,11 +36,18 @@ def kinds(network: Network) -> list[str]:
 
 
 def normalized(m: Maker, x: str, channels: int, *, mean: float = 0.0) -> str:
-    return m.node("BatchNormalization", x, m.numbers(channels), m.numbers(channels),
-                  m.constant(m.random.normal(size=channels) + mean), m.constant(m.random.uniform(0.1, 2, channels)))
+    return m.node(
+        "BatchNormalization",
+        x,
+        m.numbers(channels),
+        m.numbers(channels),
+        m.constant(m.random.normal(size=channels) + mean),
+        m.constant(m.random.uniform(0.1, 2, channels)),
+    )
 
 
 # -- enclosures
+
 
 def _truths(number: float, error: float) -> list[Fraction]:
     return [Fraction(number) + sign * Fraction(error) for sign in (-1, 0, 1)]
@@ -56,7 +63,11 @@ def _assert_encloses(found: Enclosure, truths: list[Fraction]) -> None:
 def test_arithmetic_encloses_every_true_result(a: float, ea: float, b: float, eb: float, sign: str) -> None:
     first, second = (Enclosure(np.asarray(x), np.asarray(e)) for x, e in ((a, ea), (b, eb)))
     operate: dict[str, Callable[[Any, Any], Any]] = {
-        "+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y}
+        "+": lambda x, y: x + y,
+        "-": lambda x, y: x - y,
+        "*": lambda x, y: x * y,
+        "/": lambda x, y: x / y,
+    }
     if sign == "/" and not abs(b) > eb:
         with pytest.raises(ZeroDivisionError):
             first / second
@@ -87,8 +98,11 @@ def test_matrix_product_encloses_the_true_one(seed: int, inner: int) -> None:
     signs = random.choice([-1, 1], size=2)
     for i in range(3):
         for j in range(2):
-            truth = sum((Fraction(a[i, k]) + int(signs[0]) * Fraction(ea[i, k]))
-                        * (Fraction(b[k, j]) + int(signs[1]) * Fraction(eb[k, j])) for k in range(inner))
+            truth = sum(
+                (Fraction(a[i, k]) + int(signs[0]) * Fraction(ea[i, k]))
+                * (Fraction(b[k, j]) + int(signs[1]) * Fraction(eb[k, j]))
+                for k in range(inner)
+            )
             assert abs(truth - Fraction(found.value[i, j])) <= Fraction(found.error[i, j])
 
 
@@ -110,6 +124,7 @@ def test_exact_arithmetic_has_no_error() -> None:
 
 
 # -- what is folded
+
 
 def test_matmul_add_becomes_one_exact_linear() -> None:
     m = Maker(0)
@@ -208,6 +223,7 @@ def test_normalization_passes_a_flattening_in_both_directions() -> None:
 
 # -- what survives
 
+
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_ports_activations_origins_and_source_survive(name: str) -> None:
     for seed in range(5):
@@ -236,6 +252,7 @@ def test_simplified_network_encloses_what_the_original_computes(name: str) -> No
 
 # -- error terms against high precision
 
+
 def _true_normalization(parameters: list[np.ndarray], epsilon: float) -> tuple[list[Any], list[Any]]:
     mpmath.mp.dps = 60
     gain, shift, mean, variance = ([mpmath.mpf(float(x)) for x in p] for p in parameters)
@@ -254,9 +271,12 @@ def _assert_within(found: torch.Tensor, error: torch.Tensor | None, truth: list[
 @pytest.mark.parametrize("seed", range(10))
 def test_true_normalization_lies_within_the_recorded_errors(seed: int) -> None:
     random = np.random.default_rng(seed)
-    parameters = [random.normal(size=5).astype(np.float32), random.normal(size=5).astype(np.float32),
-                  (random.normal(size=5) * 10.0 ** random.integers(-3, 6, 5)).astype(np.float32),
-                  (10.0 ** random.uniform(-8, 4, 5)).astype(np.float32)]
+    parameters = [
+        random.normal(size=5).astype(np.float32),
+        random.normal(size=5).astype(np.float32),
+        (random.normal(size=5) * 10.0 ** random.integers(-3, 6, 5)).astype(np.float32),
+        (10.0 ** random.uniform(-8, 4, 5)).astype(np.float32),
+    ]
     m = Maker(seed)
     w, b = random.normal(size=(5, 3)).astype(np.float32), random.normal(size=5).astype(np.float32)
     z = m.node("Gemm", m.input(1, 3), m.constant(w), m.constant(b), transB=1)
@@ -269,10 +289,19 @@ def test_true_normalization_lies_within_the_recorded_errors(seed: int) -> None:
     assert folded.bias is not None
     mpmath.mp.dps = 60
     _assert_within(raw.weight, raw.weight_error, weight)
-    _assert_within(folded.weight, folded.weight_error,
-                   [s * mpmath.mpf(float(x)) for s, row in zip(weight, w, strict=True) for x in row])
-    for found, error, truth in ((raw.bias, raw.bias_error, bias), (folded.bias, folded.bias_error, [
-            s * mpmath.mpf(float(x)) + t for s, x, t in zip(weight, b, bias, strict=True)])):
+    _assert_within(
+        folded.weight,
+        folded.weight_error,
+        [s * mpmath.mpf(float(x)) for s, row in zip(weight, w, strict=True) for x in row],
+    )
+    for found, error, truth in (
+        (raw.bias, raw.bias_error, bias),
+        (
+            folded.bias,
+            folded.bias_error,
+            [s * mpmath.mpf(float(x)) + t for s, x, t in zip(weight, b, bias, strict=True)],
+        ),
+    ):
         assert error is not None
         for value, off, true in zip(found.tolist(), error.tolist(), truth, strict=True):
             assert abs(true - mpmath.mpf(value)) <= mpmath.mpf(off)
@@ -290,11 +319,19 @@ def test_true_convolution_after_an_activation_lies_within_the_recorded_errors(se
     assert folded.bias is not None
     weight, bias = _true_normalization(parameters, float(np.float32(1e-5)))
     mpmath.mp.dps = 60
-    entries = [(o, i, mpmath.mpf(float(kernel[o, i, j, k])))
-               for o in range(2) for i in range(2) for j in range(2) for k in range(2)]
+    entries = [
+        (o, i, mpmath.mpf(float(kernel[o, i, j, k])))
+        for o in range(2)
+        for i in range(2)
+        for j in range(2)
+        for k in range(2)
+    ]
     _assert_within(folded.weight, folded.weight_error, [w * weight[2 * o + i] for o, i, w in entries])
-    _assert_within(folded.bias, folded.bias_error,
-                   [sum(w * bias[2 * o + i] for o, i, w in entries if o == out) for out in range(2)])
+    _assert_within(
+        folded.bias,
+        folded.bias_error,
+        [sum(w * bias[2 * o + i] for o, i, w in entries if o == out) for out in range(2)],
+    )
 
 
 def test_mean_by_three_records_its_rounding() -> None:

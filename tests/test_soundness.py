@@ -184,8 +184,13 @@ def test_bounds_of_linear_functions_of_the_outputs_hold(kind: str, engine: str, 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(REGIONS)), st.integers(1000, 10**6),
-       st.sampled_from(["interval", "crown"]), st.sampled_from(DTYPES))
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(sorted(REGIONS)),
+    st.integers(1000, 10**6),
+    st.sampled_from(["interval", "crown"]),
+    st.sampled_from(DTYPES),
+)
 def test_bounds_contain_samples_of_networks_nobody_chose(
     kind: str, shape: str, seed: int, engine: str, dtype: torch.dtype
 ) -> None:

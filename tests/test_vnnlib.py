@@ -58,27 +58,32 @@ def disjuncts(condition: str) -> Disjuncts:
     return found
 
 
-@pytest.mark.parametrize(("condition", "meaning"), [
-    ("(<= Y_0 0.5)", [[([1.0, 0.0], 0.5, False)]]),
-    ("(>= Y_0 0.5)", [[([-1.0, 0.0], -0.5, False)]]),
-    ("(< Y_1 -1e2)", [[([0.0, 1.0], -100.0, True)]]),
-    ("(> 3 Y_1)", [[([0.0, 1.0], 3.0, True)]]),
-    ("(<= Y_0 Y_1)", [[([1.0, -1.0], 0.0, False)]]),
-    ("(>= (+ Y_0 Y_1 1) (- 2 Y_0))", [[([-2.0, -1.0], -1.0, False)]]),
-    ("(<= (- Y_0) (* 2 (- 3) Y_1))", [[([-1.0, 6.0], 0.0, False)]]),
-    ("(<= (* (+ Y_0 1) 4) (/ 1 2))", [[([4.0, 0.0], -3.5, False)]]),
-    ("(<= (/ Y_0 4 2) 1)", [[([0.125, 0.0], 1.0, False)]]),
-    ("(= Y_0 Y_1)", [[([1.0, -1.0], 0.0, False), ([-1.0, 1.0], 0.0, False)]]),
-    ("(<= 0 Y_0 1)", [[([-1.0, 0.0], 0.0, False), ([1.0, 0.0], 1.0, False)]]),
-    ("(or (<= Y_0 1) (<= Y_1 2))", [[([1.0, 0.0], 1.0, False)], [([0.0, 1.0], 2.0, False)]]),
-    ("(and (<= Y_0 1) (<= Y_1 2))", [[([1.0, 0.0], 1.0, False), ([0.0, 1.0], 2.0, False)]]),
-    ("(or (and (<= Y_0 1)) (or (<= Y_1 2) false) (<= 1 0))",
-     [[([1.0, 0.0], 1.0, False)], [([0.0, 1.0], 2.0, False)]]),
-    ("(and true (<= 0 0) (<= Y_0 1))", [[([1.0, 0.0], 1.0, False)]]),
-    ("true", [[([0.0, 0.0], 0.0, False)]]),
-    ("(<= (- Y_0 Y_0) 1)", [[([0.0, 0.0], 0.0, False)]]),
-    ("(<= (* 0.1 Y_0) Y_1)", [[([0.125, -1.25], 0.0, False)]]),
-])
+@pytest.mark.parametrize(
+    ("condition", "meaning"),
+    [
+        ("(<= Y_0 0.5)", [[([1.0, 0.0], 0.5, False)]]),
+        ("(>= Y_0 0.5)", [[([-1.0, 0.0], -0.5, False)]]),
+        ("(< Y_1 -1e2)", [[([0.0, 1.0], -100.0, True)]]),
+        ("(> 3 Y_1)", [[([0.0, 1.0], 3.0, True)]]),
+        ("(<= Y_0 Y_1)", [[([1.0, -1.0], 0.0, False)]]),
+        ("(>= (+ Y_0 Y_1 1) (- 2 Y_0))", [[([-2.0, -1.0], -1.0, False)]]),
+        ("(<= (- Y_0) (* 2 (- 3) Y_1))", [[([-1.0, 6.0], 0.0, False)]]),
+        ("(<= (* (+ Y_0 1) 4) (/ 1 2))", [[([4.0, 0.0], -3.5, False)]]),
+        ("(<= (/ Y_0 4 2) 1)", [[([0.125, 0.0], 1.0, False)]]),
+        ("(= Y_0 Y_1)", [[([1.0, -1.0], 0.0, False), ([-1.0, 1.0], 0.0, False)]]),
+        ("(<= 0 Y_0 1)", [[([-1.0, 0.0], 0.0, False), ([1.0, 0.0], 1.0, False)]]),
+        ("(or (<= Y_0 1) (<= Y_1 2))", [[([1.0, 0.0], 1.0, False)], [([0.0, 1.0], 2.0, False)]]),
+        ("(and (<= Y_0 1) (<= Y_1 2))", [[([1.0, 0.0], 1.0, False), ([0.0, 1.0], 2.0, False)]]),
+        (
+            "(or (and (<= Y_0 1)) (or (<= Y_1 2) false) (<= 1 0))",
+            [[([1.0, 0.0], 1.0, False)], [([0.0, 1.0], 2.0, False)]],
+        ),
+        ("(and true (<= 0 0) (<= Y_0 1))", [[([1.0, 0.0], 1.0, False)]]),
+        ("true", [[([0.0, 0.0], 0.0, False)]]),
+        ("(<= (- Y_0 Y_0) 1)", [[([0.0, 0.0], 0.0, False)]]),
+        ("(<= (* 0.1 Y_0) Y_1)", [[([0.125, -1.25], 0.0, False)]]),
+    ],
+)
 def test_a_condition_becomes_these_disjuncts(condition: str, meaning: Disjuncts) -> None:
     assert disjuncts(condition) == meaning
 
@@ -100,10 +105,13 @@ def test_the_tightest_of_several_bounds_counts() -> None:
 
 
 def test_each_distinct_input_box_is_a_case_with_its_own_outputs() -> None:
-    text = HEAD + """(assert (or
+    text = (
+        HEAD
+        + """(assert (or
       (and (<= X_0 0.25) (<= Y_0 1)) (and (>= X_0 0.75) (<= Y_0 2))
       (and (<= Y_1 3) (<= X_0 0.25)) (<= Y_1 4)
       (and (>= X_0 2) (<= Y_0 5))))"""
+    )
     assert plain(parse_property(text)) == [
         ([[0.0, -2.0], [0.25, 0.5]], [[([1.0, 0.0], 1.0, False)], [([0.0, 1.0], 3.0, False)]]),
         ([[0.75, -2.0], [1.0, 0.5]], [[([1.0, 0.0], 2.0, False)]]),
@@ -112,8 +120,11 @@ def test_each_distinct_input_box_is_a_case_with_its_own_outputs() -> None:
 
 
 def test_bounds_that_only_the_disjuncts_give_are_enough() -> None:
-    text = TWO_BY_TWO + """(assert (<= Y_0 0)) (assert (or
+    text = (
+        TWO_BY_TWO
+        + """(assert (<= Y_0 0)) (assert (or
       (and (<= X_0 1) (>= X_0 0) (<= X_1 1) (>= X_1 0)) (and (<= X_0 3) (>= X_0 2) (<= X_1 3) (>= X_1 2))))"""
+    )
     assert [box for box, _ in plain(parse_property(text))] == [[[0.0, 0.0], [1.0, 1.0]], [[2.0, 2.0], [3.0, 3.0]]]
 
 
@@ -140,8 +151,10 @@ def test_boxes_enclose_the_decimals_as_tightly_as_float64_can(first: str, second
     texts = {Fraction(first): first, Fraction(second): second}
     text = f"(assert (>= X_0 {texts[low]}))(assert (<= X_0 {texts[high]}))(assert (<= Y_0 0))"
     box = box_of(parse_property("(declare-const X_0 Real)(declare-const Y_0 Real)" + text).cases[0])
-    inner_low, inner_high = (box.lower if box.inner_lower is None else box.inner_lower,
-                             box.upper if box.inner_upper is None else box.inner_upper)
+    inner_low, inner_high = (
+        box.lower if box.inner_lower is None else box.inner_lower,
+        box.upper if box.inner_upper is None else box.inner_upper,
+    )
     for exact, below, above in ((low, box.lower, inner_low), (high, inner_high, box.upper)):
         assert Fraction(float(below)) <= exact <= Fraction(float(above))
         assert float(above) in (float(below), np.nextafter(float(below), np.inf))
@@ -163,7 +176,8 @@ terms = st.recursive(
     st.one_of(small.map(str), st.sampled_from(["Y_0", "Y_1"])),
     lambda inner: st.one_of(
         st.tuples(st.sampled_from("+-"), st.lists(inner, min_size=1, max_size=3)).map(
-            lambda p: f"({p[0]} {' '.join(p[1])})"),
+            lambda p: f"({p[0]} {' '.join(p[1])})"
+        ),
         st.tuples(small, inner).map(lambda p: f"(* {p[0]} {p[1]})"),
     ),
     max_leaves=6,
@@ -171,7 +185,8 @@ terms = st.recursive(
 conditions = st.recursive(
     st.tuples(st.sampled_from(["<=", "<", ">=", ">", "="]), terms, terms).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
     lambda inner: st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, min_size=1, max_size=3)).map(
-        lambda p: f"({p[0]} {' '.join(p[1])})"),
+        lambda p: f"({p[0]} {' '.join(p[1])})"
+    ),
     max_leaves=6,
 )
 
@@ -224,54 +239,63 @@ def test_deep_nesting_is_read_without_recursion() -> None:
     assert disjuncts(f"(<= {sums} 2001)") == [[([1.0, 0.0], 1.0, False)]]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "f:1:1: the file holds no declarations; give"),
-    ("; only a comment", "f:1:17: the file holds no declarations"),
-    ("(assert", "f:1:8: the text ends inside a form that starts at line 1; expected ')'"),
-    ("\n  )", "f:2:3: found ')' where a form must start; expected '('"),
-    ("x", "f:1:1: found 'x' where a form must start"),
-    ("()(declare-const X_0 Real)", "f: the output Y_0 is not declared"),
-    ("((declare-const X_0 Real))", "f:1:3: the operator 'declare-const' is not supported"),
-    ("(declare-const X_0 Int)", "f:1:1: found (declare-const X_0 Int); expected (declare-const NAME Real)"),
-    ("(declare-const Z_0 Real)", "f:1:16: the variable 'Z_0' is neither an input X_0"),
-    ("(declare-const X_01 Real)", "f:1:16: the variable 'X_01' is neither"),
-    ("(declare-const X_0 Real)\n(declare-const X_0 Real)", "f:2:16: X_0 is declared twice"),
-    ("(declare-const X_1 Real)(declare-const Y_0 Real)", "f: the input X_0 is not declared, of 1 inputs"),
-    ("(declare-const X_0 Real)", "f: the output Y_0 is not declared, of 0 outputs"),
-    ("(assert (<= X_0 1))", "f:1:13: 'X_0' is not declared; declare it first"),
-    (HEAD + "(assert (<= Y_0 Z))", "f:6:17: 'Z' is not a variable or a number"),
-    (HEAD + "(assert (<= Y_0 nan))", "f:6:17: 'nan' is not a variable or a number"),
-    (HEAD + "(assert (<= Y_0 1.5.2))", "f:6:17: '1.5.2' is not a variable or a number"),
-    (HEAD + "(assert (<= Y_0 1e400))", "f:6:17: the number 1e400 is out of range"),
-    (HEAD + "(assert (<= Y_0 1e-99999))", "f:6:17: the number 1e-99999 is out of range"),
-    (HEAD + "(assert\n  (<= (* Y_0 Y_1) 1))", "f:7:7: a product of variables (Y_0 and Y_1) is not linear"),
-    (HEAD + "(assert (<= (* X_0 Y_1) 1))", "f:6:13: a product of variables (X_0 and Y_1) is not linear"),
-    (HEAD + "(assert (<= (/ 1 Y_1) 1))", "f:6:13: a division by Y_1 is not linear"),
-    (HEAD + "(assert (<= (/ 1 0.0) 1))", "f:6:13: a division by zero"),
-    (HEAD + "(assert (<= (exp Y_0) 1))", "f:6:14: the operator 'exp' is not supported; supported: and, or,"),
-    (HEAD + "(assert (not (<= Y_0 1)))", "f:6:10: the operator 'not' is not supported"),
-    (HEAD + "(assert (<= (+ X_0 X_1) 1))", "f:6:9: a condition on several inputs together (X_0, X_1)"),
-    (HEAD + "(assert (<= X_0 Y_0))", "f:6:9: one condition on inputs and outputs together (X_0, Y_0)"),
-    (HEAD + "(assert (<= (* 0.12345678901234567 Y_0) Y_1))", "f:6:9: the coefficient"),
-    (HEAD + "(assert (<= Y_0))", "f:6:9: <= has 1 arguments; expected at least two terms"),
-    (HEAD + "(assert (and))", "f:6:9: and has no arguments"),
-    (HEAD + "(assert)", "f:6:1: assert has 0 arguments; expected one condition"),
-    (HEAD + "(assert Y_0)", "f:6:9: found 'Y_0'; expected a condition"),
-    (HEAD + "(assert (+ Y_0 1))", "f:6:1: found a term"),
-    (HEAD + "(assert (and Y_0))", "f:6:14: found 'Y_0'; expected a condition"),
-    (HEAD + "(assert (+ (<= Y_0 1)))", "f:6:9: found a condition"),
-    (HEAD + "(assert ((<= Y_0 1)))", "f:6:10: found a form where a word must stand"),
-    (HEAD + "(push 1)", "f:6:2: the command 'push' is not supported; supported: declare-const"),
-    (HEAD + "(assert (<= X_0 -1))", "f: the input region is empty: X_0 has lower bound 0, upper bound -1"),
-    (HEAD + "(assert (< X_0 0))", "f: the input region is empty: X_0 has lower bound 0, upper bound < 0"),
-    (HEAD + "(assert (or (<= X_0 -1) (>= X_0 1.5)))", "region is empty: X_0 has lower bound 1.5, upper bound 1"),
-    (HEAD + "(assert (<= 1 0))", "f: the assertions contradict each other"),
-    (TWO_BY_TWO + "(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= X_1 1))", "not bounded: X_1 has no lower bound"),
-    (TWO_BY_TWO, "not bounded: X_0 has no lower bound"),
-    (HEAD + "(assert (and " + "(or (<= Y_0 1) (<= Y_1 1)) " * 20 + "))", "f:6:9: the property has 131072 disjuncts"),
-    ("(vnnlib-version <3.0>)", "f:1:17: the version <3.0> is not known; allowed: <1.0>, <2.0>"),
-    ("(vnnlib-version)", "f:1:16: the version ) is not known"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "f:1:1: the file holds no declarations; give"),
+        ("; only a comment", "f:1:17: the file holds no declarations"),
+        ("(assert", "f:1:8: the text ends inside a form that starts at line 1; expected ')'"),
+        ("\n  )", "f:2:3: found ')' where a form must start; expected '('"),
+        ("x", "f:1:1: found 'x' where a form must start"),
+        ("()(declare-const X_0 Real)", "f: the output Y_0 is not declared"),
+        ("((declare-const X_0 Real))", "f:1:3: the operator 'declare-const' is not supported"),
+        ("(declare-const X_0 Int)", "f:1:1: found (declare-const X_0 Int); expected (declare-const NAME Real)"),
+        ("(declare-const Z_0 Real)", "f:1:16: the variable 'Z_0' is neither an input X_0"),
+        ("(declare-const X_01 Real)", "f:1:16: the variable 'X_01' is neither"),
+        ("(declare-const X_0 Real)\n(declare-const X_0 Real)", "f:2:16: X_0 is declared twice"),
+        ("(declare-const X_1 Real)(declare-const Y_0 Real)", "f: the input X_0 is not declared, of 1 inputs"),
+        ("(declare-const X_0 Real)", "f: the output Y_0 is not declared, of 0 outputs"),
+        ("(assert (<= X_0 1))", "f:1:13: 'X_0' is not declared; declare it first"),
+        (HEAD + "(assert (<= Y_0 Z))", "f:6:17: 'Z' is not a variable or a number"),
+        (HEAD + "(assert (<= Y_0 nan))", "f:6:17: 'nan' is not a variable or a number"),
+        (HEAD + "(assert (<= Y_0 1.5.2))", "f:6:17: '1.5.2' is not a variable or a number"),
+        (HEAD + "(assert (<= Y_0 1e400))", "f:6:17: the number 1e400 is out of range"),
+        (HEAD + "(assert (<= Y_0 1e-99999))", "f:6:17: the number 1e-99999 is out of range"),
+        (HEAD + "(assert\n  (<= (* Y_0 Y_1) 1))", "f:7:7: a product of variables (Y_0 and Y_1) is not linear"),
+        (HEAD + "(assert (<= (* X_0 Y_1) 1))", "f:6:13: a product of variables (X_0 and Y_1) is not linear"),
+        (HEAD + "(assert (<= (/ 1 Y_1) 1))", "f:6:13: a division by Y_1 is not linear"),
+        (HEAD + "(assert (<= (/ 1 0.0) 1))", "f:6:13: a division by zero"),
+        (HEAD + "(assert (<= (exp Y_0) 1))", "f:6:14: the operator 'exp' is not supported; supported: and, or,"),
+        (HEAD + "(assert (not (<= Y_0 1)))", "f:6:10: the operator 'not' is not supported"),
+        (HEAD + "(assert (<= (+ X_0 X_1) 1))", "f:6:9: a condition on several inputs together (X_0, X_1)"),
+        (HEAD + "(assert (<= X_0 Y_0))", "f:6:9: one condition on inputs and outputs together (X_0, Y_0)"),
+        (HEAD + "(assert (<= (* 0.12345678901234567 Y_0) Y_1))", "f:6:9: the coefficient"),
+        (HEAD + "(assert (<= Y_0))", "f:6:9: <= has 1 arguments; expected at least two terms"),
+        (HEAD + "(assert (and))", "f:6:9: and has no arguments"),
+        (HEAD + "(assert)", "f:6:1: assert has 0 arguments; expected one condition"),
+        (HEAD + "(assert Y_0)", "f:6:9: found 'Y_0'; expected a condition"),
+        (HEAD + "(assert (+ Y_0 1))", "f:6:1: found a term"),
+        (HEAD + "(assert (and Y_0))", "f:6:14: found 'Y_0'; expected a condition"),
+        (HEAD + "(assert (+ (<= Y_0 1)))", "f:6:9: found a condition"),
+        (HEAD + "(assert ((<= Y_0 1)))", "f:6:10: found a form where a word must stand"),
+        (HEAD + "(push 1)", "f:6:2: the command 'push' is not supported; supported: declare-const"),
+        (HEAD + "(assert (<= X_0 -1))", "f: the input region is empty: X_0 has lower bound 0, upper bound -1"),
+        (HEAD + "(assert (< X_0 0))", "f: the input region is empty: X_0 has lower bound 0, upper bound < 0"),
+        (HEAD + "(assert (or (<= X_0 -1) (>= X_0 1.5)))", "region is empty: X_0 has lower bound 1.5, upper bound 1"),
+        (HEAD + "(assert (<= 1 0))", "f: the assertions contradict each other"),
+        (
+            TWO_BY_TWO + "(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= X_1 1))",
+            "not bounded: X_1 has no lower bound",
+        ),
+        (TWO_BY_TWO, "not bounded: X_0 has no lower bound"),
+        (
+            HEAD + "(assert (and " + "(or (<= Y_0 1) (<= Y_1 1)) " * 20 + "))",
+            "f:6:9: the property has 131072 disjuncts",
+        ),
+        ("(vnnlib-version <3.0>)", "f:1:17: the version <3.0> is not known; allowed: <1.0>, <2.0>"),
+        ("(vnnlib-version)", "f:1:16: the version ) is not known"),
+    ],
+)
 def test_a_wrong_text_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(PropertyError, match=re.escape(message)):
         parse_property(text, path="f")
@@ -288,13 +312,16 @@ def test_files_are_read_plain_and_packed_with_the_digest_of_their_bytes(tmp_path
     assert plain(found)[0][1] == [[([1.0, 0.0], 1.0, False)]]
 
 
-@pytest.mark.parametrize(("raw", "message"), [
-    (None, "there is no such file"),
-    (b"", "1:1: the file holds no declarations"),
-    (b"; fine\n(assert \xff\xfe)", r":2: byte 15 is 0xff, which is not UTF-8 text"),
-    (gzip.compress(b"(declare-const X_0 Real)")[:-6], "the gzip data is damaged"),
-    (b"\x1f\x8bnot gzip at all", "the gzip data is damaged"),
-])
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (None, "there is no such file"),
+        (b"", "1:1: the file holds no declarations"),
+        (b"; fine\n(assert \xff\xfe)", r":2: byte 15 is 0xff, which is not UTF-8 text"),
+        (gzip.compress(b"(declare-const X_0 Real)")[:-6], "the gzip data is damaged"),
+        (b"\x1f\x8bnot gzip at all", "the gzip data is damaged"),
+    ],
+)
 def test_unreadable_files_are_refused(tmp_path: Path, raw: bytes | None, message: str) -> None:
     path = tmp_path / "p.vnnlib"
     if raw is not None:
@@ -327,8 +354,10 @@ def test_three_megabytes_are_read_in_under_a_second() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
-       st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=4))
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=4),
+)
 def test_a_written_counterexample_reads_back_exactly(inputs: list[float], outputs: list[float]) -> None:
     text = format_counterexample(np.array([inputs]), np.array(outputs, dtype=np.float32))
     pairs = re.findall(r"\(([XY]_\d+) (\S+?)\)", text)
@@ -356,23 +385,42 @@ def test_version_2_declares_tensors_which_are_flattened_in_order() -> None:
     assert box == [[-1.0, np.nextafter(0.1, 0), 0.0, 0.75], [1.0, 0.25, 0.5, 0.75]]
     assert sorted(unsafe) == [[([0.0, -1.0], 3.0, True)], [([0.0, 1.0], -3.0, True)], [([1.0, -2.0], 0.0, False)]]
     assert [(v.name, v.shape, v.dtype) for v in (*found.inputs, *found.outputs)] == [
-        ("A", (1, 2), "float32"), ("B", (2,), "real"), ("Y", (2,), "float32")]
+        ("A", (1, 2), "float32"),
+        ("B", (2,), "real"),
+        ("Y", (2,), "float32"),
+    ]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (VERSION_2 + BOUNDS_2 + "(assert (<= (* Y[0] Y[1]) 1.0))", "f: a product of variables (Y[0] and Y[1])"),
-    (VERSION_2 + BOUNDS_2 + "(assert (<= Q[0] 1.0))", "f:9: Undeclared variable (Q)"),
-    (VERSION_2 + BOUNDS_2 + "(assert (<= Y[7] 1.0))", "f:9: Index out of bounds"),
-    (VERSION_2 + BOUNDS_2 + "(assert (<= Y[0] ))", "f:9:17: syntax error at ')'; expected VNN-LIB 2.0"),
-    (VERSION_2 + "(assert (<= Y[0] 1.0))", "f: the input region is not bounded: A[0,0] has no lower bound"),
-    (VERSION_2 + BOUNDS_2 + "(assert (<= B[0] -1.0))", "f: the input region is empty: B[0] has lower bound 0"),
-    (VERSION_2.replace("float32 [2]", "int32 [2]") + BOUNDS_2 + "(assert (<= Y[0] 1))", "Y has the element type I32"),
-    (VERSION_2.replace("(declare-output", '(declare-hidden H real [1] "h")\n(declare-output') + BOUNDS_2
-     + "(assert (<= Y[0] 1.0))", "f: the hidden node 'H' is declared; conditions on hidden nodes are not supported"),
-    (VERSION_2 + "(declare-network two (declare-input C real [1]) (declare-output Z real [1]))\n(assert (<= Y[0] 1.0))",
-     "f: the property is about 2 networks"),
-    (VERSION_2 + "(assert " + "(and " * 100_000 + "(<= Y[0] 1.0)" + ")" * 100_001, "f: parentheses are nested 100002"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (VERSION_2 + BOUNDS_2 + "(assert (<= (* Y[0] Y[1]) 1.0))", "f: a product of variables (Y[0] and Y[1])"),
+        (VERSION_2 + BOUNDS_2 + "(assert (<= Q[0] 1.0))", "f:9: Undeclared variable (Q)"),
+        (VERSION_2 + BOUNDS_2 + "(assert (<= Y[7] 1.0))", "f:9: Index out of bounds"),
+        (VERSION_2 + BOUNDS_2 + "(assert (<= Y[0] ))", "f:9:17: syntax error at ')'; expected VNN-LIB 2.0"),
+        (VERSION_2 + "(assert (<= Y[0] 1.0))", "f: the input region is not bounded: A[0,0] has no lower bound"),
+        (VERSION_2 + BOUNDS_2 + "(assert (<= B[0] -1.0))", "f: the input region is empty: B[0] has lower bound 0"),
+        (
+            VERSION_2.replace("float32 [2]", "int32 [2]") + BOUNDS_2 + "(assert (<= Y[0] 1))",
+            "Y has the element type I32",
+        ),
+        (
+            VERSION_2.replace("(declare-output", '(declare-hidden H real [1] "h")\n(declare-output')
+            + BOUNDS_2
+            + "(assert (<= Y[0] 1.0))",
+            "f: the hidden node 'H' is declared; conditions on hidden nodes are not supported",
+        ),
+        (
+            VERSION_2
+            + "(declare-network two (declare-input C real [1]) (declare-output Z real [1]))\n(assert (<= Y[0] 1.0))",
+            "f: the property is about 2 networks",
+        ),
+        (
+            VERSION_2 + "(assert " + "(and " * 100_000 + "(<= Y[0] 1.0)" + ")" * 100_001,
+            "f: parentheses are nested 100002",
+        ),
+    ],
+)
 def test_a_wrong_version_2_text_is_refused(text: str, message: str) -> None:
     with pytest.raises(PropertyError, match=re.escape(message)):
         parse_property(text, path="f")

@@ -38,8 +38,10 @@ def onnx_twin(weights: list[tuple[np.ndarray, np.ndarray]], slope: float, folder
         name = "y" if i == len(weights) - 1 else f"z{i}"
         operators.append(helper.make_node("Gemm", [last, f"W{i}", f"b{i}"], [name], transB=1))
         last = name
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-             for name, size in (("x", weights[0][0].shape[1]), ("y", len(weights[-1][1])))]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", weights[0][0].shape[1]), ("y", len(weights[-1][1])))
+    ]
     graph = helper.make_graph(operators, "twin", ports[:1], ports[1:], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if folder is not None:
@@ -52,8 +54,10 @@ def random_weights(sizes: list[int], seed: int) -> list[tuple[np.ndarray, np.nda
     """Affine layers between layers of the given sizes."""
     generator = np.random.default_rng(seed)
     return [
-        ((generator.standard_normal((out, inp)) / inp**0.5).astype(np.float32),
-         (0.2 * generator.standard_normal(out)).astype(np.float32))
+        (
+            (generator.standard_normal((out, inp)) / inp**0.5).astype(np.float32),
+            (0.2 * generator.standard_normal(out)).astype(np.float32),
+        )
         for inp, out in itertools.pairwise(sizes)
     ]
 

@@ -14,7 +14,7 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
-from leaktight.verify.prove import AUTO, SECOND_OPINION, Budget, Progress, atom_bounds, engine_names, proves
+from leaktight.verify.prove import AUTO, SECOND_OPINION, Budget, atom_bounds, engine_names, proves
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status
@@ -38,8 +38,15 @@ class InputResult:
     counterexample: Counterexample | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"index": self.index, "label": self.label, "predicted": self.predicted, "status": self.status.value,
-                "margin": self.margin.to_json(), "radius": self.radius, "seconds": round(self.seconds, 6)}
+        return {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "status": self.status.value,
+            "margin": self.margin.to_json(),
+            "radius": self.radius,
+            "seconds": round(self.seconds, 6),
+        }
 
 
 @dataclass(frozen=True)
@@ -137,8 +144,15 @@ def certify(
         allowed = ", ".join(name for name in engine_names() if name != SECOND_OPINION)
         raise UsageError(f"engine {engine!r} cannot certify data; allowed: {allowed}")
     chosen = Norm.named(norm)
-    question = _Question(network, chosen, clip, ("crown", "alpha-crown") if engine == AUTO else (engine,),
-                         Budget.starting_now(timeout, dtype, memory, seed), timeout, Replay(network))
+    question = _Question(
+        network,
+        chosen,
+        clip,
+        ("crown", "alpha-crown") if engine == AUTO else (engine,),
+        Budget.starting_now(timeout, dtype, memory, seed),
+        timeout,
+        Replay(network),
+    )
     flat = inputs.double().flatten(1)
     ball(flat, epsilon, chosen, clip)  # refuse a bad epsilon or input before any work
     misclassified(labels, network.output_size)
@@ -149,11 +163,19 @@ def certify(
         if progress:
             progress(len(results), len(flat))
     source = network.source
-    return Certification(results, epsilon, chosen, engine, time.monotonic() - began,
-                         {"path": source.path if source else None, "sha256": source.sha256 if source else None})
+    return Certification(
+        results,
+        epsilon,
+        chosen,
+        engine,
+        time.monotonic() - began,
+        {"path": source.path if source else None, "sha256": source.sha256 if source else None},
+    )
 
 
-def _group(question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, first: int, radius: bool) -> list[InputResult]:
+def _group(
+    question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, first: int, radius: bool
+) -> list[InputResult]:
     began = time.monotonic()
     scores = question.network.flat(inputs)
     predicted = scores.argmax(1)
@@ -178,8 +200,16 @@ def _group(question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, 
     radii = _radii(question, inputs, labels, epsilon, proved, predicted == labels) if radius else None
     share = (time.monotonic() - began) / len(inputs)
     return [
-        InputResult(first + i, int(labels[i]), int(predicted[i]), _status(bool(proved[i]), examples[i], budget),
-                    Margin(float(margins[i]), float(upper[i])), share, None if radii is None else float(radii[i]), examples[i])
+        InputResult(
+            first + i,
+            int(labels[i]),
+            int(predicted[i]),
+            _status(bool(proved[i]), examples[i], budget),
+            Margin(float(margins[i]), float(upper[i])),
+            share,
+            None if radii is None else float(radii[i]),
+            examples[i],
+        )
         for i in range(len(inputs))
     ]
 
@@ -192,8 +222,15 @@ def _status(proved: bool, example: Counterexample | None, budget: Budget) -> Sta
     return Status.TIMEOUT if budget.spent else Status.UNKNOWN
 
 
-def _prove_open(question: _Question, case: Case, stage: str, budget: Budget, margins: Tensor, proved: Tensor,
-                skip: Tensor | None = None) -> None:
+def _prove_open(
+    question: _Question,
+    case: Case,
+    stage: str,
+    budget: Budget,
+    margins: Tensor,
+    proved: Tensor,
+    skip: Tensor | None = None,
+) -> None:
     """Raises `margins` and marks `proved`, both in place, by bounding the regions that are still open."""
     left = ~proved if skip is None else ~proved & ~skip
     index = left.nonzero().flatten()
@@ -205,7 +242,9 @@ def _prove_open(question: _Question, case: Case, stage: str, budget: Budget, mar
     proved[index] = proves(some, atoms)
 
 
-def _attacked(question: _Question, case: Case, index: Tensor, budget: Budget) -> list[tuple[int, Counterexample | None, float]]:
+def _attacked(
+    question: _Question, case: Case, index: Tensor, budget: Budget
+) -> list[tuple[int, Counterexample | None, float]]:
     if not len(index):
         return []
     some = Case(case.region.select(index), case.unsafe.select(index))
@@ -213,8 +252,10 @@ def _attacked(question: _Question, case: Case, index: Tensor, budget: Budget) ->
     return list(zip(index.tolist(), found.counterexamples, found.margins.tolist(), strict=True))
 
 
-def _radii(question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, proved: Tensor, correct: Tensor) -> Tensor:
-    """Proven radii up to `epsilon`, ``(batch,)``, by bisection down to a thousandth of it; 0 where nothing is proven."""
+def _radii(
+    question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, proved: Tensor, correct: Tensor
+) -> Tensor:
+    """Proven radii up to `epsilon`, ``(batch,)``, by bisection to a thousandth of it; 0 where nothing is proven."""
     high = torch.full((len(inputs),), epsilon, dtype=torch.float64)
     low = torch.where(proved, high, 0.0)
     low[~correct], high[~correct] = 0.0, 0.0

@@ -88,8 +88,16 @@ def proves(case: Case, atoms: Tensor) -> Tensor:
 def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Tensor:
     """Proven lower bounds ``(batch, atoms)`` of ``c . y - d`` over the case's regions."""
     unsafe = case.unsafe
-    found = lower_bounds(network, case.region, unsafe.weights, engine=engine, dtype=budget.dtype, memory=budget.memory,
-                         target=unsafe.bounds, deadline=budget.deadline)
+    found = lower_bounds(
+        network,
+        case.region,
+        unsafe.weights,
+        engine=engine,
+        dtype=budget.dtype,
+        memory=budget.memory,
+        target=unsafe.bounds,
+        deadline=budget.deadline,
+    )
     return down(found - unsafe.bounds)
 
 
@@ -125,7 +133,9 @@ def prove(
     standings = []
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
-        standing = _Standing(case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64))
+        standing = _Standing(
+            case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
+        )
         standings.append(standing)
         _settle(network, standing, engine, budget, replay, say)
         if standing.found or (budget.spent and not standing.proved):
@@ -135,8 +145,13 @@ def prove(
     if cross_check:
         say("asking auto_LiRPA")
         checked = _second_opinion(network, standings)
-    return replace(verdict, cross_check=checked, seconds=time.monotonic() - began, network=_origin(network),
-                   property={"path": property.path, "sha256": property.sha256})
+    return replace(
+        verdict,
+        cross_check=checked,
+        seconds=time.monotonic() - began,
+        network=_origin(network),
+        property={"path": property.path, "sha256": property.sha256},
+    )
 
 
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
@@ -154,13 +169,17 @@ def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, sa
     if stage == SECOND_OPINION:
         from leaktight.verify.bounds import auto_lirpa
 
-        found = auto_lirpa.lower_bounds(network, standing.case.region, standing.case.unsafe.weights, method="alpha-crown")
+        found = auto_lirpa.lower_bounds(
+            network, standing.case.region, standing.case.unsafe.weights, method="alpha-crown"
+        )
         standing.learn(found.double() - standing.case.unsafe.bounds)
     else:
         standing.learn(atom_bounds(network, standing.case, stage, budget))
 
 
-def _attack(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool) -> None:
+def _attack(
+    network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool
+) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
     if briefly:
@@ -177,17 +196,29 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
     upper = min((s.attained for s in standings), default=torch.inf)
     everywhere = len(standings) == cases
     lower = min((s.lower for s in standings), default=torch.inf) if everywhere else -torch.inf
-    base = Verdict(Status.UNKNOWN, Margin(lower, upper), engine=engine, guarantee=guarantee,
-                   statistics={"domains": len(standings), "cases": cases})
+    base = Verdict(
+        Status.UNKNOWN,
+        Margin(lower, upper),
+        engine=engine,
+        guarantee=guarantee,
+        statistics={"domains": len(standings), "cases": cases},
+    )
     for standing in standings:
         if standing.found is not None:
             best = min(upper, standing.found.margin)
-            return replace(base, status=Status.REFUTED, counterexample=standing.found, margin=Margin(lower, best),
-                           reason="an input in the region has an unsafe output, computed by onnxruntime")
+            return replace(
+                base,
+                status=Status.REFUTED,
+                counterexample=standing.found,
+                margin=Margin(lower, best),
+                reason="an input in the region has an unsafe output, computed by onnxruntime",
+            )
     if everywhere and all(s.proved for s in standings):
         return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
     if budget.spent:
-        return replace(base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found")
+        return replace(
+            base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
+        )
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
     return replace(base, reason=reason)
 
@@ -199,7 +230,9 @@ def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str
     """
     from leaktight.verify.bounds.second_opinion import compare
 
-    return compare(network, [(s.case, s.atoms) for s in standings], min((s.attained for s in standings), default=torch.inf))
+    return compare(
+        network, [(s.case, s.atoms) for s in standings], min((s.attained for s in standings), default=torch.inf)
+    )
 
 
 def _origin(network: Network) -> dict[str, str | None]:

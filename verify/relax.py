@@ -79,7 +79,7 @@ def has_tilt(op: Op) -> bool:
 
 
 def default_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
-    """The turn of the free line that encloses the smaller area: 1 where the interval reaches further right of the kink."""
+    """The turn of the free line that encloses the smaller area: 1 where the interval reaches further right."""
     kink = op.kink if isinstance(op, TwoSlope) else torch.zeros(())
     if isinstance(op, Clip):
         return torch.full_like(lower, 0.5)
@@ -89,7 +89,9 @@ def default_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
 def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):
-        kink = op.kink.double() * (1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim()))
+        kink = op.kink.double() * (
+            1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim())
+        )
         one_side = (lower.double() >= kink.amax(0)) | (upper.double() <= kink.amin(0))
         return one_side | (op.left == op.right).expand(lower.shape)
     if isinstance(op, Clip):
@@ -97,7 +99,9 @@ def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     return lower == upper
 
 
-def _offsets(low_slope: Tensor, high_slope: Tensor, points: list[tuple[Tensor, Tensor, Tensor]], dtype: torch.dtype) -> Lines:
+def _offsets(
+    low_slope: Tensor, high_slope: Tensor, points: list[tuple[Tensor, Tensor, Tensor]], dtype: torch.dtype
+) -> Lines:
     """Lines with these slopes around a graph known at `points`, each ``(place, value, error of the value)``.
 
     Between the points the graph minus a line must have no extremum (see the module's docstring).
@@ -117,7 +121,7 @@ def _offsets(low_slope: Tensor, high_slope: Tensor, points: list[tuple[Tensor, T
     return Lines(low_slope, toward(low, dtype, -torch.inf), high_slope, toward(high, dtype, torch.inf))
 
 
-# ---- two slopes (every Leaky ReLU) -----------------------------------------------------------------------------------
+# ---- two slopes (every Leaky ReLU) ----------------------------------------------------------------------------------
 
 
 def _value_and_error(op: TwoSlope, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +178,12 @@ def _turned(op: TwoSlope, lines: Lines, lower: Tensor, upper: Tensor, tilt: Tens
     ray = (left + tilt.to(dtype) * (right - left)).clamp(torch.minimum(left, right), torch.maximum(left, right))
     free = (lower < 0) & (upper > 0)
     below, above = free & (right >= left), free & (right < left)
-    low_slope, low_offset, high_slope, high_offset = lines.lower_slope, lines.lower_offset, lines.upper_slope, lines.upper_offset
+    low_slope, low_offset, high_slope, high_offset = (
+        lines.lower_slope,
+        lines.lower_offset,
+        lines.upper_slope,
+        lines.upper_offset,
+    )
     if bool(below.any()):
         low_slope, low_offset = torch.where(below, ray, low_slope), low_offset.masked_fill(below, 0.0)
     if bool(above.any()):
@@ -185,7 +194,7 @@ def _turned(op: TwoSlope, lines: Lines, lower: Tensor, upper: Tensor, tilt: Tens
 _IMAGES[TwoSlope], _ENVELOPES[TwoSlope] = _two_slope_image, _two_slope_envelope
 
 
-# ---- clip -------------------------------------------------------------------------------------------------------------
+# ---- clip -----------------------------------------------------------------------------------------------------------
 
 
 def _clip_image(op: Clip, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +223,7 @@ def _clip_envelope(op: Clip, lower: Tensor, upper: Tensor, tilt: Tensor | None, 
 _IMAGES[Clip], _ENVELOPES[Clip] = _clip_image, _clip_envelope
 
 
-# ---- sigmoid and tanh: odd around zero, convex to the left, concave to the right --------------------------------------
+# ---- sigmoid and tanh: odd around zero, convex to the left, concave to the right ------------------------------------
 
 
 def _sigmoid_place(slope: Tensor) -> Tensor:
@@ -251,13 +260,19 @@ def _touching(op: Sigmoid | Tanh, anchor: Tensor) -> Tensor:
 
 
 def _slope_above(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor, chord: Tensor) -> Tensor:
-    """The slope of a good upper line: the chord, if a line from the lower end would touch beyond the upper end; else the
-    tangent in the middle, or where that line touches if this is further right."""
+    """The slope of a good upper line: the chord, if a line from the lower end would touch beyond the upper end; else
+    the tangent in the middle, or where that line touches if this is further right."""
     touch = _touching(op, lower.clamp(max=0))
     return torch.where(touch >= upper, chord, _slope_at(op, torch.maximum(touch, (lower + upper) / 2)))
 
 
-def _smooth_envelope(op: Sigmoid | Tanh, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
+def _smooth_envelope(
+    op: Sigmoid | Tanh,
+    lower: Tensor,
+    upper: Tensor,
+    tilt: Tensor | None,
+    dtype: torch.dtype,  # noqa: ARG001
+) -> Lines:
     chord = ((op(upper) - op(lower)) / (upper - lower).clamp(min=_TINY)).clamp(min=0)
     chord = torch.where(upper - lower > 1e-8, chord, _slope_at(op, (lower + upper) / 2))
     # the lower line is the upper line of the mirrored interval: f(-x) = f's top + bottom - f(x)
@@ -279,7 +294,7 @@ for _kind in (Sigmoid, Tanh):
     _IMAGES[_kind], _ENVELOPES[_kind] = _smooth_image, _smooth_envelope
 
 
-# ---- the maximum of several --------------------------------------------------------------------------------------------
+# ---- the maximum of several -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -296,7 +311,7 @@ def maximum_lines(lower: Tensor, upper: Tensor) -> MaximumLines:
     """Bounds of the maximum over the last axis of values in ``[lower, upper]``.
 
     Below: the entry with the largest lower bound. Above: let ``i`` have the largest upper bound and ``r`` the largest
-    of the others'. Then ``max <= max(x_i, r)``, whose chord over ``[l_i, u_i]`` is the line (or ``x_i`` if ``l_i >= r``).
+    of the others'. Then ``max <= max(x_i, r)``, whose chord over ``[l_i, u_i]`` is the line (``x_i`` if ``l_i >= r``).
     """
     low, high = lower.double(), upper.double()
     lower_at, upper_at = low.argmax(-1), high.argmax(-1)
@@ -304,7 +319,9 @@ def maximum_lines(lower: Tensor, upper: Tensor) -> MaximumLines:
     bottom = low.gather(-1, upper_at.unsqueeze(-1)).squeeze(-1)
     rest = high.scatter(-1, upper_at.unsqueeze(-1), -torch.inf).amax(-1)
     rest = torch.maximum(rest, bottom)
-    slope = torch.where(rest > bottom, ((top - rest) / (top - bottom).clamp(min=_TINY)).clamp(0, 1), 1.0).to(lower.dtype)
+    slope = torch.where(rest > bottom, ((top - rest) / (top - bottom).clamp(min=_TINY)).clamp(0, 1), 1.0).to(
+        lower.dtype
+    )
     exact = torch.zeros_like(top)
     lines = _offsets(slope, slope, [(bottom, rest, exact), (top, top, exact)], lower.dtype)
     return MaximumLines(lower_at, upper_at, slope, torch.where(rest > bottom, lines.upper_offset, 0.0).to(lower.dtype))

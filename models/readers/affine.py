@@ -147,8 +147,9 @@ def product(node: Reading) -> Operand:
 def quotient(node: Reading) -> Operand:
     divisor = node.operand(1)
     if isinstance(divisor, Value):
-        raise node.refused(f"it divides by the computed value {divisor.name!r}, which is not linear; a constant is "
-                           "needed")
+        raise node.refused(
+            f"it divides by the computed value {divisor.name!r}, which is not linear; a constant is needed"
+        )
     try:
         return scaled(node, node.value(0), ONE / node.finite(divisor))
     except ZeroDivisionError:
@@ -165,8 +166,10 @@ def batch_normalization(node: Reading) -> Operand:
     x = node.value(0)
     node.attributes.number("momentum", 0.9)
     if node.attributes.integer("training_mode", 0) or node.attributes.integer("spatial", 1) != 1:
-        raise node.refused("it is in training mode or not spatial; inference over channels is allowed; export the "
-                           "model in evaluation mode")
+        raise node.refused(
+            "it is in training mode or not spatial; inference over channels is allowed; export the "
+            "model in evaluation mode"
+        )
     gain, shift, mean, variance = (node.weights(i) for i in range(1, 5))
     channels = x.shape[1] if x.rank > 1 else 1
     if any(p.value.shape != (channels,) for p in (gain, shift, mean, variance)):

@@ -22,9 +22,11 @@ class Attributes:
             if proto.name in self.protos:
                 raise ModelError(f"{place}: attribute {proto.name!r} is given twice; once is allowed")
             if proto.ref_attr_name:
-                raise ModelError(f"{place}: attribute {proto.name!r} refers to a function's attribute "
-                                 f"{proto.ref_attr_name!r}, "
-                                 "which only a function body may do")
+                raise ModelError(
+                    f"{place}: attribute {proto.name!r} refers to a function's attribute "
+                    f"{proto.ref_attr_name!r}, "
+                    "which only a function body may do"
+                )
             self.protos[proto.name] = proto
         self.read: set[str] = set()
 

@@ -90,9 +90,11 @@ def cast(node: Reading) -> Operand:
     node.attributes.text("round_mode", "up")
     if isinstance(x, Value):
         if kind not in ("float32", "float64"):
-            raise node.refused(f"it turns the computed value {x.name!r} into {kind}; float32 and float64 are allowed, "
-                               "where it is the "
-                               "identity in real arithmetic")
+            raise node.refused(
+                f"it turns the computed value {x.name!r} into {kind}; float32 and float64 are allowed, "
+                "where it is the "
+                "identity in real arithmetic"
+            )
         return Value(x.name, x.shape, kind)
     if kind not in ("float16", "float32", "float64"):
         return Known("", x.array.astype(kind))
@@ -101,7 +103,7 @@ def cast(node: Reading) -> Operand:
 
 def _rounded(truth: Enclosure, computed: NDArray[np.generic]) -> Known:
     """The result that a runtime computes, with its distance to the real one."""
-    error = (truth - Enclosure(np.asarray(computed, np.float64), np.zeros(computed.shape)))
+    error = truth - Enclosure(np.asarray(computed, np.float64), np.zeros(computed.shape))
     off = np.abs(error.value) + error.error
     off = np.where(off > 0, np.nextafter(off, np.inf), off)
     return Known("", computed, off if off.any() else None)
@@ -114,8 +116,9 @@ def _arithmetic(node: Reading, compute: Callable[..., Any], enclose: Callable[..
     with np.errstate(all="ignore"):
         computed = np.asarray(compute(*(x.array for x in operands)))
         if not np.isfinite(computed).all():
-            raise node.wrong("its operands are constants and its result is NaN or infinite; only finite numbers are "
-                             "allowed")
+            raise node.wrong(
+                "its operands are constants and its result is NaN or infinite; only finite numbers are allowed"
+            )
         try:
             return _rounded(enclose(*enclosures), computed)
         except (ZeroDivisionError, ValueError) as error:
@@ -174,8 +177,14 @@ def to_whole(node: Reading) -> Known:
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
-    "Equal": np.equal, "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less,
-    "LessOrEqual": np.less_equal, "And": np.logical_and, "Or": np.logical_or, "Not": np.logical_not,
+    "Equal": np.equal,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "And": np.logical_and,
+    "Or": np.logical_or,
+    "Not": np.logical_not,
 }
 
 

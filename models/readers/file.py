@@ -32,8 +32,9 @@ def read_bytes(path: str) -> tuple[bytes, str]:
         if size == 0:
             raise ModelError(f"{path}: the file is empty; give an .onnx or .onnx.gz file")
         if size > MAX_BYTES:
-            raise ModelError(f"{path}: the file has {size} bytes; at most {MAX_BYTES} are allowed; keep the weights "
-                             "in external data")
+            raise ModelError(
+                f"{path}: the file has {size} bytes; at most {MAX_BYTES} are allowed; keep the weights in external data"
+            )
         packed = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from error
@@ -47,9 +48,11 @@ def _unpacked(path: str) -> bytes:
             while part := stream.read(_CHUNK):
                 size += len(part)
                 if size > MAX_BYTES:
-                    raise ModelError(f"{path}: the archive unpacks to more than {MAX_BYTES} bytes, which is the most "
-                                     "allowed; "
-                                     "keep the weights in external data")
+                    raise ModelError(
+                        f"{path}: the archive unpacks to more than {MAX_BYTES} bytes, which is the most "
+                        "allowed; "
+                        "keep the weights in external data"
+                    )
                 parts.append(part)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ModelError(f"{path}: the gzip archive is truncated or damaged ({error}); fetch it again") from error
@@ -59,17 +62,22 @@ def _unpacked(path: str) -> bytes:
 def parsed(data: bytes, path: str) -> ModelProto:
     """The model that `data` spells, with functions of its own inlined. Raises ModelError: it is not an ONNX model."""
     if len(data) > MAX_BYTES:
-        raise ModelError(f"{path}: the model has {len(data)} bytes; at most {MAX_BYTES} are allowed; keep the weights "
-                         "in external data")
+        raise ModelError(
+            f"{path}: the model has {len(data)} bytes; at most {MAX_BYTES} are allowed; keep the weights "
+            "in external data"
+        )
     try:
         model: ModelProto = ModelProto.FromString(data)
     except DecodeError as error:
-        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated ({error}); give a complete ONNX "
-                         "file") from error
+        raise ModelError(
+            f"{path}: this is not an ONNX model, or it is truncated ({error}); give a complete ONNX file"
+        ) from error
     if not model.opset_import or not model.graph.output:
-        raise ModelError(f"{path}: this is not an ONNX model, or it is truncated (it names no operator set or no "
-                         "output); "
-                         "give a complete ONNX file")
+        raise ModelError(
+            f"{path}: this is not an ONNX model, or it is truncated (it names no operator set or no "
+            "output); "
+            "give a complete ONNX file"
+        )
     if model.functions:
         from onnx.inliner import inline_local_functions
 
@@ -82,11 +90,14 @@ def opset(model: ModelProto, path: str) -> int:
     versions = {entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
     if len(versions) != 1:
         came = "no version" if not versions else f"the versions {sorted(versions)}"
-        raise ModelError(f"{path}: the model declares {came} of the standard operator set; exactly one is allowed; "
-                         "export it again")
+        raise ModelError(
+            f"{path}: the model declares {came} of the standard operator set; exactly one is allowed; export it again"
+        )
     version: int = versions.pop()
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
-        raise ModelError(f"{path}: the model is written in operator set {version}; {OLDEST_OPSET} to {NEWEST_OPSET} "
-                         "are allowed; "
-                         "convert it with onnx.version_converter")
+        raise ModelError(
+            f"{path}: the model is written in operator set {version}; {OLDEST_OPSET} to {NEWEST_OPSET} "
+            "are allowed; "
+            "convert it with onnx.version_converter"
+        )
     return version

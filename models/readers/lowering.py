@@ -66,8 +66,12 @@ def scaled(node: Reading, x: Value, weight: Enclosure, bias: Enclosure | None = 
     """``weight * x + bias`` entry by entry, with broadcasting."""
     shape = joint_shape(node, x.shape, *(p.value.shape for p in (weight, bias) if p is not None and p.value.ndim))
     x = expanded(node, x, shape)
-    op = Scale(fitting(weight, len(shape)).tensor, None if bias is None else (bias := fitting(bias, len(shape))).tensor,
-               weight_error=weight.error_tensor, bias_error=None if bias is None else bias.error_tensor)
+    op = Scale(
+        fitting(weight, len(shape)).tensor,
+        None if bias is None else (bias := fitting(bias, len(shape))).tensor,
+        weight_error=weight.error_tensor,
+        bias_error=None if bias is None else bias.error_tensor,
+    )
     return node.emit(op, (x,), shape, part=part)
 
 
@@ -80,8 +84,12 @@ def fitting(parameter: Enclosure, rank: int) -> Enclosure:
 
 def linear(node: Reading, x: Value, weight: Enclosure, bias: Enclosure | None = None, *, part: str = "") -> Value:
     """``weight @ x + bias`` over the last axis; weight ``(out, in)``."""
-    op = Linear(weight.tensor, None if bias is None else bias.tensor, weight_error=weight.error_tensor,
-                bias_error=None if bias is None else bias.error_tensor)
+    op = Linear(
+        weight.tensor,
+        None if bias is None else bias.tensor,
+        weight_error=weight.error_tensor,
+        bias_error=None if bias is None else bias.error_tensor,
+    )
     return node.emit(op, (x,), (*x.shape[:-1], weight.value.shape[0]), part=part)
 
 
@@ -133,6 +141,8 @@ def normalized_axes(node: Reading, axes: Sequence[int], rank: int) -> list[int]:
     """Axes counted from the front. Raises ModelError: one is out of range or occurs twice."""
     found = [axis + rank if axis < 0 else axis for axis in axes]
     if any(not 0 <= axis < rank for axis in found) or len(set(found)) != len(found):
-        raise node.wrong(f"the axes {list(axes)} do not fit a value of {rank} axes; each lies in [{-rank}, "
-                         f"{rank - 1}] and occurs once")
+        raise node.wrong(
+            f"the axes {list(axes)} do not fit a value of {rank} axes; each lies in [{-rank}, "
+            f"{rank - 1}] and occurs once"
+        )
     return found

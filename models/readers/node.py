@@ -106,8 +106,16 @@ class Reading:
     changes an operator's meaning is overlooked.
     """
 
-    def __init__(self, graph: Graph, kind: str, origin: str, outputs: Sequence[str], operands: Sequence[Operand | None],
-                 attributes: Attributes, opset: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        kind: str,
+        origin: str,
+        outputs: Sequence[str],
+        operands: Sequence[Operand | None],
+        attributes: Attributes,
+        opset: int,
+    ) -> None:
         self.graph, self.kind, self.origin, self.opset = graph, kind, origin, opset
         self.outputs, self.operands, self.attributes = outputs, operands, attributes
         self.place = attributes.place
@@ -150,8 +158,9 @@ class Reading:
     def known(self, index: int) -> Known:
         found = self.operand(index)
         if isinstance(found, Value):
-            raise self.refused(f"input {index} ({found.name!r}) is computed from the network's input; a constant is "
-                               "allowed")
+            raise self.refused(
+                f"input {index} ({found.name!r}) is computed from the network's input; a constant is allowed"
+            )
         return found
 
     def weights(self, index: int) -> Enclosure:
@@ -194,8 +203,9 @@ class Reading:
 
     def affordable(self, entries: int) -> None:
         if entries > MAX_ENTRIES:
-            raise self.wrong(f"a value of {entries} entries is asked for; at most {MAX_ENTRIES} are allowed; use a "
-                             "smaller network")
+            raise self.wrong(
+                f"a value of {entries} entries is asked for; at most {MAX_ENTRIES} are allowed; use a smaller network"
+            )
 
     def finish(self, result: Operand | Iterable[Operand]) -> Mapping[str, Operand]:
         """The results under the file's names.

@@ -21,8 +21,12 @@ from leaktight.models.readers.windows import Windows, spatial, windows
 def _pooling(node: Reading, shape: tuple[int, ...]) -> Windows:
     if len(shape) not in (3, 4, 5):
         raise node.refused(f"it pools a value of shape {list(shape)}; one, two or three spatial axes are allowed")
-    return windows(node, shape[2:], spatial(node, "kernel_shape", len(shape) - 2, 1),
-                   ceil=bool(node.attributes.integer("ceil_mode", 0)))
+    return windows(
+        node,
+        shape[2:],
+        spatial(node, "kernel_shape", len(shape) - 2, 1),
+        ceil=bool(node.attributes.integer("ceil_mode", 0)),
+    )
 
 
 @reads("MaxPool")
@@ -47,8 +51,9 @@ def _inside(node: Reading, positions: NDArray[np.int64], extent: int) -> NDArray
     """The positions, where one in the padding repeats a position of its window inside the axis."""
     valid = (positions >= 0) & (positions < extent)
     if not valid.any(1).all():
-        raise node.refused("a window lies in the padding altogether, where the maximum is not defined; use less "
-                           "padding")
+        raise node.refused(
+            "a window lies in the padding altogether, where the maximum is not defined; use less padding"
+        )
     first = positions[np.arange(len(positions)), valid.argmax(1)]
     return np.where(valid, positions, first[:, None])
 
@@ -99,16 +104,23 @@ def resize(node: Reading) -> Operand:
     attributes.integer("exclude_outside", 0)
     attributes.number("extrapolation_value", 0.0)
     if attributes.integer("antialias", 0) or attributes.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise node.refused("antialias and keep_aspect_ratio_policy have no rule; plain nearest-neighbour resizing is "
-                           "allowed")
+        raise node.refused(
+            "antialias and keep_aspect_ratio_policy have no rule; plain nearest-neighbour resizing is allowed"
+        )
     axes = attributes.integers("axes")
     node.has(1)  # the region of interest, which nearest-neighbour resizing of the whole does not look at
     given = [node.known(i).enclosure.value.reshape(-1).tolist() if node.has(i) else [] for i in (2, 3)]
     scales = _of_all_axes(given[0], axes, [1] * len(x.shape))
     sizes = _of_all_axes(given[1], axes, x.shape)
     coordinates = attributes.text("coordinate_transformation_mode", "half_pixel")
-    return _resized(node, x, scales, None if sizes is None else [int(n) for n in sizes], coordinates,
-                    attributes.text("nearest_mode", "round_prefer_floor"))
+    return _resized(
+        node,
+        x,
+        scales,
+        None if sizes is None else [int(n) for n in sizes],
+        coordinates,
+        attributes.text("nearest_mode", "round_prefer_floor"),
+    )
 
 
 def _of_all_axes(values: list[float], axes: list[int] | None, rest: Sequence[int]) -> list[float] | None:
@@ -127,8 +139,16 @@ def _nearest_only(node: Reading, default: str) -> None:
         raise node.refused(f"mode {mode!r} has no rule; 'nearest' is allowed")
 
 
-def _resized(node: Reading, x: Operand, scales: list[float] | None, sizes: list[int] | None, coordinates: str,
-             rounding: str, *, shrink: bool = True) -> Operand:
+def _resized(
+    node: Reading,
+    x: Operand,
+    scales: list[float] | None,
+    sizes: list[int] | None,
+    coordinates: str,
+    rounding: str,
+    *,
+    shrink: bool = True,
+) -> Operand:
     if scales is None and sizes is not None:
         scales = [float(np.float32(n) / np.float32(m)) for n, m in zip(sizes, x.shape, strict=True)]
     if scales is None or len(scales) != len(x.shape) or any(s <= 0 for s in scales):
@@ -143,8 +163,9 @@ def _resized(node: Reading, x: Operand, scales: list[float] | None, sizes: list[
     return moved(node, x, lambda a: a[np.ix_(*picks)])
 
 
-def _sampled(node: Reading, extent: int, result: int, scale: float, coordinates: str,
-             rounding: str) -> NDArray[np.int64]:
+def _sampled(
+    node: Reading, extent: int, result: int, scale: float, coordinates: str, rounding: str
+) -> NDArray[np.int64]:
     """The position that each entry of an axis is taken from.
 
     Computed in exact arithmetic and in the float32 arithmetic of runtimes. Raises UnsupportedOperator: they differ.
@@ -152,17 +173,24 @@ def _sampled(node: Reading, extent: int, result: int, scale: float, coordinates:
     if extent == result:
         return np.arange(extent)
     if coordinates not in _COORDINATES or rounding not in _ROUNDINGS:
-        raise node.refused(f"coordinate_transformation_mode {coordinates!r} with nearest_mode {rounding!r} has no "
-                           "rule; allowed: "
-                           f"{', '.join(_COORDINATES)} with {', '.join(_ROUNDINGS)}")
+        raise node.refused(
+            f"coordinate_transformation_mode {coordinates!r} with nearest_mode {rounding!r} has no "
+            "rule; allowed: "
+            f"{', '.join(_COORDINATES)} with {', '.join(_ROUNDINGS)}"
+        )
     exact, single = (
-        [_ROUNDINGS[rounding](_COORDINATES[coordinates](*map(number, (i, extent, result, scale, 0.5))))
-         for i in range(result)]
-        for number in (Fraction, np.float32))
+        [
+            _ROUNDINGS[rounding](_COORDINATES[coordinates](*map(number, (i, extent, result, scale, 0.5))))
+            for i in range(result)
+        ]
+        for number in (Fraction, np.float32)
+    )
     if exact != single:
-        raise node.refused(f"with scale {scale} float32 rounding decides which entries are copied; a scale that is a "
-                           "whole "
-                           "number is allowed")
+        raise node.refused(
+            f"with scale {scale} float32 rounding decides which entries are copied; a scale that is a "
+            "whole "
+            "number is allowed"
+        )
     return np.asarray(exact, np.int64).clip(0, extent - 1)
 
 

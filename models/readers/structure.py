@@ -47,9 +47,11 @@ def reshaped(node: Reading) -> Operand:
     if sizes.count(-1) == 1 and known > 0:
         sizes[sizes.index(-1)] = prod(x.shape) // known
     if any(n < 0 for n in sizes) or prod(sizes) != prod(x.shape):
-        raise node.wrong(f"the shape {list(x.shape)} cannot become {target}: the sizes differ (a free batch dimension "
-                         "counts as one); "
-                         "export the model with a batch of one")
+        raise node.wrong(
+            f"the shape {list(x.shape)} cannot become {target}: the sizes differ (a free batch dimension "
+            "counts as one); "
+            "export the model with a batch of one"
+        )
     return moved(node, x, lambda a: a.reshape(sizes))
 
 
@@ -92,8 +94,9 @@ def concat(node: Reading) -> Operand:
     parts = [node.operand(i) for i in range(node.count)]
     (axis,) = normalized_axes(node, [node.attributes.integer("axis", 1)], len(parts[0].shape))
     if len({(len(x.shape), x.shape[:axis], x.shape[axis + 1 :]) for x in parts}) > 1:
-        raise node.wrong(f"values of shapes {', '.join(str(list(x.shape)) for x in parts)} cannot be joined along "
-                         f"axis {axis}")
+        raise node.wrong(
+            f"values of shapes {', '.join(str(list(x.shape)) for x in parts)} cannot be joined along axis {axis}"
+        )
     known = [x for x in parts if isinstance(x, Known)]
     if len(known) == len(parts):
         exact = all(x.error is None for x in known)
@@ -218,8 +221,9 @@ def space_to_depth(node: Reading) -> Operand:
         raise node.wrong(f"block size {block} does not fit a value of shape {list(x.shape)}")
     n, c, h, w = x.shape
     inner = (n, c, h // block, block, w // block, block)
-    return moved(node, x, lambda a: a.reshape(inner).transpose(0, 3, 5, 1, 2, 4)
-                 .reshape(n, c * block**2, h // block, w // block))
+    return moved(
+        node, x, lambda a: a.reshape(inner).transpose(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
+    )
 
 
 @reads("Pad")
@@ -236,14 +240,18 @@ def pad(node: Reading) -> Operand:
         grow[axis] = (max(begin, 0), max(end, 0))
         cut[axis] = slice(max(-begin, 0), max(x.shape[axis] + min(end, 0), 0))
         if (mode == "reflect" and max(begin, end) >= x.shape[axis]) or (mode != "constant" and min(begin, end) < 0):
-            raise node.refused(f"pads {pads} in mode {mode}: at most the length of the axis less one, and none "
-                               "negative, is allowed")
+            raise node.refused(
+                f"pads {pads} in mode {mode}: at most the length of the axis less one, and none negative, is allowed"
+            )
     node.affordable(prod(n + a + b for n, (a, b) in zip(x.shape, grow, strict=True)))
     if mode != "constant":
         return moved(node, x, lambda a: np.pad(a, grow, mode))  # type: ignore[call-overload]
     if isinstance(x, Known):
-        return Known("", np.pad(x.array[tuple(cut)], grow, constant_values=fill),
-                     None if x.error is None else np.pad(x.error[tuple(cut)], grow))
+        return Known(
+            "",
+            np.pad(x.array[tuple(cut)], grow, constant_values=fill),
+            None if x.error is None else np.pad(x.error[tuple(cut)], grow),
+        )
     index = np.pad(np.arange(x.size).reshape(x.shape)[tuple(cut)], grow, constant_values=-1)
     padded = node.lifted(select(node, x, index, part="pad"))
     return padded if fill == 0 else scaled(node, padded, ONE, exactly(np.where(index < 0, fill, 0.0)))

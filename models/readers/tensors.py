@@ -33,9 +33,11 @@ def element_type(kind: int, place: str) -> str:
     """The numpy name of an ONNX element type. Raises ModelError for types that have no place in a network here."""
     if kind not in _KINDS:
         named = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"number {kind}"
-        raise ModelError(f"{place} has element type {named}; allowed: "
-                         f"{', '.join(name for name, _ in _KINDS.values())}; "
-                         "convert the model")
+        raise ModelError(
+            f"{place} has element type {named}; allowed: "
+            f"{', '.join(name for name, _ in _KINDS.values())}; "
+            "convert the model"
+        )
     return _KINDS[kind][0]
 
 
@@ -56,9 +58,11 @@ def array_of(tensor: TensorProto, place: str, folder: str | None) -> NDArray[np.
     else:
         present, unit, claimed = len(getattr(tensor, _KINDS[tensor.data_type][1])), "entries", prod(tensor.dims)
     if present != claimed:
-        raise ModelError(f"{place} claims the dimensions {list(tensor.dims)}, which take {claimed} {unit}; the file "
-                         f"holds {present}; "
-                         "the file is truncated or forged, export it again")
+        raise ModelError(
+            f"{place} claims the dimensions {list(tensor.dims)}, which take {claimed} {unit}; the file "
+            f"holds {present}; "
+            "the file is truncated or forged, export it again"
+        )
     return numpy_helper.to_array(tensor)
 
 
@@ -66,8 +70,10 @@ def _external(tensor: TensorProto, size: int, place: str, folder: str | None) ->
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if folder is None:
-        raise ModelError(f"{place} lies in the external file {location!r}, and the model was given without a folder; "
-                         "give the path of the .onnx file")
+        raise ModelError(
+            f"{place} lies in the external file {location!r}, and the model was given without a folder; "
+            "give the path of the .onnx file"
+        )
     path = _inside(location, folder, place)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
@@ -75,9 +81,11 @@ def _external(tensor: TensorProto, size: int, place: str, folder: str | None) ->
         raise ModelError(f"{place} has an external offset or length that is not a number") from None
     there = os.path.getsize(path)
     if length != size or offset < 0 or offset + length > there:
-        raise ModelError(f"{place} claims {size} bytes and points at {length} from {offset} on in {location!r}, which "
-                         f"holds {there}; "
-                         "the file is truncated or forged, export it again")
+        raise ModelError(
+            f"{place} claims {size} bytes and points at {length} from {offset} on in {location!r}, which "
+            f"holds {there}; "
+            "the file is truncated or forged, export it again"
+        )
     with open(path, "rb") as stream:
         stream.seek(offset)
         return stream.read(length)
@@ -88,10 +96,13 @@ def _inside(location: str, folder: str, place: str) -> Path:
     home = Path(folder).resolve()
     path = (home / location).resolve()
     if not location or Path(location).is_absolute() or not path.is_relative_to(home):
-        raise ModelError(f"{place} lies in the external file {location!r}; allowed are files inside the model's "
-                         "folder; "
-                         "put the data beside the model")
+        raise ModelError(
+            f"{place} lies in the external file {location!r}; allowed are files inside the model's "
+            "folder; "
+            "put the data beside the model"
+        )
     if not path.is_file():
-        raise ModelError(f"{place} lies in the external file {location!r}, which does not exist; put it beside the "
-                         "model")
+        raise ModelError(
+            f"{place} lies in the external file {location!r}, which does not exist; put it beside the model"
+        )
     return path

@@ -60,24 +60,30 @@ def windows(node: Reading, extents: tuple[int, ...], kernel: tuple[int, ...], *,
     begin, end = padding(node, axes)
     if mode.startswith("SAME"):
         result = tuple(-(-n // s) for n, s in zip(extents, stride, strict=True))
-        spare = [max((m - 1) * s + (k - 1) * d + 1 - n, 0)
-                 for m, s, k, d, n in zip(result, stride, kernel, dilation, extents, strict=True)]
+        spare = [
+            max((m - 1) * s + (k - 1) * d + 1 - n, 0)
+            for m, s, k, d, n in zip(result, stride, kernel, dilation, extents, strict=True)
+        ]
         small, large = tuple(p // 2 for p in spare), tuple(p - p // 2 for p in spare)
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
         return Windows(kernel, stride, dilation, begin, end, result)
     if mode == "VALID":
         begin = end = (0,) * axes
-    result = tuple(_extent(node, *each, ceil=ceil)
-                   for each in zip(extents, kernel, stride, dilation, begin, end, strict=True))
+    result = tuple(
+        _extent(node, *each, ceil=ceil) for each in zip(extents, kernel, stride, dilation, begin, end, strict=True)
+    )
     return Windows(kernel, stride, dilation, begin, end, result)
 
 
-def _extent(node: Reading, extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int, *,
-            ceil: bool) -> int:
+def _extent(
+    node: Reading, extent: int, kernel: int, stride: int, dilation: int, begin: int, end: int, *, ceil: bool
+) -> int:
     room = extent + begin + end - (kernel - 1) * dilation - 1
     if room < 0:
-        raise node.wrong(f"a window of {kernel} with dilation {dilation} does not fit an axis of {extent} with pads "
-                         f"{begin} and {end}")
+        raise node.wrong(
+            f"a window of {kernel} with dilation {dilation} does not fit an axis of {extent} with pads "
+            f"{begin} and {end}"
+        )
     found = (-(-room // stride) if ceil else room // stride) + 1
     if ceil and (found - 1) * stride >= extent + begin:
         found -= 1  # a window that would start in the padding behind the axis is dropped

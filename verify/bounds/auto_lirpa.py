@@ -38,8 +38,10 @@ METHODS = ("ibp", "crown", "alpha-crown")
 _OPTIONS = {"conv_mode": "matrix", "sparse_features_alpha": False, "sparse_spec_alpha": False}
 # What its code raises on graphs that it has no rule for.
 _ITS_ERRORS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_INSTALL = ("run pip install --no-deps auto_LiRPA==0.3 and pip install appdirs tqdm setuptools"
-            " (without --no-deps an old torch comes with it)")
+_INSTALL = (
+    "run pip install --no-deps auto_LiRPA==0.3 and pip install appdirs tqdm setuptools"
+    " (without --no-deps an old torch comes with it)"
+)
 
 
 def available() -> str | None:
@@ -117,8 +119,9 @@ def _check_method(network: Network, method: str) -> None:
     leaky = next((node for node in network if isinstance(node.op, TwoSlope)), None)
     if "forward" in method.lower() and leaky is not None:
         place = f"node {leaky.origin or leaky.name!r}"
-        raise UnsupportedOperator(f"{place}: auto_LiRPA's forward bounds are unsound on a Leaky ReLU;"
-                                  f" use one of {', '.join(METHODS)}")
+        raise UnsupportedOperator(
+            f"{place}: auto_LiRPA's forward bounds are unsound on a Leaky ReLU; use one of {', '.join(METHODS)}"
+        )
     raise UsageError(f"auto_LiRPA method {method!r} is not offered; allowed: {', '.join(METHODS)}")
 
 
@@ -132,8 +135,10 @@ def _translated(network: Network) -> Iterator[None]:
     except _ITS_ERRORS as error:
         kinds = ", ".join(sorted({type(node.op).__name__ for node in network}))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnsupportedOperator(f"auto_LiRPA {available()} cannot bound this network (operators {kinds}): {reason};"
-                                  " use one of leaktight's own engines") from error
+        raise UnsupportedOperator(
+            f"auto_LiRPA {available()} cannot bound this network (operators {kinds}): {reason};"
+            " use one of leaktight's own engines"
+        ) from error
 
 
 # ---- making an old version run, and keeping it quiet -----------------------------------------------------------------
@@ -210,8 +215,9 @@ def _accept_remove_duplicate(module: Any) -> None:
     if "remove_duplicate" in original.__code__.co_varnames:
         return
 
-    def named_members(self: Any, members: Any, prefix: str = "", recurse: bool = True,
-                      remove_duplicate: bool = True) -> Any:
+    def named_members(
+        self: Any, members: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Any:
         del remove_duplicate  # its own version always removes them
         return original(self, members, prefix, recurse)
 

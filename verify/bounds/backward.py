@@ -2,8 +2,8 @@
 
 A set of rows, each a linear function ``sum_v A_v . z_v + offset`` of node values that bounds an objective from below,
 is rewritten from the outputs to the inputs: an affine node is replaced by its definition, an activation by the line
-that its coefficient's sign asks for (Zhang et al. 2018, arXiv:1811.00866). At the inputs, the region's closed form gives
-the number.
+that its coefficient's sign asks for (Zhang et al. 2018, arXiv:1811.00866). At the inputs, the region's closed form
+gives the number.
 
 Rounding. Let ``zeta`` bound ``|z|`` of a node, known before. After ``A' = fl(A W)`` every ``|z| <= zeta`` has
 ``(A W) z >= A' z - gamma |A| (|W| zeta)``, and ``|W| zeta`` is the same for all rows: the slack of a node is one
@@ -73,7 +73,9 @@ class _Centred:
         offset = lines.lower_offset / 2 + lines.upper_offset / 2
         reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
         half = lines.lower_offset / 2 - lines.upper_offset / 2 - reach.detach()
-        return cls(lines.lower_slope / 2 + lines.upper_slope / 2, lines.lower_slope / 2 - lines.upper_slope / 2, offset, half)
+        return cls(
+            lines.lower_slope / 2 + lines.upper_slope / 2, lines.lower_slope / 2 - lines.upper_slope / 2, offset, half
+        )
 
 
 class Backward:
@@ -84,8 +86,9 @@ class Backward:
     name, where to turn their free lines: ``(batch, 1 or rows, *shape)``.
     """
 
-    def __init__(self, network: Network, region: Region, known: Mapping[str, Interval],
-                 tilts: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, network: Network, region: Region, known: Mapping[str, Interval], tilts: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.network, self.region, self.known = network, region, known
         self.tilts = tilts or {}
         self.dtype = region.lower.dtype
@@ -133,7 +136,9 @@ class Backward:
             lines, zeta = self.centred(node), self.known[node.inputs[0]].magnitude
             steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1)
             reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
-            found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
+            found = (
+                8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
+            )
             source = self.network.by_name[node.inputs[0]]
             if isinstance(source.op, Affine) and (vector := self.slack(source).vector) is not None:
                 found = found + steep * vector.reshape(-1, *source.shape)
@@ -249,7 +254,9 @@ class _Walk:
         elif isinstance(node.op, Maximum):
             self._maximum(node, a)
         else:
-            raise MissingRule(f"linear bounds have no rule for {type(node.op).__name__} (node {node.origin or node.name!r})")
+            raise MissingRule(
+                f"linear bounds have no rule for {type(node.op).__name__} (node {node.origin or node.name!r})"
+            )
 
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if op.bias_value is not None:
@@ -306,8 +313,12 @@ class _Walk:
 
     def _on_inputs(self) -> Tensor:
         lead = next(iter(self.pending.values())).shape[:2]
-        parts = [self.pending[p.name].flatten(2) if p.name in self.pending else torch.zeros(*lead, p.size, dtype=self.b.dtype)
-                 for p in self.b.network.inputs]
+        parts = [
+            self.pending[p.name].flatten(2)
+            if p.name in self.pending
+            else torch.zeros(*lead, p.size, dtype=self.b.dtype)
+            for p in self.b.network.inputs
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 

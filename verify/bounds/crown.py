@@ -21,7 +21,6 @@ from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.interval import Interval, input_intervals, step
 from leaktight.verify.bounds.memory import row_chunks
 
-
 Refine = Callable[[Backward, Node, Tensor], Tensor]
 
 
@@ -30,8 +29,15 @@ def plain_rows(backward: Backward, node: Node, index: Tensor) -> Tensor:
     return backward.lower(Units(node.name, index))
 
 
-def intermediate_bounds(network: Network, region: Region, memory: int, *, floor: Mapping[str, Interval] | None = None,
-                        refine: Refine = plain_rows, deadline: float | None = None) -> dict[str, Interval]:
+def intermediate_bounds(
+    network: Network,
+    region: Region,
+    memory: int,
+    *,
+    floor: Mapping[str, Interval] | None = None,
+    refine: Refine = plain_rows,
+    deadline: float | None = None,
+) -> dict[str, Interval]:
     """Bounds of every node's value over the region, in the dtype of region and network.
 
     `floor`: bounds that are known already, which the result is never looser than. `refine` bounds entries of a node
@@ -80,8 +86,9 @@ def undecided(network: Network, node: Node, z: Interval) -> Tensor:
     return wanted.flatten(1)
 
 
-def _refined(backward: Backward, node: Node, z: Interval, wanted: Tensor, memory: int, refine: Refine,
-             deadline: float | None) -> Interval:
+def _refined(
+    backward: Backward, node: Node, z: Interval, wanted: Tensor, memory: int, refine: Refine, deadline: float | None
+) -> Interval:
     """The interval met with refined bounds of the entries that are `wanted`.
 
     Rows of the batch with fewer of them are padded with other entries, whose refined bounds are thrown away: so each

@@ -18,8 +18,7 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, row_bytes
 from leaktight.verify.bounds.optimise import default_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.question import Question
-from leaktight.verify.rounding import down, gamma, trusted_lower, unit
-
+from leaktight.verify.rounding import down, gamma, trusted_lower
 
 Engine = Callable[[Question], Tensor]
 
@@ -46,7 +45,10 @@ def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
     backward = Backward(question.network, question.region, known)
     each = max(1, len(question.objectives) * row_bytes(question.network, question.objectives.dtype))
     rows = max(1, question.memory // each)
-    parts = [Question(question.network, question.region, part, question.memory) for part in question.objectives.split(rows, 1)]
+    parts = [
+        Question(question.network, question.region, part, question.memory)
+        for part in question.objectives.split(rows, 1)
+    ]
     found = torch.cat([backward.lower(*part.starts()) for part in parts], 1)
     return torch.maximum(found, _from_boxes(question, known))  # lines may be looser than intervals
 
@@ -137,7 +139,7 @@ class Bounds:
 
     @property
     def lower(self) -> Tensor:
-        """Lower bounds ``(batch, *output shape)``; of several outputs, flattened and joined ``(batch, output_size)``."""
+        """Lower bounds ``(batch, *output shape)``; of several, flattened and joined ``(batch, output_size)``."""
         return self._joined(0)
 
     @property
@@ -150,16 +152,30 @@ class Bounds:
         return found[0] if len(found) == 1 else torch.cat([x.flatten(1) for x in found], 1)
 
 
-def bound(network: Network, region: Region, *, engine: str = "crown", dtype: torch.dtype = torch.float64,
-          memory: int | None = None, deadline: float | None = None) -> Bounds:
+def bound(
+    network: Network,
+    region: Region,
+    *,
+    engine: str = "crown",
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+    deadline: float | None = None,
+) -> Bounds:
     """Proven lower and upper bounds of every output over every region of the batch, in real arithmetic.
 
     Raises: as `lower_bounds`.
     """
     size = network.output_size
     rows = torch.eye(size, dtype=torch.float64)
-    found = lower_bounds(network, region, torch.cat([rows, -rows]).unsqueeze(0), engine=engine, dtype=dtype, memory=memory,
-                         deadline=deadline)
+    found = lower_bounds(
+        network,
+        region,
+        torch.cat([rows, -rows]).unsqueeze(0),
+        engine=engine,
+        dtype=dtype,
+        memory=memory,
+        deadline=deadline,
+    )
     outputs, start = {}, 0
     for port in network.outputs:
         shape = (region.batch, *network.visible(port.shape))

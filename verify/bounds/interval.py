@@ -17,7 +17,7 @@ from torch import Tensor
 
 from leaktight.errors import MissingRule
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Elementwise, Input, Maximum
+from leaktight.models.ops import Affine, Elementwise, Maximum
 from leaktight.specs.region import Region
 from leaktight.verify import relax
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
@@ -74,7 +74,9 @@ def step(node: Node, inputs: Sequence[Interval], batch: int) -> Interval:
     elif isinstance(node.op, Maximum):
         found = Interval(node.op(inputs[0].lower), node.op(inputs[0].upper))
     else:
-        raise MissingRule(f"interval bounds have no rule for {type(node.op).__name__} (node {node.origin or node.name!r})")
+        raise MissingRule(
+            f"interval bounds have no rule for {type(node.op).__name__} (node {node.origin or node.name!r})"
+        )
     shape = (batch, *node.shape)
     return Interval(found.lower.expand(shape), found.upper.expand(shape)).trusted()
 
@@ -104,5 +106,9 @@ def _affine(op: Affine, inputs: Sequence[Interval]) -> Interval:
 def outputs(network: Network, known: Mapping[str, Interval]) -> Interval:
     """The bounds of all outputs, flattened and joined: ``(batch, output_size)``."""
     found = [known[port.name] for port in network.outputs]
-    return Interval(*(torch.cat([end.flatten(1) for end in ends], 1)
-                      for ends in ([x.lower for x in found], [x.upper for x in found])))
+    return Interval(
+        *(
+            torch.cat([end.flatten(1) for end in ends], 1)
+            for ends in ([x.lower for x in found], [x.upper for x in found])
+        )
+    )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 
-# A pass keeps a few tensors of the widest node alive at once (coefficients, their positive and negative parts, products).
+# A pass keeps a few tensors of the widest node alive at once (coefficients, their absolute values, products).
 _LIVE_TENSORS = 8
 # Parts of about this size stay in the processor's caches between the elementwise steps of a pass.
 _CACHE_BYTES = 2 << 20
@@ -35,7 +35,7 @@ def row_bytes(network: Network, dtype: torch.dtype) -> int:
 
 
 def row_chunks(network: Network, index: Tensor, memory: int) -> list[Tensor]:
-    """`index` ``(batch, k)`` cut along ``k``: small parts for the caches, but not tiny ones, and within `memory` bytes."""
+    """`index` ``(batch, k)`` cut along ``k``: small parts for the caches, not tiny ones, within `memory` bytes."""
     each = 2 * len(index) * row_bytes(network, network.dtype)
     comfortable = max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS // len(index))
     return list(torch.split(index, max(1, min(comfortable, memory // each)), 1))

@@ -46,7 +46,9 @@ def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, be
     return tilts
 
 
-def ascend(value: Callable[[], Tensor], tilts: Tilts, steps: Sequence[float], wanted: Callable[[Tensor], Tensor]) -> Tensor:
+def ascend(
+    value: Callable[[], Tensor], tilts: Tilts, steps: Sequence[float], wanted: Callable[[Tensor], Tensor]
+) -> Tensor:
     """The best of `value` ``(batch, rows)`` seen while `tilts` are turned, in place, to raise it.
 
     `wanted` says of the best so far which rows are worth raising further; none ends the ascent.
@@ -113,5 +115,6 @@ def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str
         in_time = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
         return ascend(lambda: backward.turned(tilts).lower(units), tilts, BEHIND, in_time)
 
-    return intermediate_bounds(question.network, question.region, question.memory, floor=known, refine=refine,
-                               deadline=question.deadline)
+    return intermediate_bounds(
+        question.network, question.region, question.memory, floor=known, refine=refine, deadline=question.deadline
+    )

@@ -31,8 +31,10 @@ class Question:
     def starts(self) -> list[Rows]:
         """The objectives as rows on the output nodes."""
         parts = torch.split(self.objectives, [port.size for port in self.network.outputs], -1)
-        return [Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
-                for port, part in zip(self.network.outputs, parts, strict=True)]
+        return [
+            Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
+            for port, part in zip(self.network.outputs, parts, strict=True)
+        ]
 
     @property
     def late(self) -> bool:

@@ -34,8 +34,13 @@ def compare(network: Network, cases: Sequence[tuple[Case, Tensor]], attained: fl
     lower = min(margins)
     if lower > attained + _TOLERANCE * (1 + abs(attained)):
         raise Contradiction(f"auto_LiRPA's lower bound of the margin is {lower!r}, but an input attains {attained!r}")
-    return {"engine": "auto-lirpa", "version": auto_lirpa.available(), "method": "crown", "margin": {"lower": lower},
-            "agrees": True}
+    return {
+        "engine": "auto-lirpa",
+        "version": auto_lirpa.available(),
+        "method": "crown",
+        "margin": {"lower": lower},
+        "agrees": True,
+    }
 
 
 def _interval(network: Network, case: Case, atoms: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,9 +53,13 @@ def _interval(network: Network, case: Case, atoms: Tensor) -> tuple[Tensor, Tens
 def _must_meet(case: Case, atoms: Tensor, network: Network, lower: Tensor, upper: Tensor) -> None:
     weights = case.unsafe.weights.expand(len(atoms), -1, -1)
     ours_upper = -lower_bounds(network, case.region, -weights, engine="crown") - case.unsafe.bounds
-    for mine, other, who in ((atoms, upper, "leaktight's lower bound {} is above auto_LiRPA's upper bound {}"),
-                             (lower, ours_upper, "auto_LiRPA's lower bound {} is above leaktight's upper bound {}")):
+    for mine, other, who in (
+        (atoms, upper, "leaktight's lower bound {} is above auto_LiRPA's upper bound {}"),
+        (lower, ours_upper, "auto_LiRPA's lower bound {} is above leaktight's upper bound {}"),
+    ):
         beyond = mine > other + _TOLERANCE * (1 + mine.abs() + other.abs())
         if beyond.any():
             at = tuple(beyond.nonzero()[0].tolist())
-            raise Contradiction(f"output condition {at[1] + 1}: " + who.format(repr(float(mine[at])), repr(float(other[at]))))
+            raise Contradiction(
+                f"output condition {at[1] + 1}: " + who.format(repr(float(mine[at])), repr(float(other[at])))
+            )

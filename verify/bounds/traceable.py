@@ -123,8 +123,10 @@ class Traceable(nn.Module):
 
 def _without_layer(node: Node, reason: str = "") -> UnsupportedOperator:
     kind = type(node.op).__name__
-    return UnsupportedOperator(f"node {node.origin or node.name!r}: operator {kind} has no plain torch layer{reason};"
-                               " use one of leaktight's own engines")
+    return UnsupportedOperator(
+        f"node {node.origin or node.name!r}: operator {kind} has no plain torch layer{reason};"
+        " use one of leaktight's own engines"
+    )
 
 
 def _flat(x: Tensor, shape: Shape) -> Tensor:
@@ -149,8 +151,16 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def _convolution(op: Conv) -> nn.Conv2d:
     out, width, *kernel = op.weight.shape
-    layer = nn.Conv2d(width * op.groups, out, (kernel[0], kernel[1]), _pair(op.stride), _pair(op.padding),
-                      _pair(op.dilation), op.groups, dtype=op.weight.dtype)
+    layer = nn.Conv2d(
+        width * op.groups,
+        out,
+        (kernel[0], kernel[1]),
+        _pair(op.stride),
+        _pair(op.padding),
+        _pair(op.dilation),
+        op.groups,
+        dtype=op.weight.dtype,
+    )
     layer.weight.data = op.weight.clone()
     bias = op.weight.new_zeros(out) if op.bias is None else op.bias.clone()
     layer.bias = nn.Parameter(bias)
@@ -164,8 +174,9 @@ def _pair(numbers: Shape) -> tuple[int, int]:
 def _dense(node: Node, op: Affine, before: Shape, after: Shape) -> nn.Module:
     entries, size = prod(before), prod(after)
     if entries * size > DENSE_ENTRIES:
-        raise _without_layer(node, f", and its dense matrix would have {size} x {entries} entries,"
-                                   f" more than {DENSE_ENTRIES}")
+        raise _without_layer(
+            node, f", and its dense matrix would have {size} x {entries} entries, more than {DENSE_ENTRIES}"
+        )
     dtype = getattr(op, "weight", torch.zeros(0, dtype=torch.float64)).dtype
     columns = op.linear(torch.eye(entries, dtype=dtype).reshape(entries, *before)).reshape(entries, size)
     bias = None if op.bias_value is None else op.bias_value.expand(node.shape).flatten()
@@ -307,8 +318,10 @@ class MaximumByRelus(nn.Module):
             every = torch.eye(groups, dtype=torch.float64)
             pairs = (eye[:half] - eye[-half:], eye[-half:])
             if groups * groups * half * width > DENSE_ENTRIES:
-                raise UnsupportedOperator(f"a maximum over values of shape {tuple(shape)} needs too large dense"
-                                          " matrices; use one of leaktight's own engines")
+                raise UnsupportedOperator(
+                    f"a maximum over values of shape {tuple(shape)} needs too large dense"
+                    " matrices; use one of leaktight's own engines"
+                )
             rise, rest = (_linear(torch.kron(every, pair), None) for pair in pairs)
             stages.append(MaximumStage(rise, rest))
             width = half

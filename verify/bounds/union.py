@@ -33,8 +33,9 @@ class UnionBounds:
 
         return {
             "schema": "leaktight.bounds/1",
-            "outputs": {name: {"lower": low.tolist(), "upper": high.tolist()}
-                        for name, (low, high) in self.outputs.items()},
+            "outputs": {
+                name: {"lower": low.tolist(), "upper": high.tolist()} for name, (low, high) in self.outputs.items()
+            },
             "engine": self.engine,
             "guarantee": Guarantee.REAL.value,
             "regions": self.regions,
@@ -44,8 +45,14 @@ class UnionBounds:
         }
 
 
-def bound_everywhere(network: Network, property: Property, *, engine: str = "crown", dtype: torch.dtype = torch.float64,
-                     memory: int | None = None) -> UnionBounds:
+def bound_everywhere(
+    network: Network,
+    property: Property,
+    *,
+    engine: str = "crown",
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+) -> UnionBounds:
     """Proven bounds of every output over all regions of the property together, in real arithmetic.
 
     Raises: PropertyError: the property does not fit the network. UsageError: no such engine.
@@ -54,11 +61,17 @@ def bound_everywhere(network: Network, property: Property, *, engine: str = "cro
     cases = arranged.fitted(network.input_size, network.output_size)
     found = [bound(network, case.region, engine=engine, dtype=dtype, memory=memory).outputs for case in cases]
     ends = {
-        port.name: (torch.cat([outputs[port.name][0] for outputs in found]).amin(0),
-                    torch.cat([outputs[port.name][1] for outputs in found]).amax(0))
+        port.name: (
+            torch.cat([outputs[port.name][0] for outputs in found]).amin(0),
+            torch.cat([outputs[port.name][1] for outputs in found]).amax(0),
+        )
         for port in network.outputs
     }
     source = network.source
-    return UnionBounds(ends, engine, sum(case.region.batch for case in cases),
-                       {"path": source.path if source else None, "sha256": source.sha256 if source else None},
-                       {"path": property.path, "sha256": property.sha256})
+    return UnionBounds(
+        ends,
+        engine,
+        sum(case.region.batch for case in cases),
+        {"path": source.path if source else None, "sha256": source.sha256 if source else None},
+        {"path": property.path, "sha256": property.sha256},
+    )

@@ -26,8 +26,15 @@ def render(document: Document, *, width: int = 100, colour: bool = False) -> str
     Raises KeyError: no kind of document has its ``schema``.
     """
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=colour, no_color=not colour, highlight=False,
-                      color_system="standard" if colour else None, legacy_windows=False)
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=colour,
+        no_color=not colour,
+        highlight=False,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+    )
     console.print(_DRAWINGS[document["schema"]](document))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -105,19 +112,21 @@ def _numbers(value: Any) -> str:
 def _verdict(document: Document) -> RenderableType:
     found = document["counterexample"] or {"inputs": {}, "outputs": {}}
     other = document.get("cross_check")
-    return _facts([
-        ("verdict", _status(document["status"])),
-        ("because", document["reason"]),
-        ("margin", _margin(document["margin"])),
-        *((f"input {name}", _numbers(value)) for name, value in found["inputs"].items()),
-        *((f"output {name}", _numbers(value)) for name, value in found["outputs"].items()),
-        ("network", document["network"].get("path")),
-        ("property", document["property"].get("path")),
-        ("engine", document["engine"]),
-        ("guarantee", _guarantee(document)),
-        ("cross-check", None if other is None else _cross_check(other)),
-        ("seconds", f"{document['seconds']:.3f}"),
-    ])
+    return _facts(
+        [
+            ("verdict", _status(document["status"])),
+            ("because", document["reason"]),
+            ("margin", _margin(document["margin"])),
+            *((f"input {name}", _numbers(value)) for name, value in found["inputs"].items()),
+            *((f"output {name}", _numbers(value)) for name, value in found["outputs"].items()),
+            ("network", document["network"].get("path")),
+            ("property", document["property"].get("path")),
+            ("engine", document["engine"]),
+            ("guarantee", _guarantee(document)),
+            ("cross-check", None if other is None else _cross_check(other)),
+            ("seconds", f"{document['seconds']:.3f}"),
+        ]
+    )
 
 
 def _cross_check(found: Document) -> str:
@@ -130,8 +139,16 @@ def _cross_check(found: Document) -> str:
 def _certification(document: Document) -> RenderableType:
     radii = any(record["radius"] is not None for record in document["inputs"])
     rows = [
-        [r["index"], r["label"], r["predicted"], _status(r["status"]), r["margin"]["lower"], r["margin"]["upper"],
-         *([r["radius"]] if radii else []), f"{r['seconds']:.3f}"]
+        [
+            r["index"],
+            r["label"],
+            r["predicted"],
+            _status(r["status"]),
+            r["margin"]["lower"],
+            r["margin"]["upper"],
+            *([r["radius"]] if radii else []),
+            f"{r['seconds']:.3f}",
+        ]
         for r in document["inputs"]
     ]
     columns = ["input", "label", "predicted", "status", "margin >=", "attained", "seconds"]
@@ -141,14 +158,19 @@ def _certification(document: Document) -> RenderableType:
     return Group(
         _table(*columns, rows=rows, left=4),
         Text(),
-        _facts([
-            ("inputs", len(document["inputs"])),
-            ("clean", f"{accuracy['clean']:.1%} are classified as labelled"),
-            ("certified", f"{accuracy['certified']:.1%} provably keep their label within epsilon ="
-                          f" {document['epsilon']:.6g} (norm {document['norm']})"),
-            ("attacked", f"{accuracy['attacked']:.1%} were not refuted"),
-            ("guarantee", _guarantee(document)),
-        ]),
+        _facts(
+            [
+                ("inputs", len(document["inputs"])),
+                ("clean", f"{accuracy['clean']:.1%} are classified as labelled"),
+                (
+                    "certified",
+                    f"{accuracy['certified']:.1%} provably keep their label within epsilon ="
+                    f" {document['epsilon']:.6g} (norm {document['norm']})",
+                ),
+                ("attacked", f"{accuracy['attacked']:.1%} were not refuted"),
+                ("guarantee", _guarantee(document)),
+            ]
+        ),
     )
 
 
@@ -172,23 +194,39 @@ def _inspection(document: Document) -> RenderableType:
         return ", ".join(f"{p['name']} {p['dtype']} {p['shape']}" for p in found)
 
     parts: list[RenderableType] = [
-        _facts([
-            ("network", document["network"].get("path")),
-            ("inputs", ports(document["inputs"])),
-            ("outputs", ports(document["outputs"])),
-            ("batched", "yes" if document["batched"] else "no"),
-            ("parameters", document["parameters"]),
-            ("activations", document["neurons"]),
-            ("digest", document["digest"]),
-        ]),
+        _facts(
+            [
+                ("network", document["network"].get("path")),
+                ("inputs", ports(document["inputs"])),
+                ("outputs", ports(document["outputs"])),
+                ("batched", "yes" if document["batched"] else "no"),
+                ("parameters", document["parameters"]),
+                ("activations", document["neurons"]),
+                ("digest", document["digest"]),
+            ]
+        ),
         Text(),
-        _table("operator", "count", "entries",
-               rows=[(o["operator"], o["count"], o["entries"]) for o in document["operators"]]),
+        _table(
+            "operator",
+            "count",
+            "entries",
+            rows=[(o["operator"], o["count"], o["entries"]) for o in document["operators"]],
+        ),
     ]
     if document["activations"]:
         rows = [(a["node"], a["operator"], a["entries"], a["left"], a["right"]) for a in document["activations"]]
-        parts += [Text(), _table("activation", "operator", "entries", "slope below", "slope above",
-                                 rows=[(n, o, e, _range(low), _range(high)) for n, o, e, low, high in rows], left=2)]
+        parts += [
+            Text(),
+            _table(
+                "activation",
+                "operator",
+                "entries",
+                "slope below",
+                "slope above",
+                rows=[(n, o, e, _range(low), _range(high)) for n, o, e, low, high in rows],
+                left=2,
+            ),
+        ]
     return Group(*parts)
 
 

@@ -154,8 +154,14 @@ def _attack_group(plan: _Plan, objective: Objective, region: Region, given: Tens
     count = min(plan.zoomed, plan.room // max(len(active), 1))
     if count >= 8 and len(active):
         known = Found(pool.best.points[:, active], pool.best.margins[:, active])
-        found = zoom(objective.select(active), region.select(active), known, count=count, generator=generator,
-                     done=_Done(plan, slack[active]))
+        found = zoom(
+            objective.select(active),
+            region.select(active),
+            known,
+            count=count,
+            generator=generator,
+            done=_Done(plan, slack[active]),
+        )
         pool = _merge(_scatter(found, active, pool), pool, plan.keep, 4 * count * len(active))
     return pool
 

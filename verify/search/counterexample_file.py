@@ -30,8 +30,10 @@ def write_counterexample(path: str | os.PathLike[str], counterexample: Counterex
     try:
         _replace(target, counterexample)
     except OSError as error:
-        raise UsageError(f"{target}: the counterexample cannot be written ({error.strerror or error});"
-                         " give a path that can be written") from error
+        raise UsageError(
+            f"{target}: the counterexample cannot be written ({error.strerror or error});"
+            " give a path that can be written"
+        ) from error
 
 
 def _replace(target: Path, counterexample: Counterexample) -> None:

@@ -71,9 +71,7 @@ class Objective:
 
 def products(network: Network) -> int:
     """About how many multiplications one evaluation takes: what decides how many points an attack can afford."""
-    return sum(
-        node.size * (node.op.forward_terms if isinstance(node.op, Affine) else 1) for node in network.nodes
-    )
+    return sum(node.size * (node.op.forward_terms if isinstance(node.op, Affine) else 1) for node in network.nodes)
 
 
 def values(network: Network) -> int:

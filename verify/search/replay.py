@@ -45,8 +45,10 @@ class Replay:
         try:
             found = self._session.run(names, feed)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise ModelError(f"{self._place}: onnxruntime fails on an input of this network ({_first_line(error)});"
-                             " check that the file runs in onnxruntime") from error
+            raise ModelError(
+                f"{self._place}: onnxruntime fails on an input of this network ({_first_line(error)});"
+                " check that the file runs in onnxruntime"
+            ) from error
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def inputs(self, point: Tensor) -> Arrays:
@@ -77,8 +79,10 @@ class Replay:
         try:
             return onnxruntime.InferenceSession(source.onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise ModelError(f"{self._place}: onnxruntime, which replays every counterexample, cannot open the file"
-                             f" ({_first_line(error)}); export the network with operators that it supports") from error
+            raise ModelError(
+                f"{self._place}: onnxruntime, which replays every counterexample, cannot open the file"
+                f" ({_first_line(error)}); export the network with operators that it supports"
+            ) from error
 
     def _evaluate(self, feed: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
         values = [torch.from_numpy(array).unsqueeze(0) for array in feed.values()]
@@ -143,5 +147,7 @@ def _compare(network: Network, point: Tensor, replayed: np.ndarray[Any, Any]) ->
     noise = float(np.abs(own - _own(network, run, torch.float32)).max())
     if not off <= 1e-3 * float(np.abs(replayed).max()) + 10 * noise + 1e-6:
         at = int(np.abs(own - replayed).argmax())
-        raise Contradiction(f"output entry {at}: onnxruntime computes {replayed[at]!r} and leaktight {own[at]!r} for"
-                            " the same input; the network was not read as its file means it, so no verdict is given")
+        raise Contradiction(
+            f"output entry {at}: onnxruntime computes {replayed[at]!r} and leaktight {own[at]!r} for"
+            " the same input; the network was not read as its file means it, so no verdict is given"
+        )

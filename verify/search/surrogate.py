@@ -27,10 +27,13 @@ class _Leaking(Op):
 
 def leaking(network: Network, leak: float) -> Network:
     """The network, differentiated as if no piece of a two-slope activation were flatter than `leak` times the other."""
-    return replace(network, nodes=tuple(
-        replace(node, op=_Leaking(node.op, _leaky(node.op, leak))) if isinstance(node.op, TwoSlope) else node
-        for node in network.nodes
-    ))
+    return replace(
+        network,
+        nodes=tuple(
+            replace(node, op=_Leaking(node.op, _leaky(node.op, leak))) if isinstance(node.op, TwoSlope) else node
+            for node in network.nodes
+        ),
+    )
 
 
 def is_flat(network: Network, leak: float) -> bool:
