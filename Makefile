@@ -33,6 +33,7 @@ test-all: setup  ## also the slow ones
 
 check: setup  ## lint, types, import rules
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m mypy scripts
 	$(RUN) -m pytest tests/test_architecture.py
