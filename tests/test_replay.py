@@ -155,6 +155,8 @@ def test_a_file_that_computes_something_else_is_a_contradiction_with_both_number
     liar = Network(network.nodes, network.inputs, network.outputs, source=Source("liar.onnx", "", tripled))
     with pytest.raises(Contradiction, match=r"onnxruntime computes .*1\.5.* leaktight .*0\.5"):
         confirm(liar, Case(Box(doubles(0.0), doubles(0.5)), above(0.4)), doubles(0.5))
+    with pytest.raises(Contradiction):  # also where the file's own answer is the safe one
+        confirm(liar, Case(Box(doubles(0.0), doubles(0.5)), below(1.0)), doubles(0.5))
 
 
 def test_confirm_refuses_several_regions() -> None:

@@ -20,7 +20,8 @@ from leaktight.verify.search.surrogate import is_flat, leaking
 from leaktight.verify.search.zoom import zoom
 
 FEW_INPUTS = 20  # up to so many, random points cover a box well enough to be worth thousands of evaluations
-FEWER_INPUTS = 8  # up to so many, zooming pays
+FEWER_INPUTS = 8  # up to so many, zooming pays,
+WORTH_ZOOMING = 256  # from so many random points on
 EFFORT = 4e9  # multiplications that all descents of one region may cost together, unless `restarts` says otherwise
 MEMORY = 512 * 2**20
 LEAKS = (0.0, 0.1, 0.03)  # of the derivative, one round of descents each
@@ -121,7 +122,7 @@ def _plan(network: Network, restarts: int | None, steps: int, effort: float, dis
     if restarts is None:
         restarts = min(max(int(effort / (3 * len(networks) * (steps + 1) * cost)), 4), 64)
     samples = min(max(int(effort / 16 / cost), 8), 8192 if network.input_size <= FEW_INPUTS else 64)
-    zoomed = min(max(int(effort / 4 / cost), 8), 65536) if network.input_size <= FEWER_INPUTS else 0
+    zoomed = min(int(effort / 4 / cost), 65536) if network.input_size <= FEWER_INPUTS else 0
     return _Plan(networks, max(restarts, min(disjuncts, 1000)), steps, samples, zoomed, **rest)
 
 
@@ -152,7 +153,7 @@ def _attack_group(plan: _Plan, objective: Objective, region: Region, given: Tens
             pool = _merge(_scatter(found, active, pool), pool, plan.keep, count * len(active) * (plan.steps + 1))
     active = _open(plan, pool, slack)
     count = min(plan.zoomed, plan.room // max(len(active), 1))
-    if count >= 8 and len(active):
+    if count >= WORTH_ZOOMING and len(active):
         known = Found(pool.best.points[:, active], pool.best.margins[:, active])
         found = zoom(
             objective.select(active),

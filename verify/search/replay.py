@@ -112,18 +112,21 @@ def confirm(network: Network, case: Case, points: Tensor, replay: Replay | None 
     what ran is not quite what lies in the region: then the network's own float64 evaluation of the point must be
     unsafe as well. NaN and infinite outputs compare with nothing: such a candidate is no counterexample.
 
-    Raises Contradiction: the replay of an unsafe candidate and the network's own evaluation differ by far more than
-    rounding, so one of them does not mean what the file says; ValueError: the case holds several regions.
+    Raises Contradiction: the replay of an unsafe candidate (or of the first one, safe or not) and the network's own
+    evaluation differ by far more than rounding, so the network does not mean what the file says. ValueError: the case
+    holds several regions.
     """
     if case.region.batch != 1:
         raise ValueError(f"confirm takes one region; got a batch of {case.region.batch} (see Region.select)")
     runner = Replay(network) if replay is None else replay
-    for point in settle(network, case.region, points):
+    for i, point in enumerate(settle(network, case.region, points)):
         outputs = runner.run(point)
         values = flatten(outputs)
-        if not lies_in_unsafe_set(case.unsafe, values):
+        unsafe = lies_in_unsafe_set(case.unsafe, values)
+        if (unsafe or i == 0) and np.isfinite(values).all():
+            _compare(network, point, values)
+        if not unsafe:
             continue
-        _compare(network, point, values)
         run = representable(network, point)
         if bool((run != point).any()) and not lies_in_unsafe_set(case.unsafe, _own(network, point)):
             continue

@@ -13,7 +13,7 @@ from leaktight.verify.search.objective import Objective
 from leaktight.verify.search.starts import samples
 
 GENERATIONS = 12
-ELITE = 512
+ELITE = 512  # at most so many points survive a generation
 SHRINK = 0.6
 
 
@@ -33,8 +33,9 @@ def zoom(
     each generation and may end the search.
     """
     points = torch.cat([known.points, samples(region, count, generator)])
-    best = _elite(points, torch.cat([known.margins, objective.margins(points[len(known.points) :])]))
-    width, copies = 0.5 * (region.upper - region.lower), max(1, count // (4 * ELITE))
+    elite = max(1, min(ELITE, count // 16))
+    best = _best(points, torch.cat([known.margins, objective.margins(points[len(known.points) :])]), elite)
+    width, copies = 0.5 * (region.upper - region.lower), max(1, count // (4 * elite))
     for _ in range(GENERATIONS):
         if done(best.margins):
             break
@@ -42,11 +43,11 @@ def zoom(
         centres = best.points.repeat(copies, 1, 1)
         direction, share = (torch.rand(centres.shape, generator=generator, dtype=centres.dtype) for _ in range(2))
         near = region.project(centres + width * (2 * direction - 1) * share**2)
-        best = _elite(torch.cat([best.points, near]), torch.cat([best.margins, objective.margins(near)]))
+        best = _best(torch.cat([best.points, near]), torch.cat([best.margins, objective.margins(near)]), elite)
     return best
 
 
-def _elite(points: Tensor, margins: Tensor) -> Found:
-    first = margins.argsort(stable=True, dim=0)[:ELITE]
+def _best(points: Tensor, margins: Tensor, count: int) -> Found:
+    first = margins.argsort(stable=True, dim=0)[:count]
     batch = torch.arange(points.shape[1]).expand(first.shape)
     return Found(points[first, batch], margins[first, batch])
