@@ -270,8 +270,8 @@ def _smooth_envelope(
     op: Sigmoid | Tanh,
     lower: Tensor,
     upper: Tensor,
-    tilt: Tensor | None,
-    dtype: torch.dtype,  # noqa: ARG001
+    tilt: Tensor | None,  # noqa: ARG001
+    dtype: torch.dtype,
 ) -> Lines:
     chord = ((op(upper) - op(lower)) / (upper - lower).clamp(min=_TINY)).clamp(min=0)
     chord = torch.where(upper - lower > 1e-8, chord, _slope_at(op, (lower + upper) / 2))
