@@ -26,7 +26,7 @@ from leaktight.verify.bounds.question import Question
 Tilts = dict[str, Tensor]
 # Step sizes: for the few rows that are asked for, and for the many behind the intermediate bounds.
 LAST = tuple(0.5 * 0.78**k for k in range(14))
-BEHIND = (0.5, 0.25)
+BEHIND = (0.5, 0.3, 0.2, 0.1)
 
 
 def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, before: str | None = None) -> Tilts:
