@@ -13,7 +13,19 @@ from torch import Tensor
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.models.ops import Constant, Linear, Maximum, Reshape, Sigmoid, Sum, TwoSlope, leaky_relu
+from leaktight.models.ops import (
+    Constant,
+    Conv,
+    ConvTranspose,
+    Linear,
+    Maximum,
+    Reshape,
+    Scale,
+    Sigmoid,
+    Sum,
+    TwoSlope,
+    leaky_relu,
+)
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
@@ -100,6 +112,39 @@ def test_bounds_of_ill_conditioned_networks_contain_the_exact_result(
     x = torch.randn(1, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     box = bound(network, Box(x, x), engine=engine, dtype=dtype)
     assert_encloses(box.lower, exact_outputs(network, fractions(x)), box.upper)
+
+
+CANCELLING = [1.0, 2.0**-3, -3.0, 5e-3]
+
+
+def cancelling(kind: str, big: float) -> Network:
+    """One operator that adds ``big`` and ``-big`` to small numbers: what it computes is mostly error."""
+    draft = Draft(0)
+    orders = [[big, *CANCELLING, -big], [1.0, -3.0, big, 5e-3, -big, 0.1], [-big, big / 3, 1.0, 5e-3, 2 * big / 3, 0.1]]
+    weight = torch.tensor(orders, dtype=torch.float64)
+    if kind == "linear":
+        return draft.network(draft.add(Linear(weight, torch.tensor([0.1, big, -big]).double()), draft.input(1, 6)))
+    if kind == "conv":
+        op = Conv(weight.reshape(3, 2, 3), torch.tensor([0.1, big, -big]).double())
+        return draft.network(draft.flatten(draft.add(op, draft.input(1, 2, 3))))
+    if kind == "transposed":
+        spread = ConvTranspose(weight.T.reshape(6, 3, 1), None)
+        return draft.network(draft.flatten(draft.add(spread, draft.input(1, 6, 1))))
+    parts = [draft.add(Scale(weight[0, i].reshape(1, 1), None), draft.input(1, 1)) for i in range(6)]
+    return draft.network(draft.add(Sum((1, 1, -1, 1, 1, 1)), *parts))
+
+
+@every_engine
+@both
+@pytest.mark.parametrize("kind", ["linear", "conv", "transposed", "sum"])
+@pytest.mark.parametrize("big", [2.0**27, 2.0**60, 1e19])
+def test_one_operator_that_cancels_contains_the_exact_result(
+    kind: str, big: float, engine: str, dtype: torch.dtype
+) -> None:
+    network = cancelling(kind, big)
+    for x in (torch.ones(1, 6), torch.tensor([[1.0, 0.5, 3.0, 0.25, 2.0, 1.0]])):
+        box = bound(network, Box(x.double(), x.double()), engine=engine, dtype=dtype)
+        assert_encloses(box.lower, exact_outputs(network, fractions(x)), box.upper)
 
 
 def fractions(x: Tensor) -> list[Fraction]:

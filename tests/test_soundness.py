@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import KINDS, build, exact_outputs
+from networks import KINDS, Draft, build, exact_outputs
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.models.ops import Constant, Conv, ConvTranspose, Linear, Op, Scale, TwoSlope
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 
@@ -197,3 +200,73 @@ def test_bounds_contain_samples_of_networks_nobody_chose(
     network, generator = build(kind, seed), torch.Generator().manual_seed(seed)
     region = REGIONS[shape](centres(network, generator), generator)
     assert_sound(network, region, concrete_outputs(network, region, generator), engine, dtype)
+
+
+# ---- parameters that are known up to an error ----
+
+
+def uncertain(network: Network, share: float) -> Network:
+    """Every parameter is stored with an error of this share of it, as a rewrite that rounds would leave it."""
+
+    def loosened(op: Any) -> Op:
+        if isinstance(op, Constant):
+            return replace(op, error=share * op.value.abs())
+        if isinstance(op, TwoSlope):
+            return replace(op, precision=share)
+        if isinstance(op, (Linear, Scale, Conv, ConvTranspose)):
+            bias_error = None if op.bias is None else share * op.bias.abs()
+            return replace(op, weight_error=share * op.weight.abs(), bias_error=bias_error)
+        return op  # type: ignore[no-any-return]
+
+    return replace(network, nodes=tuple(replace(node, op=loosened(node.op)) for node in network.nodes))
+
+
+def possible(network: Network, share: float, generator: torch.Generator) -> Network:
+    """One of the networks that an uncertain one may be: every parameter moved by its whole error."""
+
+    def moved(value: Tensor) -> Tensor:
+        sign = torch.randint(2, value.shape, generator=generator).double() * 2 - 1
+        return value * (1 + share * (1 - 1e-9) * sign)
+
+    def changed(op: Any) -> Op:
+        names = [f.name for f in fields(op) if f.name in ("weight", "bias", "value", "left", "right", "kink")]
+        found = {name: getattr(op, name) for name in names}
+        return replace(op, **{k: moved(v) for k, v in found.items() if v is not None})  # type: ignore[no-any-return]
+
+    return replace(network, nodes=tuple(replace(node, op=changed(node.op)) for node in network.nodes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_contain_the_outputs_of_every_network_within_the_parameters_errors(kind: str) -> None:
+    network, generator = build(kind, 31), torch.Generator().manual_seed(4)
+    share = 0.02 if len(kind) % 2 else 1e-5
+    loose = uncertain(network, share)
+    x = torch.randn(2, network.input_size, generator=generator, dtype=torch.float64)
+    y = torch.stack([possible(network, share, generator).flat(x) for _ in range(60)])
+    for engine in ENGINES:
+        for dtype in DTYPES if engine != "alpha-crown" else DTYPES[:1]:
+            assert_sound(loose, Box(x, x), y, engine, dtype)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["linear", "constant", "scale", "conv", "transposed", "bias"])
+def test_the_error_of_one_parameter_is_in_the_bounds_whole(kind: str, engine: str) -> None:
+    """Weights of 1 with an error of 0.25 at x = 2, a bias of 0 with an error of 0.5: off by 0.5 at the worst."""
+    one, off = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 0.25, dtype=torch.float64)
+    ops: dict[str, tuple[Op, float]] = {
+        "linear": (Linear(one, weight_error=off), 0.5),
+        "bias": (Linear(one, torch.zeros(1).double(), bias_error=torch.full((1,), 0.5).double()), 0.5),
+        "scale": (Scale(one, weight_error=off), 0.5),
+        "conv": (Conv(one.reshape(1, 1, 1), weight_error=off.reshape(1, 1, 1)), 0.5),
+        "transposed": (ConvTranspose(one.reshape(1, 1, 1), weight_error=off.reshape(1, 1, 1)), 0.5),
+        "constant": (Constant(torch.full((1, 1), 2.0).double(), error=torch.full((1, 1), 0.5).double()), 0.5),
+    }
+    op, wide = ops[kind]
+    draft = Draft(0)
+    x = draft.input(1, 1, 1) if kind in ("conv", "transposed") else draft.input(1, 1)
+    value = draft.add(op) if kind == "constant" else draft.add(op, x)
+    for network in (draft.network(value), draft.network(draft.leaky(value, 0.3))):
+        at = torch.full((1, 1), 2.0, dtype=torch.float64)
+        box = bound(network, Box(at, at), engine=engine)
+        assert float(box.lower) <= 2.0 - wide
+        assert float(box.upper) >= 2.0 + wide
