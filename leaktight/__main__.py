@@ -1,5 +1,6 @@
 """``python -m leaktight`` and the ``leaktight`` command."""
 
+import os
 import sys
 
 from leaktight.cli import run
@@ -7,6 +8,8 @@ from leaktight.cli import run
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    # Threads that wait for each other by spinning slow a busy machine down many times over; this must stand before torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 
