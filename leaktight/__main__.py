@@ -8,7 +8,7 @@ from leaktight.cli import run
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    # Threads that wait for each other by spinning slow a busy machine down many times over; this must stand before torch.
+    # Threads that wait by spinning slow a busy machine down many times over. To be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
