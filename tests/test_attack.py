@@ -182,9 +182,9 @@ def test_zooming_finds_a_small_unsafe_cell_that_gradients_walk_past() -> None:
 def test_a_deadline_is_kept() -> None:
     network = fully_connected(random_weights([200, 400, 400, 10], 3))
     case = Case(balls(Norm.LINF, 50, 200, 1e-4), misclassified(torch.zeros(50, dtype=torch.long), 10))
-    began = time.monotonic()
+    began = time.process_time()
     found = attack(network, case, restarts=200, steps=500, deadline=began + 0.3)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
     assert torch.isfinite(found.margins).all()
 
 
