@@ -38,6 +38,10 @@ class Lines:
     upper_slope: Tensor
     upper_offset: Tensor
 
+    def select(self, regions: Tensor) -> Lines:
+        """The lines at these places of the batch."""
+        return Lines(*(x[regions] for x in (self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset)))
+
 
 Image = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 Envelope = Callable[[Any, Tensor, Tensor, "Tensor | None", torch.dtype], Lines]

@@ -13,7 +13,7 @@ subtracted at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
+_LARGEST_MATRIX = 2**22  # entries of a convolution that is kept as a matrix too
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -39,13 +41,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Units:
-    """The rows ``+z_j`` and ``-z_j`` for the entries ``j`` in `index` ``(batch, k)`` of one node's flat value.
+    """The rows ``sign_i z_j`` for the entries ``j = index_i`` of one node's flat value; both ``(batch, k)``.
 
-    They make ``2 k`` rows, all positive ones first. An affine node answers them from its weights, without a product.
+    An affine node answers them from its weights, without a product.
     """
 
     node: str
     index: Tensor
+    sign: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,28 @@ class _Slack:
 
     vector: Tensor | None
     constant: Tensor
+
+    def select(self, regions: Tensor) -> _Slack:
+        return _Slack(None if self.vector is None else self.vector[regions], self.constant[regions])
+
+
+class _Selected(Mapping[str, Interval]):
+    """The intervals of some regions of a batch, picked when they are asked for."""
+
+    def __init__(self, known: Mapping[str, Interval], regions: Tensor) -> None:
+        self.known, self.regions = known, regions
+        self.picked: dict[str, Interval] = {}
+
+    def __getitem__(self, name: str) -> Interval:
+        if name not in self.picked:
+            self.picked[name] = self.known[name].select(self.regions)
+        return self.picked[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,9 @@ class _Centred:
     half_slope: Tensor
     offset: Tensor
     half_offset: Tensor
+
+    def select(self, regions: Tensor) -> _Centred:
+        return _Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
 
     @classmethod
     def of(cls, lines: Lines) -> _Centred:
@@ -96,13 +124,32 @@ class Backward:
         self._lines: dict[str, _Centred] = {}
         self._handed_on: dict[str, Tensor] = {}
         self._slacks: dict[str, _Slack] = {}
+        self._matrices: dict[str, Tensor | None] = {}
         self._place = {node.name: i for i, node in enumerate(network.nodes)}
 
     def turned(self, tilts: Mapping[str, Tensor]) -> Backward:
         """The same with other tilts; shares what does not depend on them."""
         other = Backward(self.network, self.region, self.known, tilts)
-        other._plain, other._slacks = self._plain, self._slacks
+        other._plain, other._slacks, other._matrices = self._plain, self._slacks, self._matrices
         return other
+
+    def select(self, regions: Tensor) -> Backward:
+        """The same for the regions at these places of the batch alone; it takes over what is known by now."""
+        other = Backward(self.network, self.region.select(regions), _Selected(self.known, regions))
+        other._matrices = self._matrices
+        other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
+        other._plain = {name: lines.select(regions) for name, lines in self._plain.items()}
+        other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
+        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        return other
+
+    def prepare(self, last: Node) -> None:
+        """Works out what every pass that starts at a node needs, for the whole batch at once."""
+        for node in self.network.nodes[: self._place[last.name] + 1]:
+            if isinstance(node.op, Elementwise):
+                self.handed_on(node)
+            elif not isinstance(node.op, Input):
+                self.slack(node)
 
     def lower(self, *starts: Rows | Units) -> Tensor:
         """Proven lower bounds ``(batch, rows)`` of the sum of `starts` (the same rows on several nodes)."""
@@ -112,6 +159,29 @@ class Backward:
         for node in reversed(self.network.nodes[: max(self._place[s.node] for s in starts) + 1]):
             walk.through(node)
         return walk.conclude()
+
+    def matrix(self, node: Node, rows: int) -> Tensor | None:
+        """An affine node of one input as a matrix ``(size, input size)``, exactly; None where it is not worth having.
+
+        The adjoint of a unit vector moves weights to their places: whatever it adds to them is zero. `rows`: how many
+        the caller wants of it; making it costs as much as one pass of ``size`` rows through the node.
+        """
+        if node.name not in self._matrices:
+            if not isinstance(node.op, Linear) and rows < node.size:
+                return None
+            self._matrices[node.name] = self._as_matrix(node)
+        return self._matrices[node.name]
+
+    def _as_matrix(self, node: Node) -> Tensor | None:
+        if isinstance(node.op, Linear) and node.size == node.op.weight.shape[0]:
+            return node.op.weight
+        if not isinstance(node.op, Affine) or len(node.inputs) != 1:
+            return None
+        source = self.network.by_name[node.inputs[0]]
+        if node.size * max(source.size, node.size) > _LARGEST_MATRIX:
+            return None
+        units = torch.eye(node.size, dtype=self.dtype).reshape(node.size, *node.shape)
+        return node.op.adjoint(units, [source.shape])[0].reshape(node.size, source.size)
 
     def centred(self, node: Node) -> _Centred:
         """The lines around an activation, with an axis for rows behind the batch."""
@@ -193,7 +263,6 @@ class _Walk:
     def __init__(self, backward: Backward) -> None:
         self.b = backward
         self.pending: dict[str, Tensor] = {}
-        self.mirrored: str | None = None  # a node whose pending rows stand for themselves and their negatives
         self.offset: Tensor | float = 0.0
         self.slack: Tensor | float = 0.0
 
@@ -201,27 +270,23 @@ class _Walk:
         node = self.b.network.by_name[start.node]
         if isinstance(start, Rows):
             self.give(node.name, start.coefficients)
-        elif isinstance(node.op, Linear) and node.size == node.op.weight.shape[0]:
-            self._rows_of(node, node.op, start.index)
+        elif isinstance(node.op, Affine) and (matrix := self.b.matrix(node, start.index.numel())) is not None:
+            self._rows_of(node, node.op, matrix, start)
         else:
-            batch, count = start.index.shape
-            rows = torch.zeros(batch, count, node.size, dtype=self.b.dtype).scatter_(-1, start.index.unsqueeze(-1), 1.0)
-            self.give(node.name, torch.cat([rows, -rows], 1).reshape(batch, 2 * count, *node.shape))
+            rows = start.sign.new_zeros(*start.index.shape, node.size)
+            rows.scatter_(-1, start.index.unsqueeze(-1), start.sign.unsqueeze(-1))
+            self.give(node.name, rows.reshape(*start.index.shape, *node.shape))
 
-    def _rows_of(self, node: Node, op: Linear, index: Tensor) -> None:
+    def _rows_of(self, node: Node, op: Affine, matrix: Tensor, start: Units) -> None:
         (name,) = node.inputs
-        source = self.b.network.by_name[name]
-        rows = op.weight[index].reshape(*index.shape, *source.shape)
-        if isinstance(source.op, Elementwise):
-            self.pending[name], self.mirrored = rows, name
-        else:
-            self.give(name, torch.cat([rows, -rows], 1))
-        if op.bias is not None:
-            self._shift(torch.cat([op.bias[index], -op.bias[index]], 1))
+        rows = matrix[start.index].mul_(start.sign.unsqueeze(-1))
+        self.give(name, rows.reshape(*start.index.shape, *self.b.network.by_name[name].shape))
+        if op.bias_value is not None:
+            self._shift(op.bias_value.expand(node.shape).reshape(-1)[start.index] * start.sign)
         spread = op.spread(self.b.known[name].magnitude)
         if spread is not None:
-            wide = 2 * spread.expand(self.b.region.batch, *node.shape).flatten(1).gather(1, index)
-            self.slack = self.slack + torch.cat([wide, wide], 1)
+            wide = spread.expand(self.b.region.batch, *node.shape).flatten(1)
+            self.slack = self.slack + 2 * wide.gather(1, start.index)
 
     def give(self, name: str, rows: Tensor, charged: bool = False) -> None:
         """Adds rows on a node, and the slack of rewriting them there if the node is affine."""
@@ -235,7 +300,7 @@ class _Walk:
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
         whole = vector + underflow(self.b.dtype)  # what underflowed in the vector itself, before large rows multiply it
-        self.slack = self.slack + (rows.detach().flatten(2).abs() @ whole.unsqueeze(-1)).squeeze(-1)
+        self.slack = self.slack + _dot(rows.detach().abs(), whole.unsqueeze(1))
 
     def _shift(self, term: Tensor) -> None:
         """Adds to the offset; the sum is one rounding off."""
@@ -260,29 +325,22 @@ class _Walk:
 
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if op.bias_value is not None:
-            bias = op.bias_value.expand(node.shape).reshape(-1, 1)
-            self._shift((a.flatten(2) @ bias).squeeze(-1))
+            self._shift((a.flatten(2) @ op.bias_value.expand(node.shape).reshape(-1, 1)).squeeze(-1))
         shapes = [self.b.network.by_name[name].shape for name in node.inputs]
         for name, rows in zip(node.inputs, op.adjoint(a, shapes), strict=True):
             self.give(name, rows)
 
     def _elementwise(self, node: Node, a: Tensor) -> None:
-        lines = self.b.centred(node)
-        if self.mirrored == node.name and lines.slope.shape[1] > 1:  # lines of their own for each row
-            a, self.mirrored = torch.cat([a, -a], 1), None
+        lines, handed_on = self.b.centred(node), self.b.handed_on(node).unsqueeze(1)
         size = a.abs()
-        straight, bent = a * lines.slope, size * lines.half_slope
-        shift, sink = _dot(a, lines.offset), _dot(size, lines.half_offset)
-        slack = _dot(size.detach(), self.b.handed_on(node).unsqueeze(1))
-        if self.mirrored == node.name:
-            self.mirrored = None
-            rows = torch.cat([straight + bent, bent - straight], 1)
-            shift, sink, slack = torch.cat([shift, -shift], 1), torch.cat([sink, sink], 1), torch.cat([slack, slack], 1)
+        self._shift(_dot(a, lines.offset))
+        if lines.half_offset.shape[1] == 1:
+            sink, slack = _dots(size, torch.cat([lines.half_offset, handed_on], 1)).unbind(-1)
         else:
-            rows = straight + bent
-        self._shift(shift)
+            sink, slack = _dot(size, lines.half_offset), _dot(size, handed_on)
         self._shift(sink)
-        self.slack = self.slack + slack
+        self.slack = self.slack + slack.detach()
+        rows = (a * lines.slope).addcmul_(size, lines.half_slope)
         self.give(node.inputs[0], rows, charged=True)
 
     def _maximum(self, node: Node, a: Tensor) -> None:
@@ -322,8 +380,13 @@ class _Walk:
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def _dot(rows: Tensor, offsets: Tensor) -> Tensor:
-    """``(batch, rows)`` inner products with offsets ``(batch, 1 or rows, *shape)``."""
-    if offsets.shape[1] == 1:
-        return (rows.flatten(2) @ offsets.flatten(1).unsqueeze(-1)).squeeze(-1)
-    return (rows * offsets).flatten(2).sum(-1)
+def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
+    """``(batch, rows)`` inner products with vectors ``(batch, 1 or rows, *shape)``."""
+    if vectors.shape[1] == 1:
+        return _dots(rows, vectors).squeeze(-1)
+    return (rows * vectors).flatten(2).sum(-1)
+
+
+def _dots(rows: Tensor, vectors: Tensor) -> Tensor:
+    """``(batch, rows, k)`` inner products of each row with each of its region's vectors ``(batch, k, *shape)``."""
+    return rows.flatten(2) @ vectors.flatten(2).mT

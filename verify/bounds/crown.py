@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Elementwise, Input, Maximum
+from leaktight.models.ops import Affine, Elementwise, Input, Maximum, TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.interval import Interval, input_intervals, step
-from leaktight.verify.bounds.memory import row_chunks
+from leaktight.verify.bounds.memory import passes
 
-Refine = Callable[[Backward, Node, Tensor], Tensor]
+Refine = Callable[[Backward, Units], Tensor]
 
 
-def plain_rows(backward: Backward, node: Node, index: Tensor) -> Tensor:
-    """Lower bounds of ``+z_j`` and then ``-z_j`` for the entries `index` of a node, by one backward pass."""
-    return backward.lower(Units(node.name, index))
+def plain_rows(backward: Backward, units: Units) -> Tensor:
+    """Lower bounds ``(batch, k)`` of some entries of a node, or of their negatives, by one backward pass."""
+    return backward.lower(units)
 
 
 def intermediate_bounds(
@@ -91,16 +91,54 @@ def _refined(
 ) -> Interval:
     """The interval met with refined bounds of the entries that are `wanted`.
 
-    Rows of the batch with fewer of them are padded with other entries, whose refined bounds are thrown away: so each
-    region has the same bounds in every batch.
+    First each entry's nearer end, the one that is likelier to lie on this side of the kink. Where that decides, the
+    other end does not matter; for the rest it follows.
     """
-    lower, upper = z.lower.flatten(1), z.upper.flatten(1)
-    index = wanted.to(torch.uint8).topk(int(wanted.sum(1).amax()), dim=1).indices
-    for part in row_chunks(backward.network, index, memory):
+    backward.prepare(node)
+    sign = _nearer_end(backward.network, node, z)
+    for side in (sign, -sign):
+        z = _one_side(backward, node, z, wanted, side, memory, refine, deadline)
+        wanted = wanted & undecided(backward.network, node, z)
+    return z
+
+
+def _nearer_end(network: Network, node: Node, z: Interval) -> Tensor:
+    """1 where the lower end is nearer to the kink behind it, -1 where the upper one is; ``(batch, size)``."""
+    kinks = (network.by_name[name].op for name in network.consumers[node.name])
+    kink = next((op.kink for op in kinks if isinstance(op, TwoSlope)), z.lower.new_zeros(()))
+    right = z.upper - kink >= kink - z.lower
+    return right.to(z.lower.dtype).mul_(2).sub_(1).flatten(1)
+
+
+def _one_side(
+    backward: Backward,
+    node: Node,
+    z: Interval,
+    wanted: Tensor,
+    sign: Tensor,
+    memory: int,
+    refine: Refine,
+    deadline: float | None,
+) -> Interval:
+    """The interval with the lower ends (where `sign` is 1) or the upper ends (-1) of the `wanted` entries refined.
+
+    Regions of a part that want fewer entries are padded with other entries, whose refined bounds are thrown away: so
+    each region has the same bounds in every batch. Regions that want about as many share a part.
+    """
+    lower, upper = z.lower.flatten(1).clone(), z.upper.flatten(1).clone()
+    count = wanted.sum(1)
+    order = count.argsort(stable=True, descending=True)
+    order = order[: int((count > 0).sum())]
+    for regions, entries in passes(backward.network, count[order].tolist(), memory):
         if deadline is not None and time.monotonic() > deadline:
             break
-        found, count = refine(backward, node, part), part.shape[1]
-        padding = ~wanted.gather(1, part)
-        lower = lower.scatter_reduce(1, part, found[:, :count].masked_fill(padding, -torch.inf), "amax")
-        upper = upper.scatter_reduce(1, part, (-found[:, count:]).masked_fill(padding, torch.inf), "amin")
+        some = order[regions]
+        index = wanted[some].to(torch.uint8).topk(int(count[some[0]]), dim=1).indices[:, entries]
+        side = sign[some].gather(1, index)
+        found = refine(backward.select(some), Units(node.name, index, side))
+        real = wanted[some].gather(1, index)
+        # only these regions' rows are read and written, each entry at most once
+        low, high = lower[some], upper[some]
+        lower[some] = low.scatter_reduce(1, index, found.masked_fill(~(real & (side > 0)), -torch.inf), "amax")
+        upper[some] = high.scatter_reduce(1, index, (-found).masked_fill(~(real & (side < 0)), torch.inf), "amin")
     return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))

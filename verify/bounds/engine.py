@@ -15,7 +15,7 @@ from leaktight.verify.bounds import interval
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.bounds.memory import batch_chunks, default_memory, row_bytes
+from leaktight.verify.bounds.memory import batch_chunks, default_memory, passes
 from leaktight.verify.bounds.optimise import default_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down, gamma, trusted_lower
@@ -43,13 +43,12 @@ def _crown(question: Question) -> Tensor:
 
 def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
     backward = Backward(question.network, question.region, known)
-    each = max(1, len(question.objectives) * row_bytes(question.network, question.objectives.dtype))
-    rows = max(1, question.memory // each)
-    parts = [
-        Question(question.network, question.region, part, question.memory)
-        for part in question.objectives.split(rows, 1)
-    ]
-    found = torch.cat([backward.lower(*part.starts()) for part in parts], 1)
+    for node in question.network:
+        backward.prepare(node)
+    found = torch.empty(question.objectives.shape[:2], dtype=question.objectives.dtype)
+    for regions, rows in passes(question.network, [found.shape[1]] * len(found), question.memory):
+        some = torch.arange(len(found))[regions]
+        found[regions, rows] = backward.select(some).lower(*question.select(some).rows(rows).starts())
     return torch.maximum(found, _from_boxes(question, known))  # lines may be looser than intervals
 
 

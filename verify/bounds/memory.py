@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from leaktight.models.network import Network
 
@@ -13,6 +13,9 @@ from leaktight.models.network import Network
 _LIVE_TENSORS = 8
 # Parts of about this size stay in the processor's caches between the elementwise steps of a pass.
 _CACHE_BYTES = 2 << 20
+# What is kept of each region for every entry of every node: interval ends, lines, vectors of error terms.
+_VECTORS = 32
+_FEW_VECTORS_BYTES = 64 << 20
 # Fewer rows than this at once leave a matrix product's speed unused.
 _FEWEST_ROWS = 32
 
@@ -34,17 +37,27 @@ def row_bytes(network: Network, dtype: torch.dtype) -> int:
     return _LIVE_TENSORS * widest(network) * (torch.finfo(dtype).bits // 8)
 
 
-def row_chunks(network: Network, index: Tensor, memory: int) -> list[Tensor]:
-    """`index` ``(batch, k)`` cut along ``k``: small parts for the caches, not tiny ones, within `memory` bytes."""
-    each = 2 * len(index) * row_bytes(network, network.dtype)
-    comfortable = max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS // len(index))
-    return list(torch.split(index, max(1, min(comfortable, memory // each)), 1))
+def passes(network: Network, rows: Sequence[int], memory: int) -> Iterator[tuple[slice, slice]]:
+    """Which regions and which of their rows to bound together: small parts for the caches, not tiny ones.
+
+    `rows`: how many each region wants, in falling order (those that want none are left out). A part holds consecutive
+    regions, with all their rows or, where one region's rows fill it alone, with some. It needs about `memory` bytes.
+    """
+    each = row_bytes(network, network.dtype)
+    most = max(1, min(memory // each, max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS)))
+    first = 0
+    while first < len(rows) and rows[first]:
+        last = first + max(1, most // rows[first])
+        regions, step = slice(first, min(last, len(rows))), min(most, rows[first])
+        for start in range(0, rows[first], step):
+            yield regions, slice(start, min(start + step, rows[first]))
+        first = last
 
 
 def batch_chunks(network: Network, batch: int, dtype: torch.dtype, memory: int) -> list[slice]:
-    """Parts of a batch of regions, small enough that some hundred rows of each fit the caches and `memory`."""
-    each = 256 * row_bytes(network, dtype) // _LIVE_TENSORS
-    most = max(1, min(max(1, _CACHE_BYTES // each), memory // (each * _LIVE_TENSORS) or 1))
+    """Parts of a batch of regions whose boxes and lines around every node fit in `memory`, and the larger caches."""
+    each = _VECTORS * sum(node.size for node in network) * (torch.finfo(dtype).bits // 8)
+    most = max(1, min(_FEW_VECTORS_BYTES, memory) // each)
     return [slice(start, min(batch, start + most)) for start in range(0, batch, most)]
 
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from leaktight.models.network import Network, Node
+from leaktight.models.network import Network
 from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.question import Question
 
 Tilts = dict[str, Tensor]
@@ -77,8 +78,17 @@ def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
 
     Ends early when every row is above the target, or when the deadline has passed.
     """
-    tilts = default_tilts(question.network, known, question.objectives.shape[1])
+    rows, layers = question.objectives.shape[1], sum(relax.has_tilt(node.op) for node in question.network)
+    found = torch.empty(question.objectives.shape[:2], dtype=question.objectives.dtype)
+    for regions, part in passes(question.network, [rows] * len(found), question.memory // (1 + layers)):
+        some = torch.arange(len(found))[regions]
+        theirs = {name: z.select(some) for name, z in known.items()}
+        found[regions, part] = _turned(question.select(some).rows(part), theirs)
+    return found
 
+
+def _turned(question: Question, known: Mapping[str, Interval]) -> Tensor:
+    tilts = default_tilts(question.network, known, question.objectives.shape[1])
     plain, starts = Backward(question.network, question.region, known), question.starts()
     hope = _Hope(question)
     return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, LAST, hope.left)
@@ -108,10 +118,8 @@ class _Hope:
 def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str, Interval]:
     """Intermediate bounds within `known`, by turning the lines behind each neuron's bounds."""
 
-    def refine(backward: Backward, node: Node, index: Tensor) -> Tensor:
-        tilts = default_tilts(question.network, backward.known, 2 * index.shape[1], before=node.name)
-
-        units = Units(node.name, index)
+    def refine(backward: Backward, units: Units) -> Tensor:
+        tilts = default_tilts(question.network, backward.known, units.index.shape[1], before=units.node)
         in_time = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
         return ascend(lambda: backward.turned(tilts).lower(units), tilts, BEHIND, in_time)
 

@@ -48,3 +48,8 @@ class Question:
         """The question about the regions at `index` of the batch."""
         target = None if self.target is None else self.target[index]
         return replace(self, region=self.region.select(index), objectives=self.objectives[index], target=target)
+
+    def rows(self, part: slice) -> Question:
+        """The question about some of the rows."""
+        target = None if self.target is None else self.target[:, part]
+        return replace(self, objectives=self.objectives[:, part], target=target)
