@@ -10,13 +10,16 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from leaktight.models.draft import Draft
 from leaktight.models.enclosure import Enclosure, enclosed, exactly
 from leaktight.models.network import Node
-from leaktight.models.ops import Conv, ConvTranspose, Linear, Reshape, Scale, Shape, TwoSlope
+from leaktight.models.ops import Conv, ConvTranspose, Leaky, Linear, Reshape, Scale, Shape, TwoSlope
 
 Weighted = Linear | Scale | Conv | ConvTranspose
+Signs = NDArray[np.bool_]
 MAX_PRECISION = 2.0**-40  # the relative error up to which an activation's parameters may be rounded
 
 
@@ -227,7 +230,7 @@ def linear_into_linear(draft: Draft, node: Node) -> bool:
     return True
 
 
-def _pieces(op: TwoSlope) -> tuple[Enclosure, Enclosure, Enclosure, Enclosure]:
+def pieces(op: TwoSlope) -> tuple[Enclosure, Enclosure, Enclosure, Enclosure]:
     """Left, right, kink and value of an activation, with its precision as error."""
     left, right, kink, value = (
         Enclosure(p.double().numpy(), np.abs(p.double().numpy()) * op.precision * (1 + 2.0**-50))
@@ -236,7 +239,9 @@ def _pieces(op: TwoSlope) -> tuple[Enclosure, Enclosure, Enclosure, Enclosure]:
     return left, right, kink, value
 
 
-def _two_slope(left: Enclosure, right: Enclosure, kink: Enclosure, value: Enclosure) -> TwoSlope | None:
+def two_slope(
+    left: Enclosure, right: Enclosure, kink: Enclosure, value: Enclosure, leak: Leaky | None
+) -> TwoSlope | None:
     """The activation with these pieces; None: an error is not small against its parameter."""
     precision = 0.0
     for piece in (left, right, kink, value):
@@ -244,7 +249,7 @@ def _two_slope(left: Enclosure, right: Enclosure, kink: Enclosure, value: Enclos
             return None
         size = np.where(piece.value == 0, 1.0, np.abs(piece.value))
         precision = max(precision, float((piece.error / size).max()) * (1 + 2.0**-50))
-    return TwoSlope(left.tensor, right.tensor, kink.tensor, value.tensor, precision)
+    return TwoSlope(left.tensor, right.tensor, kink.tensor, value.tensor, precision, leak)
 
 
 def scale_into_two_slope_after(draft: Draft, node: Node) -> bool:
@@ -257,11 +262,11 @@ def scale_into_two_slope_after(draft: Draft, node: Node) -> bool:
     weight = _weight(scale.op)
     if not (np.abs(weight.value) > weight.error).all():
         return False
-    left, right, kink, value = _pieces(node.op)
+    left, right, kink, value = pieces(node.op)
     kink = (kink - _shift(scale.op)) / weight
     rising = weight.value > 0
     left, right = left * weight, right * weight
-    op = _two_slope(_chosen(rising, left, right), _chosen(rising, right, left), kink, value)
+    op = two_slope(chosen(rising, left, right), chosen(rising, right, left), kink, value, _turned(node.op.leak, rising))
     if op is None:
         return False
     draft.put(replace(node, op=op, inputs=scale.inputs), instead_of=(scale.name, node.name))
@@ -275,9 +280,9 @@ def scale_into_two_slope_before(draft: Draft, node: Node) -> bool:
     given = draft.nodes[node.inputs[0]]
     if not isinstance(given.op, TwoSlope) or draft.only_consumer(given.name) != node.name:
         return False
-    left, right, kink, value = _pieces(given.op)
+    left, right, kink, value = pieces(given.op)
     weight = _weight(node.op)
-    op = _two_slope(left * weight, right * weight, kink, value * weight + _shift(node.op))
+    op = two_slope(left * weight, right * weight, kink, value * weight + _shift(node.op), given.op.leak)
     if op is None:
         return False
     draft.put(replace(given, op=op), instead_of=(given.name,))
@@ -285,5 +290,11 @@ def scale_into_two_slope_before(draft: Draft, node: Node) -> bool:
     return True
 
 
-def _chosen(condition: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], yes: Enclosure, no: Enclosure) -> Enclosure:
+def _turned(leak: Leaky | None, rising: Signs) -> Leaky | None:
+    """The leak of ``phi(w x)``: its sides change places where `w` does not rise."""
+    return None if leak is None else replace(leak, flipped=leak.flipped ^ ~torch.from_numpy(np.asarray(rising)))
+
+
+def chosen(condition: Signs, yes: Enclosure, no: Enclosure) -> Enclosure:
+    """The entries of `yes` where the condition holds, of `no` elsewhere."""
     return Enclosure(np.where(condition, yes.value, no.value), np.where(condition, yes.error, no.error))

@@ -162,6 +162,8 @@ class Network:
         for node in self.nodes:
             sha.update(repr((type(node.op).__name__, [place[n] for n in node.inputs], node.shape)).encode())
             for f in fields(node.op):  # type: ignore[arg-type]
+                if not f.compare:  # provenance
+                    continue
                 value = getattr(node.op, f.name)
                 if isinstance(value, Tensor):
                     sha.update(repr((f.name, tuple(value.shape), str(value.dtype))).encode())

@@ -483,6 +483,18 @@ class Elementwise(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Leaky:
+    """Where a `TwoSlope` comes from: a Leaky ReLU of this slope, perhaps scaled and shifted on either side.
+
+    In the entries `flipped` (boolean) the leaky side is the right one. The leaky side is `slope` times the other. Both
+    broadcast against the value's shape. Provenance, not meaning: the activation is what its own parameters say.
+    """
+
+    slope: Tensor
+    flipped: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class TwoSlope(Elementwise):
     """``value + right * (x - kink)`` where ``x >= kink`` and ``value + left * (x - kink)`` elsewhere.
 
@@ -495,6 +507,7 @@ class TwoSlope(Elementwise):
     kink: Tensor
     value: Tensor
     precision: float = 0.0  # each true parameter lies within this relative distance of the stored one
+    leak: Leaky | None = field(default=None, compare=False)  # None: not made from a Leaky ReLU
 
     def __post_init__(self) -> None:
         for name in ("left", "right", "kink", "value"):
@@ -512,7 +525,7 @@ def leaky_relu(slope: Tensor | float) -> TwoSlope:
     """``x`` where ``x >= 0``, ``slope * x`` elsewhere; any finite slope, scalar or broadcastable (one per channel)."""
     left = torch.as_tensor(slope, dtype=torch.float64)
     one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    return TwoSlope(left, one, zero, zero)
+    return TwoSlope(left, one, zero, zero, leak=Leaky(left, torch.zeros((), dtype=torch.bool)))
 
 
 @dataclass(frozen=True, eq=False)

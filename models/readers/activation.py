@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -39,7 +40,7 @@ def parametric(node: Reading) -> Operand:
 @reads("Abs")
 def absolute(node: Reading) -> Operand:
     x = node.value(0)
-    return node.emit(leaky_relu(-1.0), (x,), x.shape)
+    return node.emit(replace(leaky_relu(-1.0), leak=None), (x,), x.shape)
 
 
 @reads("Sigmoid")
@@ -135,7 +136,7 @@ def _tree(node: Reading, values: list[Value]) -> Value:
     sign = 1 if node.kind == "Max" else -1
     above = added(node, [a, b], [sign, -sign])
     # max(a, b) = b + relu(a - b), min(a, b) = b - relu(b - a)
-    excess = node.emit(leaky_relu(0.0), (above,), above.shape)
+    excess = node.emit(replace(leaky_relu(0.0), leak=None), (above,), above.shape)
     return added(node, [b, excess], [1, sign])
 
 
