@@ -10,14 +10,15 @@ from typing import Any
 
 def render(document: Mapping[str, Any]) -> str:
     """The document as JSON text that ends with a newline."""
-    return json.dumps(_strict(document), indent=None, allow_nan=False) + "\n"
+    return json.dumps(strict(document), indent=None, allow_nan=False) + "\n"
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """The value in JSON's own kinds: objects, lists, finite numbers, strings, true, false and null."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return value

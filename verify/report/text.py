@@ -10,12 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-Document = Mapping[str, Any]
-_COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow", "timeout": "yellow", "yes": "green", "no": "red"}
-_GUARANTEES = {
-    "real": "real: the network in exact real arithmetic, with the weights that the file gives",
-    "unrounded": "unrounded: the engine ignores its own floating-point errors; a second opinion, not a proof",
-}
+from leaktight.verify.report import outline, schemas
+from leaktight.verify.report.columns import facts, status, table
+from leaktight.verify.report.outline import shown
+from leaktight.verify.report.pages import pages
+from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import GUARANTEES, flat
+
 _SHOWN = 16
 _DRAWINGS: dict[str, Callable[[Document], RenderableType]] = {}
 
@@ -51,40 +52,9 @@ def draws(schema: str) -> Callable[[Callable[[Document], RenderableType]], Calla
     return register
 
 
-def _facts(pairs: Iterable[tuple[str, object]]) -> Table:
-    """Names and values in two columns; values that are None are left out."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value is not None:
-            table.add_row(Text(name, style="bold"), value if isinstance(value, Text) else Text(str(value)))
-    return table
-
-
-def _table(*columns: str, rows: Iterable[Iterable[object]], left: int = 1) -> Table:
-    """A table whose first `left` columns hold words and whose other columns hold numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(_short(cell)) for cell in row))
-    return table
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _guarantee(document: Document) -> str:
     name: str = document["guarantee"]
-    return _GUARANTEES.get(name, name)
-
-
-def _status(status: str) -> Text:
-    return Text(status, style=_COLOURS.get(status, ""))
+    return GUARANTEES.get(name, name)
 
 
 def _margin(margin: Mapping[str, float | None]) -> str:
@@ -93,17 +63,9 @@ def _margin(margin: Mapping[str, float | None]) -> str:
     return proven if upper is None else f"{proven}; some input attains {upper:.6g}"
 
 
-def _flat(value: Any) -> Iterator[float]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _flat(item)
-    else:
-        yield value
-
-
 def _numbers(value: Any) -> str:
     """All numbers of a nested list, or the first few of many."""
-    found = list(_flat(value))
+    found = list(flat(value))
     shown = " ".join("-" if x is None else f"{x:.6g}" for x in found[:_SHOWN])
     return shown if len(found) <= _SHOWN else f"{shown} ... ({len(found)} numbers; --format json shows all)"
 
@@ -112,9 +74,9 @@ def _numbers(value: Any) -> str:
 def _verdict(document: Document) -> RenderableType:
     found = document["counterexample"] or {"inputs": {}, "outputs": {}}
     other = document.get("cross_check")
-    return _facts(
+    return facts(
         [
-            ("verdict", _status(document["status"])),
+            ("verdict", status(document["status"])),
             ("because", document["reason"]),
             ("margin", _margin(document["margin"])),
             *((f"input {name}", _numbers(value)) for name, value in found["inputs"].items()),
@@ -143,7 +105,7 @@ def _certification(document: Document) -> RenderableType:
             r["index"],
             r["label"],
             r["predicted"],
-            _status(r["status"]),
+            status(r["status"]),
             r["margin"]["lower"],
             r["margin"]["upper"],
             *([r["radius"]] if radii else []),
@@ -156,9 +118,9 @@ def _certification(document: Document) -> RenderableType:
         columns.insert(-1, "radius >=")
     accuracy = document["accuracy"]
     return Group(
-        _table(*columns, rows=rows, left=4),
+        table(*columns, rows=rows, left=4),
         Text(),
-        _facts(
+        facts(
             [
                 ("inputs", len(document["inputs"])),
                 ("clean", f"{accuracy['clean']:.1%} are classified as labelled"),
@@ -179,13 +141,51 @@ def _bounds(document: Document) -> RenderableType:
     rows = [
         (f"{name}[{place}]", low, high)
         for name, ends in document["outputs"].items()
-        for place, (low, high) in enumerate(zip(_flat(ends["lower"]), _flat(ends["upper"]), strict=True))
+        for place, (low, high) in enumerate(zip(flat(ends["lower"]), flat(ends["upper"]), strict=True))
     ]
     return Group(
-        _table("output", "lower", "upper", rows=rows),
+        table("output", "lower", "upper", rows=rows),
         Text(),
-        _facts([("engine", document["engine"]), ("guarantee", _guarantee(document))]),
+        facts([("engine", document["engine"]), ("guarantee", _guarantee(document))]),
     )
+
+
+@draws(schemas.LEAK)
+@draws(schemas.COMPARISON)
+@draws(schemas.BUNDLE)
+def _outlined(document: Document) -> RenderableType:
+    """Kinds without a drawing of their own: the sections that every format has, without their pictures."""
+    return Group(*(part for page in pages(document) for part in _page(page)))
+
+
+def _page(page: outline.Page) -> Iterator[RenderableType]:
+    yield Text(shown(page.headline), style="bold")
+    yield Text(shown(page.lead))
+    yield Text()
+    yield facts([(tile.label, _said(tile)) for tile in page.tiles])
+    for section in page.sections:
+        yield Text()
+        yield Text(shown(section.title), style="bold")
+        for block in section.blocks:
+            match block:
+                case outline.Prose(text):
+                    yield Text(shown(text))
+                case outline.Facts():
+                    yield facts((name, _cell(value)) for name, value in block.known)
+                case outline.Table(caption, columns, rows) if rows:
+                    left = next((place for place, words in enumerate(block.wordy) if not words), len(columns))
+                    yield Text(shown(caption) + ":")
+                    yield table(*columns, rows=(map(_cell, row) for row in rows), left=left)
+
+
+def _said(tile: outline.Tile) -> str | None:
+    if tile.value is None:
+        return None
+    return shown(tile.value) + (f" ({tile.says})" if tile.says else "")
+
+
+def _cell(cell: outline.Cell) -> Text:
+    return status(cell.word) if isinstance(cell, outline.Verdict) else Text(shown(cell))
 
 
 @draws("leaktight.inspection/1")
@@ -194,7 +194,7 @@ def _inspection(document: Document) -> RenderableType:
         return ", ".join(f"{p['name']} {p['dtype']} {p['shape']}" for p in found)
 
     parts: list[RenderableType] = [
-        _facts(
+        facts(
             [
                 ("network", document["network"].get("path")),
                 ("inputs", ports(document["inputs"])),
@@ -206,7 +206,7 @@ def _inspection(document: Document) -> RenderableType:
             ]
         ),
         Text(),
-        _table(
+        table(
             "operator",
             "count",
             "entries",
@@ -217,7 +217,7 @@ def _inspection(document: Document) -> RenderableType:
         rows = [(a["node"], a["operator"], a["entries"], a["left"], a["right"]) for a in document["activations"]]
         parts += [
             Text(),
-            _table(
+            table(
                 "activation",
                 "operator",
                 "entries",
@@ -245,14 +245,14 @@ def _operators(document: Document) -> RenderableType:
         Text("  " + ", ".join(document["onnx"])),
         Text(),
         Text("What they become, and what each engine does with it", style="bold"),
-        _table("operator", *engines, rows=rows, left=1 + len(engines)),
+        table("operator", *engines, rows=rows, left=1 + len(engines)),
     )
 
 
 @draws("leaktight.doctor/1")
 def _doctor(document: Document) -> RenderableType:
-    rows = [(_status("yes" if check["ok"] else "no"), check["name"], check["found"]) for check in document["checks"]]
-    return _table("sound", "what", "found", rows=rows, left=3)
+    rows = [(status("yes" if check["ok"] else "no"), check["name"], check["found"]) for check in document["checks"]]
+    return table("sound", "what", "found", rows=rows, left=3)
 
 
 @draws("leaktight.demo/1")
@@ -268,11 +268,11 @@ def _demo(document: Document) -> RenderableType:
 def _pictures(pictures: Iterable[Document]) -> Table:
     """Grey-level images with values in [0, 1], side by side."""
     shades = " .:-=+*#%@"
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 4, 0, 0))
+    drawn_table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 4, 0, 0))
     drawn = []
     for picture in pictures:
-        table.add_column(picture["title"])
+        drawn_table.add_column(picture["title"])
         lines = ["".join(2 * shades[min(9, int(10 * max(0.0, pixel)))] for pixel in row) for row in picture["pixels"]]
         drawn.append(Text("\n".join(lines)))
-    table.add_row(*drawn)
-    return table
+    drawn_table.add_row(*drawn)
+    return drawn_table

@@ -1,0 +1,73 @@
+"""Sections that more than one kind of page has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leaktight.verify.report.outline import Block, Cell, Code, Facts, Prose, Section, Span, Table
+from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import GUARANTEES, command_line, meaning, places
+
+_SHOWN = 64
+
+
+def guarantee(document: Document, *more: str) -> Section:
+    """What the proven numbers of the document claim, in plain words."""
+    name = document["guarantee"]
+    blocks: list[Block] = [Facts([("guarantee", GUARANTEES.get(name, name))]), Prose(meaning(name))]
+    if document.get("interrupted"):
+        blocks.append(
+            Prose("The run was interrupted. What was proven until then is shown, and holds; the rest is open.")
+        )
+    return Section("What is guaranteed", [*blocks, *map(Prose, more)])
+
+
+def origin(document: Document) -> Section:
+    """Where the result comes from, and how to get it again."""
+    files = [
+        (name, _known(document[name].get("path")), _known(document[name].get("sha256")))
+        for name in ("network", "property", "data")
+        if any(document.get(name, {}).get(key) for key in ("path", "sha256"))
+    ]
+    versions = {"leaktight": document["version"], **document.get("versions", {})}
+    command = document.get("command")
+    blocks: list[Block] = [
+        Table("Files and their SHA-256 digests", ("file", "path", "digest"), files),
+        Facts(
+            [
+                ("command", None if command is None else Code(command_line(command))),
+                ("versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)),
+                ("engine", document["engine"]),
+                ("seconds", document.get("seconds")),
+                *((name, value) for name, value in document.get("statistics", {}).items()),
+            ]
+        ),
+    ]
+    if command is None:
+        blocks.append(Prose("The result does not say which command wrote it."))
+    return Section("Where it comes from", blocks)
+
+
+def _known(value: str | None) -> Code | None:
+    return None if value is None else Code(value)
+
+
+def counterexample(found: Mapping[str, Any], says: str) -> Section:
+    """A concrete input with its outputs; of many numbers the first."""
+    rows: list[tuple[Cell, Cell, Cell]] = []
+    left_out = 0
+    for kind in ("outputs", "inputs"):
+        for name, value in found[kind].items():
+            numbers = list(places(value, name))
+            rows += [(kind.removesuffix("s"), Code(place), number) for place, number in numbers[:_SHOWN]]
+            left_out += max(0, len(numbers) - _SHOWN)
+    blocks: list[Block] = [Prose(says), Table("The counterexample", ("", "place", "value"), rows, folded=True)]
+    if left_out:
+        blocks.append(Prose(f"{left_out} more numbers are in the result file."))
+    return Section("The counterexample", blocks)
+
+
+def span(ends: object) -> Span | None:
+    """A pair as a cell."""
+    return Span(ends[0], ends[1]) if isinstance(ends, (list, tuple)) else None
