@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leaktight import arguments as cli
-from leaktight import options
-from leaktight.arguments import Format, Precision
+from leaktight import options, provenance
+from leaktight.arguments import Format, Precision, ReportFormat
 from leaktight.errors import InputError
 from leaktight.verify.report import file
 from leaktight.version import __version__
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from leaktight.models.network import Network
 
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
+_ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("the arguments of this run", default=())
 CommandLineError: Any = typer.BadParameter.__bases__[0]  # what typer raises for a command line that makes no sense
 
 
@@ -73,20 +75,22 @@ class Answer:
     code: int = 0
 
 
-def command(body: Callable[..., Answer]) -> Callable[..., None]:
-    """Makes a function a command, with --format and --output.
+def command(
+    body: Callable[..., Answer], formats: Any = cli.AsFormat, usual: Format | None = Format.TEXT
+) -> Callable[..., None]:
+    """Makes a function a command, with --format (one of `formats`, by default `usual`) and --output.
 
     Its answer is delivered; what it raises becomes a message and an exit code.
     """
 
     @functools.wraps(body)
-    def run_body(style: Format, output: Path | None, **given: Any) -> None:
+    def run_body(style: Format | ReportFormat | None, output: Path | None, **given: Any) -> None:
         raise typer.Exit(_outcome(lambda: _deliver(lambda: body(**given), style, output)))
 
     own = tuple(inspection.signature(body, eval_str=True).parameters.values())
     named = inspection.Parameter.KEYWORD_ONLY
     ways = (
-        inspection.Parameter("style", named, default=Format.TEXT, annotation=cli.AsFormat),
+        inspection.Parameter("style", named, default=usual, annotation=formats),
         inspection.Parameter("output", named, default=None, annotation=cli.Output),
     )
     run_body.__signature__ = inspection.Signature((*own, *ways))  # type: ignore[attr-defined]
@@ -94,12 +98,14 @@ def command(body: Callable[..., Answer]) -> Callable[..., None]:
     return app.command()(run_body)
 
 
-def _deliver(body: Callable[[], Answer], style: Format, output: Path | None) -> int:
+def _deliver(body: Callable[[], Answer], style: Format | ReportFormat | None, output: Path | None) -> int:
     if output is not None:
         file.check_writable("--output", output)
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library or the user's code prints, stdout is the result's
         answer = body()
-    text = _rendered(answer.document, style, to_terminal=output is None and sys.stdout.isatty())
+    text = _rendered(
+        answer.document, style or ReportFormat.of(output), to_terminal=output is None and sys.stdout.isatty()
+    )
     if output is None:
         _print(text)
     else:
@@ -108,11 +114,15 @@ def _deliver(body: Callable[[], Answer], style: Format, output: Path | None) -> 
     return answer.code
 
 
-def _rendered(document: Mapping[str, Any], style: Format, *, to_terminal: bool) -> str:
+def _rendered(document: Mapping[str, Any], style: Format | ReportFormat, *, to_terminal: bool) -> str:
     if style is Format.JSON:
         from leaktight.verify.report import json
 
-        return json.render(document)
+        return json.render(provenance.signed(document, _ARGUMENTS.get()))
+    if style not in (Format.TEXT, ReportFormat.TEXT):
+        from leaktight.verify.report.render import render
+
+        return render(document, style.value)
     from shutil import get_terminal_size
 
     from leaktight.verify.report import text
@@ -143,6 +153,7 @@ def run(arguments: list[str]) -> int:
     """
 
     def call() -> int:
+        _ARGUMENTS.set(tuple(arguments))
         try:
             return int(typer.main.get_command(app).main(arguments, prog_name="leaktight", standalone_mode=False) or 0)
         except CommandLineError as error:
@@ -369,6 +380,17 @@ def bounds(
     )
     count = sum(lower.numel() for lower, _ in found.outputs.values())
     return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
+
+
+@functools.partial(command, formats=cli.AsReport, usual=None)
+def report(results: cli.ResultFiles, compare: cli.Compare = False) -> Answer:
+    """Results as pages that people read.
+
+    One page, with a section for each result; with --compare, what changed from the first to the second.
+    """
+    from leaktight.verify.report.render import from_files
+
+    return Answer(*from_files(results, compare=compare))
 
 
 @command

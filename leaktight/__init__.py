@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certify import Certification, certify
     from leaktight.verify.prove import prove
+    from leaktight.verify.report.render import report
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "prove",
     "read_data",
     "read_property",
+    "report",
     "robust",
 ]
 
@@ -74,6 +76,7 @@ _HOMES = {
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certify": ("Certification", "certify"),
     "leaktight.verify.prove": ("prove",),
+    "leaktight.verify.report.render": ("report",),
     "leaktight.verify.verdict": ("Counterexample", "Guarantee", "Margin", "Status", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

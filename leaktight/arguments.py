@@ -16,6 +16,21 @@ class Format(str, Enum):
     JSON = "json"
 
 
+class ReportFormat(str, Enum):
+    """How a report is written."""
+
+    HTML = "html"
+    MARKDOWN = "md"
+    JSON = "json"
+    TEXT = "text"
+
+    @classmethod
+    def of(cls, output: Path | None) -> ReportFormat:
+        """The format that a file's name asks for, and text where it asks for none."""
+        ending = "" if output is None else output.suffix.lower().removeprefix(".")
+        return {"html": cls.HTML, "htm": cls.HTML, "md": cls.MARKDOWN, "json": cls.JSON}.get(ending, cls.TEXT)
+
+
 class Precision(str, Enum):
     """The arithmetic that bounds are computed in; the guarantee is the same."""
 
@@ -35,6 +50,12 @@ NetworkFile = Annotated[str, _argument("NETWORK", "An .onnx, .onnx.gz or .pt2 fi
 PropertyFile = Annotated[str, _argument("PROPERTY", "A VNN-LIB file (1.0 or 2.0), plain or .gz.")]
 DataFile = Annotated[str, _argument("DATA", "Labelled inputs: .npz, .csv or idx.")]
 
+ResultFiles = Annotated[list[Path], _argument("RESULT", "Files that --format json -o wrote.")]
+Compare = Annotated[bool, _option("--compare", says="What changed from the first to the second of two results.")]
+
+AsReport = Annotated[
+    ReportFormat | None, _option("--format", says="How the report is written; default: by the name of -o, else text.")
+]
 AsFormat = Annotated[Format, _option("--format", says="How the result is written.")]
 Output = Annotated[Path | None, _option("--output", "-o", value="FILE", says="Write the result here, not to stdout.")]
 Architecture = Annotated[

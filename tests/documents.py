@@ -90,7 +90,7 @@ def bounds(outputs: int = 10) -> Document:
     }
 
 
-def found(start: float = 4.2, fall: float = 17.0, *, segments: int = 16, seed: int = 0) -> Document:
+def found(start: float = 4.2, fall: float = 21.0, *, segments: int = 16, seed: int = 0) -> Document:
     """What is known of one margin over slopes 0 to 0.3: it falls from `start`, by about `fall` per unit."""
     random_ = random.Random(seed)
     ends = [0.3 * place / segments for place in range(segments + 1)]

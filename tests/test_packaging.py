@@ -47,7 +47,11 @@ def test_the_wheel_holds_one_package_with_every_module_and_the_demo(built: Path)
         links = [entry.filename for entry in archive.infolist() if (entry.external_attr >> 16) & 0o170000 == 0o120000]
     data = {f"leaktight/data/{path.name}" for path in (ROOT / "leaktight" / "data").iterdir()}
     assert len(data) == 4
-    assert set(names) == modules() | data | {"leaktight/py.typed"}
+    templates = {
+        f"leaktight/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "verify/report/templates").iterdir()
+    }
+    assert len(templates) == 3
+    assert set(names) == modules() | data | templates | {"leaktight/py.typed"}
     assert not links
     assert wheel.stat().st_size < 1 << 20
 

@@ -48,7 +48,7 @@ def _value(segment: Segment, slope: float) -> float | None:
         return None
     if start == end:
         return min(ends)
-    share = (slope - start) / (end - start)
+    share: float = (slope - start) / (end - start)
     return (1 - share) * ends[0] + share * ends[1]
 
 

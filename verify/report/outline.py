@@ -106,7 +106,8 @@ class Facts:
 class Table:
     """Rows under a caption.
 
-    `folded`: a format may hide it behind its caption. `searchable`: a format may offer sorting and filtering.
+    `folded`: a format may hide it behind its caption. `searchable`: a format may offer sorting and filtering. `summed`:
+    the last row is what the others amount to.
     """
 
     caption: str
@@ -114,6 +115,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
     searchable: bool = False
+    summed: bool = False
 
     @property
     def wordy(self) -> list[bool]:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
+from math import isqrt
 from typing import Any
 
 import matplotlib
@@ -20,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from leaktight.verify.report.figures import Curve, Figure, Histogram, Intervals, Steps, Survival
+from leaktight.verify.report.figures import Curve, Figure, Histogram, Intervals, Span, Steps, Survival
 from leaktight.verify.report.words import clean
 
 # stand-ins, replaced by the variables of the page's style
@@ -38,7 +39,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "leaktight",
     "font.family": "DejaVu Sans",
-    "font.size": 10,
+    "font.size": 8.5,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
     "axes.spines.top": False,
@@ -92,6 +93,9 @@ def _embedded(svg: str, name: str, title: str, description: str) -> str:
     rest = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in wanted else "", rest)
     rest = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", rest)
     rest = re.sub("#01020[3-8]", lambda m: _VARIABLES[m[0]], rest)
+    rest = re.sub(r"<style.*?</style>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r' (?:d|x|y|points|transform)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), rest)
+    rest = re.sub(r' transform="rotate\(-0 [^"]*"', "", rest)
     rest = re.sub(r"<!--.*?-->\n?|^\s+", "", rest, flags=re.DOTALL | re.MULTILINE)
     rest = re.sub(r"\n+", "\n", rest)
     return (
@@ -108,9 +112,9 @@ def _curve(axes: Axes, figure: Curve) -> None:
     room = 0.1 * (high - low) or 1.0
     floor = low - 1.6 * room
     width = 1.0 if figure.small else 1.8
-    for slopes, ends in figure.chords:
-        axes.fill_between(slopes, floor, ends, color=_ACCENT, alpha=0.13, linewidth=0)
-        axes.plot(slopes, ends, color=_ACCENT, linewidth=width, solid_capstyle="round")
+    for slopes, values in _joined(figure.chords):
+        axes.fill_between(slopes, floor, values, color=_ACCENT, alpha=0.13, linewidth=0)
+        axes.plot(slopes, values, color=_ACCENT, linewidth=width, solid_capstyle="round")
     if figure.attained:
         size = 2.0 if figure.small else 4.5
         axes.plot(
@@ -121,6 +125,8 @@ def _curve(axes: Axes, figure: Curve) -> None:
             markerfacecolor="none",
             markeredgecolor=_INK,
             markeredgewidth=0.6 if figure.small else 1.0,
+            clip_on=False,
+            zorder=3,
         )
     axes.axhline(0, color=_INK, linewidth=0.6 if figure.small else 0.9)
     axes.set_ylim(floor, high + room)
@@ -142,10 +148,34 @@ def _curve(axes: Axes, figure: Curve) -> None:
             xytext=(4, -2),
             textcoords="offset points",
             va="top",
-            fontsize=9,
+            fontsize=8,
         )
+    _name_lines(axes, figure)
     axes.set_xlabel("slope of the leak")
     axes.set_ylabel("margin")
+
+
+def _joined(chords: Sequence[tuple[Span, Span]]) -> list[tuple[list[float], list[float]]]:
+    """Chords as few lines: where one begins at the slope at which another ends, they are one line."""
+    lines: list[tuple[list[float], list[float]]] = []
+    for slopes, values in sorted(chords):
+        if not lines or lines[-1][0][-1] != slopes[0]:
+            lines.append(([], []))
+        lines[-1][0].extend(slopes)
+        lines[-1][1].extend(values)
+    return lines
+
+
+def _name_lines(axes: Axes, figure: Curve) -> None:
+    """Names beside what they name: no legend to look up."""
+    offset: dict[str, Any] = {"xycoords": "data", "textcoords": "offset points", "fontsize": 8}
+    if figure.chords:
+        (start, end), (first, last) = figure.chords[len(figure.chords) // 4]
+        place = ((start + end) / 2, (first + last) / 2)
+        axes.annotate("proven", place, xytext=(-6, -9), ha="right", va="top", color=_ACCENT, **offset)
+    if figure.attained:
+        place = figure.attained[(2 * len(figure.attained)) // 3]
+        axes.annotate("attained by attack", place, xytext=(7, 3), ha="left", va="bottom", **offset)
 
 
 def _strip(axes: Axes, figure: Curve, floor: float, height: float) -> None:
@@ -189,11 +219,11 @@ def _percentages(axes: Axes) -> None:
 def _histogram(axes: Axes, figure: Histogram) -> None:
     everything = [value for values in figure.values.values() for value in values]
     low, high = min([0.0, *everything]), max([0.0, *everything])
-    width = (high - low) / 40 or 1.0
+    width = (high - low) / min(48, 8 + isqrt(len(everything))) or 1.0
     first, last = int(low // width) if low < 0 else 0, int(high // width) + 1
     edges = [width * place for place in range(first, last + 1)]  # 0 is an edge: no bar mixes the two signs
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)  # rounding loses nobody
-    hatches = {"proved": None, "refuted": "xxxx", "unknown": "....", "timeout": "////"}
+    hatches = {"proved": None, "refuted": "xxxx", "unknown": "////", "timeout": "\\\\\\\\"}
     kinds = list(figure.values)
     below = [0] * (len(edges) - 1)
     for kind in kinds:
@@ -201,7 +231,7 @@ def _histogram(axes: Axes, figure: Histogram) -> None:
         axes.bar(
             [edge for edge, count in zip(edges, counts, strict=False) if count],
             [count for count in counts if count],
-            width,
+            0.92 * width,
             [start for start, count in zip(below, counts, strict=True) if count],
             align="edge",
             label=kind,

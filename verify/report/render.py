@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from leaktight.errors import UsageError
 from leaktight.verify.report import json, schemas
-from leaktight.verify.report.compare import compare
+from leaktight.verify.report.compare import compare as changes
+from leaktight.verify.report.read import read
 from leaktight.verify.report.schemas import Document
 from leaktight.version import __version__
 
@@ -45,6 +47,22 @@ def bundle(documents: Sequence[Document]) -> Document:
     return {"schema": schemas.BUNDLE, "results": list(documents), "version": __version__}
 
 
+def from_files(paths: Sequence[Path], *, compare: bool = False) -> tuple[Document, str]:
+    """One document for the result files, or what changed from the first to the second of two; and a line about it.
+
+    Raises UsageError: a file cannot be read as a result; or they are not two of the same kind, and `compare` is asked.
+    """
+    if compare and len(paths) != 2:
+        raise UsageError(f"--compare: {len(paths)} results are given; give exactly two")
+    documents = [read(path) for path in paths]
+    if not compare:
+        return bundle(documents), f"report of {len(documents)} result{'s' if len(documents) > 1 else ''}"
+    found = changes(documents[0], documents[1], (str(paths[0]), str(paths[1])))
+    turned = sum(pair["count"] for pair in found["verdicts"] if pair["before"] != pair["after"])
+    wrong = f"; {len(found['contradictions'])} CONTRADICTIONS" if found["contradictions"] else ""
+    return found, f"verdicts that changed: {turned}; entries that changed: {len(found['entries'])}{wrong}"
+
+
 def report(
     results: Document | Result | Sequence[Document | Result], format: str = "html", *, compared: bool = False
 ) -> str:
@@ -65,7 +83,7 @@ def report(
     documents = [_document(result, f"result {place}") for place, result in enumerate(given, start=1)]
     if compared and len(documents) != 2:
         raise UsageError(f"a comparison needs exactly two results, and there are {len(documents)}")
-    return render(compare(documents[0], documents[1]) if compared else bundle(documents), format)
+    return render(changes(documents[0], documents[1]) if compared else bundle(documents), format)
 
 
 def _document(result: Any, name: str) -> Document:

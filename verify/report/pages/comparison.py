@@ -44,7 +44,10 @@ def page(document: Document) -> Page:
 def _contradictions(document: Document) -> list[Section]:
     if not document["contradictions"]:
         return []
-    says = "Both answer the same question, as far as the files say; then one of the two is wrong. Please report it."
+    says = (
+        "Both answer the same question, as far as the files say; then one of the two is wrong. Please report it, unless"
+        " the commands below ask different things."
+    )
     rows = [(text,) for text in document["contradictions"]]
     return [Section("Contradictions", [Prose(says), Table("Claims that exclude each other", ("claim",), rows)])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from math import inf, nextafter
 from typing import Any
 
@@ -69,11 +70,11 @@ def _of_property(document: Document) -> Page:
         tone(document["status"]),
         _lead(document),
         [
-            Tile("proved up to", down(document["proved_up_to"]), "for every slope from the start of the range"),
-            Tile("refuted from", up(document["refuted_from"]), "the least slope with a counterexample"),
             Tile(
-                "still open", up(arithmetic.width(_spans(document["open"]))), "width of the slopes that are undecided"
+                "proved up to", down(document["proved_up_to"]) or "none", "for every slope from the start of the range"
             ),
+            Tile("refuted from", up(document["refuted_from"]) or "none", "the least slope with a counterexample"),
+            Tile("still open", arithmetic.width(_spans(document["open"])), "width of the slopes that are undecided"),
             Tile("smallest margin", down(arithmetic.lowest(document["curve"])), "proven over the whole range"),
         ],
         [*sections, *_question(document)],
@@ -198,13 +199,14 @@ def _shift(document: Document) -> list[Section]:
     if shift is None:
         return []
     start, end = document["slopes"]
+    span = Fraction(end) - Fraction(start)
     rows: list[tuple[Cell, ...]] = []
     formula, local, lines = (shift.get(key) for key in ("closed_form", "local", "parametric"))
     if formula is not None:
         rate = formula["rate"]
-        rows.append(("closed formula", Span(-rate, rate, outward=True), _change((-rate, rate), end - start)))
+        rows.append(("closed formula", Span(-rate, rate, outward=True), _change((-rate, rate), span)))
     if local is not None:
-        rows.append(("local derivative", _proven(local["rate"]), _change(local["rate"], end - start)))
+        rows.append(("local derivative", _proven(local["rate"]), _change(local["rate"], span)))
     if lines:
         rows.append(("parametric lines", None, _proven(lines[-1]["change"])))
     together = shift["change"]
@@ -214,7 +216,9 @@ def _shift(document: Document) -> list[Section]:
             f"How far the smallest margin can be, at slope {short(end)}, from what it is at slope {short(start)}. Each"
             " bound is proven by itself; their intersection is the result."
         ),
-        Table("Bounds on the change of the smallest margin", ("bound", "per unit of slope", "change"), rows),
+        Table(
+            "Bounds on the change of the smallest margin", ("bound", "per unit of slope", "change"), rows, summed=True
+        ),
     ]
     if lines:
         blocks.append(
@@ -232,9 +236,13 @@ def _proven(ends: Sequence[float]) -> Span:
     return Span(ends[0], ends[1], outward=True)
 
 
-def _change(rate: Sequence[float], width: float) -> Span:
+def _change(rate: Sequence[float], width: Fraction) -> Span:
     """Rate times width, rounded outwards."""
-    return Span(nextafter(rate[0] * width, -inf), nextafter(rate[1] * width, inf), outward=True)
+    low, high = (Fraction(end) * width for end in rate)
+    lower, upper = float(low), float(high)
+    return _proven(
+        (lower if lower <= low else nextafter(lower, -inf), upper if upper >= high else nextafter(upper, inf))
+    )
 
 
 def _radius(found: Sequence[Found] | None) -> list[Section]:
@@ -246,7 +254,7 @@ def _radius(found: Sequence[Found] | None) -> list[Section]:
         says = "The proven radius on each segment of slopes; it holds on the whole segment."
         blocks.append(Picture("Proven radius over the slope", says, Steps("slope of the leak", "radius", {"r": steps})))
     rows = [(*part["slopes"], down(part["radius"])) for part in found]
-    blocks.append(Table("Proven radii", ("from slope", "to slope", "radius at least"), rows, folded=len(rows) > 16))
+    blocks.append(Table("Proven radii", ("from slope", "to slope", "radius at least"), rows, folded=len(rows) > 12))
     return [Section("Radius", blocks)]
 
 
@@ -381,7 +389,7 @@ def _inputs(document: Document) -> Table:
                 down(arithmetic.lowest(found["curve"])),
                 down(found["proved_up_to"]),
                 up(found["refuted_from"]),
-                up(arithmetic.width(_spans(found["open"]))),
+                arithmetic.width(_spans(found["open"])),
                 down(change[0]),
                 up(change[1]),
                 *([down(min(parted)) if parted and None not in parted else None] if radii else []),

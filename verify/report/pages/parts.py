@@ -10,12 +10,15 @@ from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import GUARANTEES, command_line, meaning, places
 
 _SHOWN = 64
+_DIGITS = (
+    "Proven numbers are shown with six digits, rounded to the side on which they claim less; the result has all digits."
+)
 
 
 def guarantee(document: Document, *more: str) -> Section:
     """What the proven numbers of the document claim, in plain words."""
     name = document["guarantee"]
-    blocks: list[Block] = [Facts([("guarantee", GUARANTEES.get(name, name))]), Prose(meaning(name))]
+    blocks: list[Block] = [Facts([("guarantee", GUARANTEES.get(name, name))]), Prose(meaning(name)), Prose(_DIGITS)]
     if document.get("interrupted"):
         blocks.append(
             Prose("The run was interrupted. What was proven until then is shown, and holds; the rest is open.")
