@@ -50,7 +50,7 @@ def test_the_wheel_holds_one_package_with_every_module_and_the_demo(built: Path)
     templates = {
         f"leaktight/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "verify/report/templates").iterdir()
     }
-    assert len(templates) == 3
+    assert len(templates) == 4
     assert set(names) == modules() | data | templates | {"leaktight/py.typed"}
     assert not links
     assert wheel.stat().st_size < 1 << 20

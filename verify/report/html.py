@@ -25,19 +25,16 @@ def render(document: Document) -> str:
     script, style = _asset("page.js"), _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     names = (f"figure-{number}" for number in range(1, 1 << 30))
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            pages=found,
-            title=found[0].headline if len(found) == 1 else f"{len(found)} results",
-            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none';"
-            " form-action 'none'",
-            script=Markup(script),
-            style=Markup(style),
-            draw=lambda picture: _drawn(picture, next(names)),
-            version=__version__,
-        )
+    page = _environment().get_template("page.html")
+    return page.render(
+        pages=found,
+        title=found[0].headline if len(found) == 1 else f"{len(found)} results",
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none';"
+        " form-action 'none'",
+        script=Markup(script),
+        style=Markup(style),
+        draw=lambda picture: _drawn(picture, next(names)),
+        version=__version__,
     )
 
 
