@@ -1,0 +1,167 @@
+"""L1: the rate at which a margin moves with the slope lies within the bounds, for every input and slope."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from leaky import EXACT_KINDS, ask, exact_rows
+from networks import Draft
+from torch import Tensor
+
+from leaktight.errors import MissingRule
+from leaktight.models.network import Network, Node, Port
+from leaktight.models.ops import Affine, Input, Linear, Shape, leaky_relu
+from leaktight.models.slopes import Slopes
+from leaktight.specs.region import Box, Norm
+from leaktight.verify.leak import local
+from leaktight.verify.leak.intervals import over_range
+
+DRAWS = 6
+
+
+def box(*ends: tuple[float, float]) -> Box:
+    lower, upper = torch.tensor([ends], dtype=torch.float64).unbind(-1)
+    return Box(lower, upper)
+
+
+def number(x: float) -> Tensor:
+    return torch.tensor([x], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+def test_no_input_and_slope_moves_faster_than_the_rates_say(kind: str, seed: int, norm: Norm) -> None:
+    question = ask(kind, seed, norm)
+    given = (question.slopes, question.region, question.objectives, question.lo, question.hi)
+    anchored, anywhere = local.rates(*given), local.rates(*given, anchored=False)
+    for _ in range(DRAWS):
+        (x, a), (_, b) = question.draw(), question.draw()
+        for i in range(len(x)):
+            start, here, there = (exact_rows(question, i, x[i], float(s[i])) for s in (question.lo, a, b))
+            for r in range(len(here)):
+                for (low, high), begin, s in ((anchored, start, question.lo[i]), (anywhere, there, b[i])):
+                    shift, move = here[r] - begin[r], Fraction(float(a[i])) - Fraction(float(s))
+                    ends = sorted(move * Fraction(float(end[i, r])) for end in (low, high))
+                    assert ends[0] <= shift <= ends[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["branches", "smooth"])
+def test_rates_hold_where_only_floating_point_can_evaluate(kind: str, seed: int) -> None:
+    question = ask(kind, seed)
+    low, high = local.rates(question.slopes, question.region, question.objectives, question.lo, question.hi)
+    for _ in range(200):
+        x, a = question.draw()
+        values = [
+            (question.objectives @ question.slopes.at(s).flat(x).unsqueeze(-1)).squeeze(-1) for s in (question.lo, a)
+        ]
+        move = (a - question.lo).unsqueeze(-1)
+        assert bool((values[1] - values[0] >= move * low - 1e-12).all())
+        assert bool((values[1] - values[0] <= move * high + 1e-12).all())
+
+
+def one_neuron(slope: float = 0.1, *, weight: float = 1.0) -> Network:
+    """``weight * phi(x)``."""
+    draft = Draft(0)
+    z = draft.leaky(draft.input(1, 1), slope)
+    return draft.network(draft.add(Linear(torch.tensor([[weight]], dtype=torch.float64)), z))
+
+
+@pytest.mark.parametrize(
+    ("ends", "weight", "expected"),
+    [
+        ((1.0, 2.0), 1.0, (0.0, 0.0)),
+        ((-2.0, -1.0), 1.0, (-2.0, -1.0)),
+        ((-2.0, 3.0), 1.0, (-2.0, 0.0)),
+        ((-2.0, 3.0), -4.0, (0.0, 8.0)),
+    ],
+)
+def test_one_neuron_moves_by_its_negative_part(
+    ends: tuple[float, float], weight: float, expected: tuple[float, float]
+) -> None:
+    low, high = local.rates(
+        Slopes.of(one_neuron(weight=weight)), box(ends), torch.ones(1, 1, 1), number(-0.5), number(1.5)
+    )
+    assert float(low) == pytest.approx(expected[0], rel=1e-12, abs=1e-300)
+    assert float(high) == pytest.approx(expected[1], rel=1e-12, abs=1e-300)
+
+
+def test_two_stable_neurons_in_a_row_by_hand() -> None:
+    """``phi(phi(x)) = a^2 x`` for ``x < 0 < a``: its rate is ``2 a x``, and from ``lo`` on ``(a + lo) x``."""
+    draft = Draft(0)
+    network = draft.network(draft.leaky(draft.leaky(draft.input(1, 1), 0.1), 0.1))
+    given = (Slopes.of(network), box((-2.0, -1.0)), torch.ones(1, 1, 1), number(0.25), number(0.5))
+    low, high = local.rates(*given, anchored=False)
+    assert (float(low), float(high)) == pytest.approx((-2.0, -0.5))
+    low, high = local.rates(*given)
+    assert (float(low), float(high)) == pytest.approx((-1.5, -0.5))
+
+
+def test_better_intervals_give_better_rates() -> None:
+    """Known to be negative, the input of a neuron moves it for sure."""
+    given = (Slopes.of(one_neuron()), box((-2.0, 3.0)), torch.ones(1, 1, 1), number(0.0), number(0.5))
+    known = over_range(*given[:2], *given[3:])
+    (name,) = given[0].network.by_name[given[0].nodes[0]].inputs
+    tighter = {**known, name: replace(known[name], upper=number(-1.0).reshape(known[name].upper.shape))}
+    low, high = local.rates(*given, known=tighter)
+    assert (float(low), float(high)) == pytest.approx((-2.0, -1.0))
+
+
+def test_a_batch_is_each_of_its_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = ask("residual", 2)
+    low, high = local.rates(question.slopes, question.region, question.objectives, question.lo, question.hi)
+    monkeypatch.setattr(local, "_BYTES", 1)
+    parts = local.rates(question.slopes, question.region, question.objectives, question.lo, question.hi)
+    assert torch.allclose(parts[0], low, rtol=1e-12)
+    for i in range(len(low)):
+        one = slice(i, i + 1)
+        alone = local.rates(
+            question.slopes, question.region.select(one), question.objectives[one], question.lo[one], question.hi[one]
+        )
+        assert torch.allclose(alone[0], low[one], rtol=1e-12)
+        assert torch.allclose(alone[1], high[one], rtol=1e-12)
+
+
+def test_only_the_chosen_nodes_count() -> None:
+    """``phi(phi(x))`` with a first slope of 1/10 and a second one that moves: its rate is the first one's value."""
+    draft = Draft(0)
+    first = draft.leaky(draft.input(1, 1), 0.1)
+    second = draft.leaky(first, 0.1)
+    slopes = Slopes.of(draft.network(second), [second])
+    low, high = local.rates(slopes, box((-2.0, -1.0)), torch.ones(1, 1, 1), number(0.25), number(0.5))
+    assert (float(low), float(high)) == pytest.approx((-0.2, -0.1))
+
+
+class _Foreign(Affine):
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0]
+
+    def magnitude(self, *inputs: Tensor) -> Tensor:
+        return inputs[0]
+
+    def adjoint(self, coefficients: Tensor, shapes: object) -> tuple[Tensor, ...]:
+        return (coefficients,)
+
+    forward_terms = 1
+    adjoint_terms = 1
+
+
+def test_an_operator_without_a_rule_is_named() -> None:
+    shape: Shape = (1, 2)
+    nodes = (
+        Node("x", Input(), (), shape),
+        Node("a", leaky_relu(0.1), ("x",), shape),
+        Node("y", _Foreign(), ("a",), shape, "Odd_1"),
+    )
+    network = Network(nodes, (Port("x", shape),), (Port("y", shape),))
+    with pytest.raises(MissingRule, match=r"_Foreign \(node 'Odd_1'\)"):
+        local.rates(Slopes.of(network), box((0, 1), (0, 1)), torch.eye(2)[None], number(0.0), number(0.1))
+
+
+def test_rows_that_join_to_a_margin_join_their_rates() -> None:
+    low, high = torch.tensor([[-1.0, -3.0, 2.0]]), torch.tensor([[0.0, -2.0, 5.0]])
+    assert [float(x) for x in local.joined(low, high)] == [-3.0, 5.0]

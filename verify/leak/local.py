@@ -1,0 +1,111 @@
+"""L1, the local derivative: signed bounds of how fast a margin moves with the slope, over a region."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.models.slopes import Slopes
+from leaktight.specs.region import Region
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.memory import row_bytes
+from leaktight.verify.leak.intervals import Known, departures, over_range, product
+from leaktight.verify.leak.jacobian import secants
+from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, up
+
+_BYTES = 256 << 20  # about what the coefficients of the regions that are worked on together need
+
+
+def rates(
+    slopes: Slopes,
+    region: Region,
+    objectives: Tensor,
+    lo: Tensor,
+    hi: Tensor,
+    *,
+    known: Known | None = None,
+    anchored: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Bounds of the rate at which linear functions of the outputs move with the slope, for every input of the region.
+
+    Let ``m(x; a) = objectives . f(x; a)``. For every ``x`` in the region, in real arithmetic,
+
+        (a - lo) low  <=  m(x; a) - m(x; lo)  <=  (a - lo) high        for all a in [lo, hi],
+
+    and if not `anchored`, ``m(x; a) - m(x; b)`` lies within ``(a - b) [low, high]`` for all ``lo <= b <= a <= hi``. The
+    same bounds hold for the minimum of ``m`` over the region; for minima and maxima of several rows see `joined`.
+
+    Why: let ``z, z'`` be the inputs of an activation at the slopes ``b`` and ``a``. Its value moves by
+
+        phi_a(z') - phi_b(z)  =  s (z' - z)  +  (a - b) g(z),    s the slope of a secant of phi_a,
+
+    with ``g(z) = min(z, 0)`` (times a rate, where scales were folded in): so ``m`` moves by ``(a - b)`` times the sum
+    over all chosen activations of ``J . g(z)``, with ``J`` the product of all weights and secants behind it. Turned
+    around, with secants of ``phi_b``, it is ``g(z')``. Both are bounded by intervals over the region and over all
+    slopes in question; anchored at ``b = lo``, the first knows the slope of all ``z``, the second that of all secants,
+    and the better one of the two is taken.
+
+    Args: objectives: ``(batch or 1, rows, output_size)``. lo, hi: ``(batch,)``, ``lo <= hi``. known: bounds of every
+    node's value over region and range, where better ones than plain intervals are at hand.
+    Returns: ``low, high``, each ``(batch, rows)`` in float64; infinite where nothing can be said.
+    Raises: MissingRule: an operator has no rule.
+    """
+    objectives = objectives.double().expand(region.batch, -1, -1)
+    each = row_bytes(slopes.network, torch.float64) * objectives.shape[1]
+    most = max(1, _BYTES // each)
+    low, high = [], []
+    with torch.no_grad():
+        for first in range(0, region.batch, most):
+            part = slice(first, min(first + most, region.batch))
+            given = None if known is None else {name: interval.select(part) for name, interval in known.items()}
+            find = _anchored if anchored else _anywhere
+            found = find(slopes, region.select(part), objectives[part], lo[part], hi[part], given)
+            low.append(found[0])
+            high.append(found[1])
+    return torch.cat(low), torch.cat(high)
+
+
+def _anywhere(
+    slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, known: Known | None
+) -> tuple[Tensor, Tensor]:
+    known = over_range(slopes, region, lo, hi) if known is None else known
+    return _summed((slopes.at(lo), slopes.at(hi)), slopes, objectives, known, known)
+
+
+def _anchored(
+    slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, known: Known | None
+) -> tuple[Tensor, Tensor]:
+    known = over_range(slopes, region, lo, hi) if known is None else known
+    first, last = slopes.at(lo), slopes.at(hi)
+    start = {name: z.meet(known[name]) for name, z in over_range(slopes, region, lo, lo).items()}
+    one = _summed((first, last), slopes, objectives, known, start)
+    other = _summed((first, first), slopes, objectives, known, known)
+    return torch.maximum(one[0], other[0]), torch.minimum(one[1], other[1])
+
+
+def joined(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The rates ``(batch,)`` of any minimum and maximum of the rows (a margin, say): the hull of the rows' rates.
+
+    If every row moves by at least ``d``, so does every minimum of rows, every maximum, and every minimum of maxima.
+    """
+    return low.amin(-1), high.amax(-1)
+
+
+def _summed(
+    networks: tuple[Network, Network], slopes: Slopes, objectives: Tensor, known: Known, moving: Known
+) -> tuple[Tensor, Tensor]:
+    """The sum over the chosen activations of secants (values in `known`) times departures (of values in `moving`)."""
+    steps = departures(slopes, moving)
+    low = high = objectives.new_zeros(objectives.shape[:2])
+    for name, rows in secants(networks, objectives, known, slopes.nodes):
+        departure = Interval(steps[name].lower.unsqueeze(1), steps[name].upper.unsqueeze(1))
+        found = product(rows, departure)
+        low, high = down(low - _total(-found.lower)), up(high + _total(found.upper))
+    return trusted_lower(low), trusted_upper(high)
+
+
+def _total(x: Tensor) -> Tensor:
+    """At least the sum of the entries behind the first two axes."""
+    flat = x.flatten(2)
+    return flat.sum(-1) + gamma(flat.shape[-1], x.dtype) * flat.abs().sum(-1)
