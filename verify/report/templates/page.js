@@ -3,8 +3,8 @@
 for (const table of document.querySelectorAll("table.searchable")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
-  const texts = rows.map((row) => Array.from(row.cells, (cell) => cell.textContent.trim()));
-  const whole = texts.map((cells) => cells.join("  ").toLowerCase());
+  let read = null;  // what the cells say, read when it is first needed
+  const texts = () => read ??= rows.map((row) => Array.from(row.cells, (cell) => cell.textContent.trim()));
   const heads = Array.from(table.tHead.rows[0].cells);
   let order = rows.map((_, place) => place);
 
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table.searchable")) {
   let chosen = null;
   if (column >= 0) {
     for (const status of ["proved", "refuted", "unknown", "timeout"]) {
-      const number = texts.filter((cells) => cells[column] === status).length;
+      const number = body.querySelectorAll(`td.${status}`).length;
       if (!number) continue;
       const button = document.createElement("button");
       button.type = "button";
@@ -39,12 +39,13 @@ for (const table of document.querySelectorAll("table.searchable")) {
     }
   }
   tools.append(count);
-  table.parentElement.before(tools);
+  table.closest(".rows").prepend(tools);
 
   function show() {
     const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const kept = order.filter((place) =>
-      (chosen === null || texts[place][column] === chosen) && words.every((word) => whole[place].includes(word)));
+    const cells = texts();
+    const kept = order.filter((place) => (chosen === null || cells[place][column] === chosen)
+      && words.every((word) => cells[place].some((text) => text.toLowerCase().includes(word))));
     body.replaceChildren(...kept.map((place) => rows[place]));
     count.textContent = kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
   }
@@ -67,8 +68,9 @@ for (const table of document.querySelectorAll("table.searchable")) {
       const way = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", way > 0 ? "ascending" : "descending");
+      const cells = texts();
       order = rows.map((_, row) => row)
-        .sort((a, b) => compare(texts[a][place], texts[b][place], way) || a - b);
+        .sort((a, b) => compare(cells[a][place], cells[b][place], way) || a - b);
       show();
     });
   });
