@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -162,10 +163,16 @@ class Box(Region):
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
     def minimum(self, coefficients: Tensor) -> Tensor:
-        # two inner products without a common nonzero term, then one addition: n + 1 roundings within |a|.magnitude
-        positive = coefficients.clamp(min=0)
-        ends = positive @ self.lower.unsqueeze(-1) + (coefficients - positive) @ self.upper.unsqueeze(-1)
-        return ends.squeeze(-1)
+        # a . centre - |a| . radius: two roundings in the radius, n in each sum, one at the end, all within
+        # |a| . (|centre| + radius), which is |a| . magnitude; whatever the centre was rounded to, the box is around it
+        centre, radius = self._around
+        shift = coefficients @ centre.unsqueeze(1).mT
+        return (shift - coefficients.abs() @ radius.unsqueeze(1).mT).squeeze(-1)
+
+    @cached_property
+    def _around(self) -> tuple[Tensor, Tensor]:
+        centre = self.lower / 2 + self.upper / 2
+        return centre, torch.maximum(self.upper - centre, centre - self.lower)
 
     def contains(self, x: Tensor) -> Tensor:
         low, high = self.inside

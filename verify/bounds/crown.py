@@ -20,7 +20,9 @@ from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.interval import Interval, input_intervals, step
 from leaktight.verify.bounds.memory import passes
+from leaktight.verify.bounds.parallel import each
 
+_WASTE = 1.15  # how many padded rows for one that is wanted are worth keeping the batch's order
 Refine = Callable[[Backward, Units], Tensor]
 
 
@@ -123,22 +125,31 @@ def _one_side(
     """The interval with the lower ends (where `sign` is 1) or the upper ends (-1) of the `wanted` entries refined.
 
     Regions of a part that want fewer entries are padded with other entries, whose refined bounds are thrown away: so
-    each region has the same bounds in every batch. Regions that want about as many share a part.
+    each region has the same bounds in every batch. Where that would waste much, those that want about as many share a
+    part; else parts are slices of the batch, which cost no copies.
     """
     lower, upper = z.lower.flatten(1).clone(), z.upper.flatten(1).clone()
     count = wanted.sum(1)
-    order = count.argsort(stable=True, descending=True)
-    order = order[: int((count > 0).sum())]
-    for regions, entries in passes(backward.network, count[order].tolist(), memory):
+    even = count.amax().expand(len(count))
+    order = None
+    if int(even.sum()) > _WASTE * int(count.sum()):
+        order = count.argsort(stable=True, descending=True)
+        even = count[order]
+
+    def bounded(part: tuple[slice, slice]) -> tuple[Tensor | slice, Units, Tensor] | None:
         if deadline is not None and time.monotonic() > deadline:
-            break
-        some = order[regions]
-        index = wanted[some].to(torch.uint8).topk(int(count[some[0]]), dim=1).indices[:, entries]
-        side = sign[some].gather(1, index)
-        found = refine(backward.select(some), Units(node.name, index, side))
-        real = wanted[some].gather(1, index)
-        # only these regions' rows are read and written, each entry at most once
-        low, high = lower[some], upper[some]
-        lower[some] = low.scatter_reduce(1, index, found.masked_fill(~(real & (side > 0)), -torch.inf), "amax")
-        upper[some] = high.scatter_reduce(1, index, (-found).masked_fill(~(real & (side < 0)), torch.inf), "amin")
+            return None
+        some = part[0] if order is None else order[part[0]]
+        index = wanted[some].to(torch.uint8).topk(int(count[some].amax()), dim=1).indices[:, part[1]]
+        units = Units(node.name, index, sign[some].gather(1, index))
+        return some, units, refine(backward.select(some), units)
+
+    parts = list(passes(backward.network, even.tolist(), memory // torch.get_num_threads()))
+    for answer in each(bounded, parts):
+        if answer is not None:
+            some, units, found = answer
+            real = wanted[some].gather(1, units.index)
+            for ends, side, bound, reduce in ((lower, 1, found, "amax"), (upper, -1, -found, "amin")):
+                kept = bound.masked_fill(~(real & (units.sign == side)), -side * torch.inf)
+                ends[some] = ends[some].scatter_reduce(1, units.index, kept, reduce)
     return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))

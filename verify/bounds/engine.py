@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from leaktight.verify.bounds import interval
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.bounds.memory import batch_chunks, default_memory, passes
-from leaktight.verify.bounds.optimise import default_tilts, turn_last, turned_bounds
+from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
+from leaktight.verify.bounds.optimise import default_tilts, other_tilts, turn_last, turned_bounds
+from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down, gamma, trusted_lower
 
@@ -42,14 +44,25 @@ def _crown(question: Question) -> Tensor:
 
 
 def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
-    backward = Backward(question.network, question.region, known)
-    for node in question.network:
-        backward.prepare(node)
-    found = torch.empty(question.objectives.shape[:2], dtype=question.objectives.dtype)
-    for regions, rows in passes(question.network, [found.shape[1]] * len(found), question.memory):
-        some = torch.arange(len(found))[regions]
-        found[regions, rows] = backward.select(some).lower(*question.select(some).rows(rows).starts())
-    return torch.maximum(found, _from_boxes(question, known))  # lines may be looser than intervals
+    """The better of intervals and of two passes, whose lines are turned by different rules."""
+    best = _from_boxes(question, known)  # lines may be looser than intervals
+    plain = Backward(question.network, question.region, known)
+    for backward in (plain, plain.turned(other_tilts(question.network, known))):
+        if backward is not plain and not backward.tilts:
+            break
+        for node in question.network:
+            backward.prepare(node)
+        parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
+        for (regions, rows), found in zip(parts, each(partial(_bounded, question, backward), parts), strict=True):
+            best[regions, rows] = torch.maximum(best[regions, rows], found)
+        if not bool(question.still_open(best).any()):
+            break
+    return best
+
+
+def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) -> Tensor:
+    regions, rows = part
+    return backward.select(regions).lower(*question.select(regions).rows(rows).starts())
 
 
 def _alpha_crown(question: Question) -> Tensor:
@@ -104,6 +117,7 @@ def lower_bounds(
     Raises: UsageError: no such engine. MissingRule: an operator has no rule. PropertyError: sizes do not fit.
     """
     run = engine_named(engine)
+    keep_freed_memory()
     memory = default_memory() if memory is None else memory
     asked = objectives.expand(region.batch, -1, -1)
     exact = asked.to(dtype)

@@ -22,6 +22,7 @@ from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import passes
+from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 
 Tilts = dict[str, Tensor]
@@ -45,6 +46,19 @@ def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, be
                 first = relax.default_tilt(node.op, z.lower, z.upper).unsqueeze(1)  # type: ignore[arg-type]
                 tilts[node.name] = first.expand(-1, rows, *node.shape).contiguous()
     return tilts
+
+
+def other_tilts(network: Network, known: Mapping[str, Interval]) -> Tilts:
+    """A second turn of the lines, one for all rows ``(batch, 1, *shape)``; empty where it is the default everywhere."""
+    ends = {
+        name: (known[network.by_name[name].inputs[0]], first)
+        for name, first in default_tilts(network, known, 1).items()
+    }
+    turns = {
+        name: relax.other_tilt(network.by_name[name].op, z.lower, z.upper).unsqueeze(1)  # type: ignore[arg-type]
+        for name, (z, _) in ends.items()
+    }
+    return turns if any(not torch.equal(turns[name], first) for name, (_, first) in ends.items()) else {}
 
 
 def ascend(
@@ -80,10 +94,15 @@ def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
     """
     rows, layers = question.objectives.shape[1], sum(relax.has_tilt(node.op) for node in question.network)
     found = torch.empty(question.objectives.shape[:2], dtype=question.objectives.dtype)
-    for regions, part in passes(question.network, [rows] * len(found), question.memory // (1 + layers)):
-        some = torch.arange(len(found))[regions]
-        theirs = {name: z.select(some) for name, z in known.items()}
-        found[regions, part] = _turned(question.select(some).rows(part), theirs)
+    room = question.memory // (1 + layers) // torch.get_num_threads()
+    parts = list(passes(question.network, [rows] * len(found), room))
+
+    def turned(part: tuple[slice, slice]) -> Tensor:
+        theirs = {name: z.select(part[0]) for name, z in known.items()}
+        return _turned(question.select(part[0]).rows(part[1]), theirs)
+
+    for (regions, some), best in zip(parts, each(turned, parts), strict=True):
+        found[regions, some] = best
     return found
 
 

@@ -44,7 +44,7 @@ class Question:
         """Which rows are not above the target (all, where there is none)."""
         return torch.ones_like(bounds, dtype=torch.bool) if self.target is None else bounds <= self.target
 
-    def select(self, index: Tensor) -> Question:
+    def select(self, index: Tensor | slice) -> Question:
         """The question about the regions at `index` of the batch."""
         target = None if self.target is None else self.target[index]
         return replace(self, region=self.region.select(index), objectives=self.objectives[index], target=target)
