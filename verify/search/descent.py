@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leaktight.specs.product import Product
 from leaktight.specs.region import Ball, Norm, Region
 from leaktight.verify.search.objective import Objective
 
@@ -80,8 +81,12 @@ def displacement(region: Region, x: Tensor, gradient: Tensor, size: Tensor, powe
 
     Box: each coordinate moves ``size * width * |g_i w_i / max_j g_j w_j|^power``: the sign step for power 0. L2 ball:
     ``size`` diameters along the gradient. L1 ball: a `size` part of the way to the vertex that the gradient points at
-    (Frank and Wolfe), which moves few coordinates, the steepest ones, each up to its wall.
+    (Frank and Wolfe), which moves few coordinates, the steepest ones, each up to its wall. A product: both its parts,
+    each in its own geometry.
     """
+    if isinstance(region, Product):
+        parts = zip((region.first, region.second), region.split(x), region.split(gradient), strict=True)
+        return torch.cat([displacement(part, at, downhill, size, power) for part, at, downhill in parts], -1)
     if isinstance(region, Ball) and region.norm is Norm.L1:
         return size * (lowest_point(region, gradient) - x)
     if isinstance(region, Ball):
