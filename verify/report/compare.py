@@ -106,7 +106,11 @@ def _entries(document: Document) -> dict[str, _Entry]:
         return dict(_outputs(document))
     if "inputs" not in document:
         numbers = {} if document["schema"] == schemas.VERDICT else _slope_numbers(document)
-        return {"the property": _Entry(document["status"], {**numbers, **_margin_numbers(document)})}
+        return {
+            "the property": _Entry(
+                document["status"], {**numbers, **_margin_numbers(document), **_radius_numbers(document)}
+            )
+        }
     numbers_of = _slope_numbers if document["schema"] == schemas.LEAK else _margin_numbers
     return {
         f"input {found['index']}": _Entry(found["status"], {**numbers_of(found), **_radius_numbers(found)})

@@ -7,7 +7,6 @@ below at every slope between them, and ``upper`` with values that some input att
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 Segment = Mapping[str, Any]
@@ -34,22 +33,6 @@ def lowest(curve: Sequence[Segment]) -> float | None:
     """The least proven value on the whole range; None if some part of it has none."""
     known = [ends for segment in curve if (ends := chord(segment)) is not None]
     return min((value for ends in known for value in ends), default=None) if len(known) == len(curve) else None
-
-
-def at(curve: Sequence[Segment], slope: float) -> float | None:
-    """The proven value at one slope: the best of the segments that hold it; None if none does."""
-    values = [_value(segment, slope) for segment in curve if segment["slopes"][0] <= slope <= segment["slopes"][1]]
-    return max((value for value in values if value is not None), default=None)
-
-
-def _value(segment: Segment, slope: float) -> float | None:
-    (start, end), ends = segment["slopes"], chord(segment)
-    if ends is None:
-        return None
-    if start == end:
-        return min(ends)
-    share: float = (slope - start) / (end - start)
-    return (1 - share) * ends[0] + share * ends[1]
 
 
 def positive(curve: Sequence[Segment]) -> list[Span]:
@@ -86,20 +69,3 @@ def gaps(spans: Sequence[Span], start: float, end: float) -> list[Span]:
 def width(spans: Sequence[Span]) -> float:
     """How much of the axis the intervals cover together."""
     return sum(end - start for start, end in union(spans))
-
-
-def largest_moves(before: Sequence[Segment], after: Sequence[Segment]) -> tuple[Span, Span] | None:
-    """Where the proven curve fell most and where it rose most: ``((slope, change), (slope, change))``.
-
-    Both are piecewise linear, so that their difference is extreme at an end of a segment. None: they share no slope.
-    """
-    ends = sorted({place for segment in (*before, *after) for place in segment["slopes"]})
-    middles = [(low + high) / 2 for low, high in pairwise(ends)]
-    moves = []
-    for slope in (*ends, *middles):
-        old, new = at(before, slope), at(after, slope)
-        if old is not None and new is not None:
-            moves.append((slope, new - old))
-    if not moves:
-        return None
-    return min(moves, key=lambda move: move[1]), max(moves, key=lambda move: move[1])

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from html import escape
 from math import isqrt
 from typing import Any
@@ -57,17 +58,31 @@ _STYLE: dict[Any, Any] = {
     "axes.unicode_minus": False,
     "legend.frameon": False,
 }
+_LIMIT = 1e100  # beyond, places of ticks overflow
 _WIDE, _SMALL = (7.2, 3.4), (2.3, 1.5)
 
 
 def draw(figure: Figure, *, name: str, title: str, description: str) -> str:
     """The figure as one ``<svg>`` element with a title and a description; `name` starts all its identifiers."""
     with _canvas(_SMALL if isinstance(figure, Curve) and figure.small else _size(figure)) as (canvas, axes):
-        _DRAWINGS[type(figure)](axes, figure)
+        if _largest(astuple(figure)) > _LIMIT:
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, f"not drawn: it has numbers beyond {_LIMIT:g}", ha="center")
+        else:
+            _DRAWINGS[type(figure)](axes, figure)
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         canvas.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return _embedded(stream.getvalue(), name, title, description)
+
+
+def _largest(value: object) -> float:
+    """The largest absolute value of the numbers anywhere inside."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0.0)
+    return abs(value) if isinstance(value, (int, float)) else 0.0
 
 
 def _size(figure: Figure) -> tuple[float, float]:

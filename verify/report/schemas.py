@@ -207,7 +207,11 @@ def _contradiction(document: Document) -> str | None:
         return next((f"lower and upper of {name!r} differ in shape" for name in _lopsided(document)), None)
     if document["schema"] != LEAK:
         return None
+    start, end = document["slopes"]
     for found in document.get("inputs", [document]):
+        for part in found["curve"]:
+            if not start <= part["slopes"][0] <= part["slopes"][1] <= end:
+                return f"a segment of its curve is {part['slopes']}, and its slopes are {document['slopes']}"
         proved, refuted = found["proved_up_to"], found["refuted_from"]
         if refuted is not None and proved is not None and refuted <= proved:
             return f"proved_up_to is {proved}, and refuted_from {refuted}"

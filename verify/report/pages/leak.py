@@ -232,6 +232,13 @@ def _shift(document: Document) -> list[Section]:
     return [Section("The shift", blocks)]
 
 
+def _nearest(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
+
+
 def _proven(ends: Sequence[float]) -> Span:
     return Span(ends[0], ends[1], outward=True)
 
@@ -239,7 +246,7 @@ def _proven(ends: Sequence[float]) -> Span:
 def _change(rate: Sequence[float], width: Fraction) -> Span:
     """Rate times width, rounded outwards."""
     low, high = (Fraction(end) * width for end in rate)
-    lower, upper = float(low), float(high)
+    lower, upper = _nearest(low), _nearest(high)
     return _proven(
         (lower if lower <= low else nextafter(lower, -inf), upper if upper >= high else nextafter(upper, inf))
     )
