@@ -114,7 +114,7 @@ def _embedded(svg: str, name: str, title: str, description: str) -> str:
     rest = re.sub(r"<!--.*?-->\n?|^\s+", "", rest, flags=re.DOTALL | re.MULTILINE)
     rest = re.sub(r"\n+", "\n", rest)
     return (
-        f'<svg viewBox="{box}" role="img" aria-labelledby="{name}-title {name}-description">'
+        f'<svg viewBox="{box}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-description">'
         f'<title id="{name}-title">{escape(clean(title))}</title>'
         f'<desc id="{name}-description">{escape(clean(description))}</desc>{rest}'
     ).strip()
