@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from networks import _exact, build
+from networks import Draft, _exact, build
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.models.ops import TwoSlope
+from leaktight.models.ops import Scale, TwoSlope
 from leaktight.models.simplify import simplify
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm, Region, ball
@@ -31,7 +31,19 @@ EXACT_KINDS = (
     "average_pool",
     "rearranged",
     "affine_only",
+    "flipped",
 )
+
+
+def flipped(seed: int) -> Network:
+    """Scales of both signs around activations, which take them in when the network is simplified."""
+    draft = Draft(seed)
+    at = draft.input(1, 5)
+    for slope in (draft.uniform(0.1, 0.6, 5), None, None):
+        at = draft.add(Scale(draft.choose((-1.5, -0.7, 0.9, 1.3), 5), draft.normal(5, scale=0.2)), at)
+        at = draft.add(Scale(draft.choose((-1.5, -0.7, 0.9, 1.3), 5), draft.normal(5)), draft.leaky(at, slope))
+        at = draft.leaky(at)
+    return draft.network(draft.linear(draft.linear(at, 5), 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +70,7 @@ class Question:
 
 
 def ask(kind: str, seed: int, norm: Norm = Norm.LINF, radius: float = 0.3) -> Question:
-    network = build(kind, seed)
+    network = flipped(seed) if kind == "flipped" else build(kind, seed)
     generator = torch.Generator().manual_seed(seed)
     lo, hi = torch.tensor(RANGES, dtype=torch.float64).unbind(1)
     centre = torch.randn(len(lo), network.input_size, generator=generator, dtype=torch.float64)

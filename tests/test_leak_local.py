@@ -13,11 +13,12 @@ from torch import Tensor
 
 from leaktight.errors import MissingRule
 from leaktight.models.network import Network, Node, Port
-from leaktight.models.ops import Affine, Input, Linear, Shape, leaky_relu
+from leaktight.models.ops import Affine, Input, Linear, Shape, TwoSlope, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm
 from leaktight.verify.leak import local
 from leaktight.verify.leak.intervals import over_range
+from leaktight.verify.leak.jacobian import secants
 
 DRAWS = 6
 
@@ -47,6 +48,39 @@ def test_no_input_and_slope_moves_faster_than_the_rates_say(kind: str, seed: int
                     shift, move = here[r] - begin[r], Fraction(float(a[i])) - Fraction(float(s))
                     ends = sorted(move * Fraction(float(end[i, r])) for end in (low, high))
                     assert ends[0] <= shift <= ends[1]
+
+
+def test_folded_scales_leave_activations_whose_leaky_side_is_the_right_one() -> None:
+    ops = [
+        ask("flipped", seed).network.by_name[name].op for seed in range(3) for name in ask("flipped", seed).slopes.nodes
+    ]
+    turned = [op.leak.flipped.flatten().any() for op in ops if isinstance(op, TwoSlope) and op.leak is not None]
+    assert sum(map(bool, turned)) >= 3
+
+
+def test_interval_jacobians_are_the_extremes_over_all_secants() -> None:
+    """``c W2 S W1`` with every slope in S free in [a, 1]: each entry's extremes take each slope at one of its ends."""
+    draft = Draft(3)
+    first = draft.leaky(draft.input(1, 3), 0.2)
+    second = draft.leaky(draft.linear(first, 5), 0.2)
+    network = draft.network(draft.linear(second, 2))
+    slopes = Slopes.of(network)
+    region = Box(-100 * torch.ones(1, 3).double(), 100 * torch.ones(1, 3).double())
+    rows = draft.normal(1, 4, 2)
+    ends = number(0.2), number(0.3)
+    known = over_range(slopes, region, *ends)
+    found = dict(secants((slopes.at(ends[0]), slopes.at(ends[1])), rows, known, slopes.nodes))[first]
+    inner, outer = (node.op.weight for node in network if isinstance(node.op, Linear))
+    for r in range(4):
+        for j in range(3):
+            behind = [
+                sum(Fraction(float(rows[0, r, k])) * Fraction(float(outer[k, i])) for k in range(2)) for i in range(5)
+            ]
+            products = [x * Fraction(float(inner[i, j])) for i, x in enumerate(behind)]
+            least, most = (sum(pick(p, p * Fraction(float(ends[0]))) for p in products) for pick in (min, max))
+            low, high = (Fraction(float(end[0, r, 0, j])) for end in (found.lower, found.upper))
+            assert least - Fraction(1, 10**12) <= low <= least
+            assert most <= high <= most + Fraction(1, 10**12)
 
 
 @pytest.mark.parametrize("seed", range(3))
