@@ -103,10 +103,10 @@ def search(
     """Inputs and slopes with a low margin: for each region of the case, an input in it and a slope in ``[lo, hi]``.
 
     The slope is one more input, and projected gradients move all of them together; where ``lo == hi`` it stands still.
-    From the centre, `samples` random points, the corners that a linear model points at, and `starts`
-    ``(rows, batch, n)``, each tried at both ends of the slopes as well, the best `restarts` descend (one
-    for each disjunct at least, up to 16). Computed in float32 where the network's inputs are float32. `deadline` (of
-    time.monotonic) ends the descents. The same seed gives the same result unless the deadline cuts it short.
+    Of the centre, `samples` random points, the corners that a linear model points at, and `starts` ``(rows, batch, n)``,
+    each tried at both ends of the slopes as well, the best `restarts` descend, towards the most promising disjuncts in
+    turn. Computed in float32 where the network's inputs are float32. `deadline` (of time.monotonic) ends the descents.
+    The same seed gives the same result unless the deadline cuts it short.
 
     Returns: the best of what was found, by rigorous bounds (`attained`) of the few best candidates.
     """
@@ -160,7 +160,7 @@ def _searched(
     points = _survey(objective, region, given, plan.samples, generator)
     losses = objective.losses(objective.atoms(points))
     best = [Found(points, losses.amin(-1))]
-    many = max(plan.restarts, min(case.unsafe.disjuncts, 16))
+    many = plan.restarts
     for turn, network in enumerate(plan.networks):
         if plan.done(losses):
             break
