@@ -11,12 +11,13 @@ from leaky import EXACT_KINDS, ask, exact_rows
 from networks import Draft
 from torch import Tensor
 
+from leaktight.capabilities import EXAMPLES, smallest_network
 from leaktight.errors import MissingRule
 from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import Affine, Input, Linear, Shape, TwoSlope, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm
-from leaktight.verify.leak import local
+from leaktight.verify.leak import closed_form, local
 from leaktight.verify.leak.intervals import over_range
 from leaktight.verify.leak.jacobian import secants
 
@@ -168,6 +169,26 @@ def test_only_the_chosen_nodes_count() -> None:
     slopes = Slopes.of(draft.network(second), [second])
     low, high = local.rates(slopes, box((-2.0, -1.0)), torch.ones(1, 1, 1), number(0.25), number(0.5))
     assert (float(low), float(high)) == pytest.approx((-0.2, -0.1))
+
+
+@pytest.mark.parametrize("operator", [name for name in EXAMPLES if name != "Constant"])
+def test_every_operator_has_a_rule_in_both(operator: str) -> None:
+    """The operator's smallest network with a Leaky ReLU in front."""
+    plain = smallest_network(EXAMPLES[operator]())
+    front = Node("a", leaky_relu(0.1), ("x",), (1, 4))
+    behind = [replace(node, inputs=("a",) * len(node.inputs)) for node in plain.nodes[1:]]
+    slopes = Slopes.of(replace(plain, nodes=(plain.nodes[0], front, *behind)), ["a"])
+    rows = torch.eye(plain.output_size, dtype=torch.float64)[None]
+    region = Box(-torch.ones(1, 4).double(), torch.ones(1, 4).double())
+    lo, hi = number(-0.5), number(1.5)
+    (low, high), rate = local.rates(slopes, region, rows, lo, hi), closed_form.rates(slopes, region, rows, lo, hi)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        x, a = region.sample(generator), -0.5 + 2 * torch.rand(1, generator=generator, dtype=torch.float64)
+        moved = slopes.at(a).flat(x) - slopes.at(lo).flat(x)
+        assert bool((moved >= (a - lo) * low - 1e-12).all())
+        assert bool((moved <= (a - lo) * high + 1e-12).all())
+        assert bool((moved.abs() <= (a - lo) * rate + 1e-12).all())
 
 
 class _Foreign(Affine):

@@ -103,7 +103,7 @@ def search(
     """Inputs and slopes with a low margin: for each region of the case, an input in it and a slope in ``[lo, hi]``.
 
     The slope is one more input, and projected gradients move all of them together; where ``lo == hi`` it stands still.
-    Of the centre, `samples` random points, the corners that a linear model points at, and `starts` ``(rows, batch, n)``,
+    Of the centre, `samples` random points, the corners that a linear model points at and `starts` ``(rows, batch, n)``,
     each tried at both ends of the slopes as well, the best `restarts` descend, towards the most promising disjuncts in
     turn. Computed in float32 where the network's inputs are float32. `deadline` (of time.monotonic) ends the descents.
     The same seed gives the same result unless the deadline cuts it short.
