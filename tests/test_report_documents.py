@@ -326,4 +326,5 @@ def test_positive_slopes_are_those_where_the_chord_is_above_0() -> None:
     assert curve.lowest(parts) is None
     assert curve.lowest(parts[:2]) == -0.5
     assert curve.attained(parts) == [(0.4, 4.0)]
+    assert curve.gaps([(0.1, 0.2), (0.3, 0.6)], 0.15, 0.5) == [(0.2, 0.3)]
     assert curve.gaps([(0.1, 0.2), (0.3, 0.4)], 0.0, 0.5) == [(0.0, 0.1), (0.2, 0.3), (0.4, 0.5)]

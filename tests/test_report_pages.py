@@ -18,8 +18,8 @@ import documents
 import pytest
 
 import leaktight
-from leaktight.verify.report import compare, outline, render
-from leaktight.verify.report.figures import Curve, Histogram
+from leaktight.verify.report import compare, outline, plots, render
+from leaktight.verify.report.figures import Curve, Histogram, Intervals
 from leaktight.verify.report.pages import leak, pages
 from leaktight.verify.report.words import clean, rounded_down, rounded_up, short
 
@@ -405,3 +405,20 @@ def test_what_is_proven_is_shown_rounded_to_the_side_of_less(style: str) -> None
     assert {"1.99999", "2.12346", "0.0299999", "0.206249", "-5.65112", "-4.75111"} <= cells
     assert "refuted from 0.2625" in text
     assert "0.20625," not in text
+
+
+def test_what_a_picture_is_called_is_escaped_and_never_read_as_mathematics() -> None:
+    figure = Intervals("output", [(HOSTILE + "$x^2$", -1.0, 1.0), ("$\\frac{", 0.0, 2.0)])
+    page = Page(plots.draw(figure, name="f", title=HOSTILE, description=HOSTILE))
+    assert not page.all("script")
+    assert not page.all("img")
+    assert page.text.count(clean(HOSTILE)) == 3
+    assert "$x^2$" in page.text
+    assert "$\\frac{" in page.text
+
+
+def test_slopes_between_what_is_proved_and_what_is_refuted_are_not_drawn_as_refuted() -> None:
+    document = {**documents.leak(), "open": []}
+    _, ((start, end),) = leak._decided(document, document)
+    assert (start, end) == (document["refuted_from"], 0.3)
+    assert start > document["proved_up_to"]

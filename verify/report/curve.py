@@ -62,7 +62,7 @@ def union(spans: Sequence[Span]) -> list[Span]:
 
 def gaps(spans: Sequence[Span], start: float, end: float) -> list[Span]:
     """What is left of ``[start, end]`` without the intervals, which are maximal and ascending."""
-    ends = [start, *(place for span in spans for place in span), end]
+    ends = [start, *(min(max(place, start), end) for span in spans for place in span), end]
     return [(low, high) for low, high in zip(ends[::2], ends[1::2], strict=True) if high > low]
 
 
