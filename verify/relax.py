@@ -108,6 +108,13 @@ def other_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     return torch.where((lower < op.kink) & (upper > op.kink), turned.to(tilt.dtype), tilt)
 
 
+def parallel_tilt(op: TwoSlope, lower: Tensor, upper: Tensor) -> Tensor:
+    """The turn that makes the free line parallel to the chord, which brings the two as close as they can be."""
+    chord = (op(upper) - op(lower)) / (upper - lower).clamp(min=underflow(lower.dtype))
+    bend = op.right - op.left
+    return ((chord - op.left) / torch.where(bend == 0, 1.0, bend)).clamp(0, 1)
+
+
 def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):

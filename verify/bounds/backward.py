@@ -14,20 +14,26 @@ subtracted at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from leaktight.errors import MissingRule
+from leaktight.errors import InternalError, MissingRule
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum
 from leaktight.specs.region import Region
 from leaktight.verify import relax
-from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.interval import Interval, step
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SomeWalk = TypeVar("SomeWalk", bound="Walk")
 _LARGEST_MATRIX = 2**22  # entries of a convolution that is kept as a matrix too
 
 
@@ -37,6 +43,15 @@ class Rows:
 
     node: str
     coefficients: Tensor
+
+
+def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
+    """Linear functions of all outputs together, ``(batch, rows, output_size)``, as rows on the output nodes."""
+    parts = torch.split(objectives, [port.size for port in network.outputs], -1)
+    return [
+        Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
+        for port, part in zip(network.outputs, parts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ class _Selected(Mapping[str, Interval]):
 
 
 @dataclass(frozen=True)
-class _Centred:
+class Centred:
     """Lines in the form that a pass applies: ``slope ± half_slope``, ``offset ± half_offset`` (plus: the lower line).
 
     Halving and adding rounds; `Backward.handed_on` charges for the slopes. The offsets are moved outwards instead.
@@ -93,17 +108,32 @@ class _Centred:
     offset: Tensor
     half_offset: Tensor
 
-    def select(self, regions: Tensor | slice) -> _Centred:
-        return _Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
+    def select(self, regions: Tensor | slice) -> Centred:
+        return Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
 
     @classmethod
-    def of(cls, lines: Lines) -> _Centred:
+    def of(cls, lines: Lines) -> Centred:
         offset = lines.lower_offset / 2 + lines.upper_offset / 2
         reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
         half = lines.lower_offset / 2 - lines.upper_offset / 2 - reach.detach()
         return cls(
             lines.lower_slope / 2 + lines.upper_slope / 2, lines.lower_slope / 2 - lines.upper_slope / 2, offset, half
         )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """An activation's value moves with a parameter ``t``, ``|t| <= half``: by ``t centre``, up to `reach`.
+
+    centre, reach ``(batch, *shape)``; half ``(batch, 1, ..)``.
+    """
+
+    centre: Tensor
+    reach: Tensor
+    half: Tensor
+
+    def select(self, regions: Tensor | slice) -> Drift:
+        return Drift(self.centre[regions], self.reach[regions], self.half[regions])
 
 
 class Backward:
@@ -121,27 +151,47 @@ class Backward:
         self.tilts = tilts or {}
         self.dtype = region.lower.dtype
         self._plain: dict[str, Lines] = {}
-        self._lines: dict[str, _Centred] = {}
+        self._lines: dict[str, Centred] = {}
         self._handed_on: dict[str, Tensor] = {}
         self._slacks: dict[str, _Slack] = {}
         self._matrices: dict[str, Tensor | None] = {}
         self._place = {node.name: i for i, node in enumerate(network.nodes)}
 
-    def turned(self, tilts: Mapping[str, Tensor]) -> Backward:
+    def turned(self, tilts: Mapping[str, Tensor]) -> Self:
         """The same with other tilts; shares what does not depend on them."""
-        other = Backward(self.network, self.region, self.known, tilts)
-        other._plain, other._slacks, other._matrices = self._plain, self._slacks, self._matrices
+        other = copy(self)
+        other.tilts, other._lines, other._handed_on = tilts, {}, {}
         return other
 
-    def select(self, regions: Tensor | slice) -> Backward:
+    def select(self, regions: Tensor | slice) -> Self:
         """The same for the regions at these places of the batch alone; it takes over what is known by now."""
-        other = Backward(self.network, self.region.select(regions), _Selected(self.known, regions))
-        other._matrices = self._matrices
+        other = copy(self)
+        other.region, other.known = self.region.select(regions), _Selected(self.known, regions)
+        other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
         other._plain = {name: lines.select(regions) for name, lines in self._plain.items()}
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
         other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
         return other
+
+    def step(self, node: Node) -> Interval:
+        """The node's interval from those of its inputs."""
+        return step(node, [self.known[name] for name in node.inputs], self.region.batch)
+
+    def envelope(self, op: Elementwise, node: Node, lower: Tensor, upper: Tensor) -> Lines:
+        """The lines around the activation before any is turned; a place for activations that vary."""
+        return relax.envelope(op, lower, upper)
+
+    def operator(self, node: Node) -> Elementwise:
+        """The activation, its parameters broadcasting against ``(batch, rows, *shape)``."""
+        op = node.op
+        if not isinstance(op, Elementwise):
+            raise InternalError(f"node {node.name!r} is no activation")
+        return op
+
+    def drift(self, node: Node) -> Drift | None:
+        """What moves an activation besides its input; nothing here."""
+        return None
 
     def prepare(self, last: Node) -> None:
         """Works out what every pass that starts at a node needs, for the whole batch at once."""
@@ -153,12 +203,19 @@ class Backward:
 
     def lower(self, *starts: Rows | Units) -> Tensor:
         """Proven lower bounds ``(batch, rows)`` of the sum of `starts` (the same rows on several nodes)."""
-        walk = _Walk(self)
+        return self.walk(*starts).conclude()
+
+    def walk(self, *starts: Rows | Units) -> Walk:
+        """A pass of these rows as far as the inputs."""
+        return self.carry(Walk(self), *starts)
+
+    def carry(self, walk: SomeWalk, *starts: Rows | Units) -> SomeWalk:
+        """The walk, with these rows carried as far as the inputs."""
         for start in starts:
             walk.begin(start)
         for node in reversed(self.network.nodes[: max(self._place[s.node] for s in starts) + 1]):
             walk.through(node)
-        return walk.conclude()
+        return walk
 
     def matrix(self, node: Node, rows: int) -> Tensor | None:
         """An affine node of one input as a matrix ``(size, input size)``, exactly; None where it is not worth having.
@@ -183,18 +240,18 @@ class Backward:
         units = torch.eye(node.size, dtype=self.dtype).reshape(node.size, *node.shape)
         return node.op.adjoint(units, [source.shape])[0].reshape(node.size, source.size)
 
-    def centred(self, node: Node) -> _Centred:
+    def centred(self, node: Node) -> Centred:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z, op = self.known[node.inputs[0]], node.op
+            z, op = self.known[node.inputs[0]], self.operator(node)
             ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
             if node.name not in self._plain:
-                self._plain[node.name] = relax.envelope(op, *ends)  # type: ignore[arg-type]
+                self._plain[node.name] = self.envelope(op, node, *ends)
             lines, tilt = self._plain[node.name], self.tilts.get(node.name)
             if tilt is not None:
-                lines = relax.turn(op, lines, *ends, tilt)  # type: ignore[arg-type]
-            found = self._lines[node.name] = _Centred.of(lines)
+                lines = relax.turn(op, lines, *ends, tilt)
+            found = self._lines[node.name] = Centred.of(lines)
         return found
 
     def handed_on(self, node: Node) -> Tensor:
@@ -203,16 +260,23 @@ class Backward:
         """
         found = self._handed_on.get(node.name)
         if found is None:
-            lines, zeta = self.centred(node), self.known[node.inputs[0]].magnitude
-            steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1)
-            reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
-            found = (
-                8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
-            )
-            source = self.network.by_name[node.inputs[0]]
-            if isinstance(source.op, Affine) and (vector := self.slack(source).vector) is not None:
-                found = found + steep * vector.reshape(-1, *source.shape)
+            found = self.handing(node, self.centred(node))
+            if (drift := self.drift(node)) is not None:
+                # the rate is a sum of node.size products, which counts for at most `half` away from the middle
+                found = found + drift.reach * (1 + 8 * unit(self.dtype))
+                found = found + gamma(node.size, self.dtype) * drift.centre.abs() * drift.half
             self._handed_on[node.name] = found
+        return found
+
+    def handing(self, node: Node, lines: Centred) -> Tensor:
+        """The rounding errors of replacing an activation by `lines` and of rewriting what its input is made of."""
+        zeta = self.known[node.inputs[0]].magnitude
+        steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1)
+        reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
+        found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
+        source = self.network.by_name[node.inputs[0]]
+        if isinstance(source.op, Affine) and (vector := self.slack(source).vector) is not None:
+            found = found + steep * vector.reshape(-1, *source.shape)
         return found
 
     def slack(self, node: Node) -> _Slack:
@@ -251,7 +315,7 @@ class Backward:
         return _Slack(vector.flatten(1), constant)
 
 
-class _Walk:
+class Walk:
     """One pass from the outputs to the inputs.
 
     An activation with lines ``l, u`` takes ``a`` to ``a c + |a| h``, where ``c = (l + u) / 2`` and ``h = (l - u) / 2``:
@@ -265,6 +329,8 @@ class _Walk:
         self.pending: dict[str, Tensor] = {}
         self.offset: Tensor | float = 0.0
         self.slack: Tensor | float = 0.0
+        self.rate: Tensor | float = 0.0  # how the offset moves with the parameter of a drift
+        self.spent: Tensor | float = 0.0  # the part of the slack that a smaller range of the parameter would save
 
     def begin(self, start: Rows | Units) -> None:
         node = self.b.network.by_name[start.node]
@@ -282,7 +348,7 @@ class _Walk:
         rows = matrix[start.index].mul_(start.sign.unsqueeze(-1))
         self.give(name, rows.reshape(*start.index.shape, *self.b.network.by_name[name].shape))
         if op.bias_value is not None:
-            self._shift(op.bias_value.expand(node.shape).reshape(-1)[start.index] * start.sign)
+            self.shift(op.bias_value.expand(node.shape).reshape(-1)[start.index] * start.sign)
         spread = op.spread(self.b.known[name].magnitude)
         if spread is not None:
             wide = spread.expand(self.b.region.batch, *node.shape).flatten(1)
@@ -300,9 +366,9 @@ class _Walk:
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
         whole = vector + underflow(self.b.dtype)  # what underflowed in the vector itself, before large rows multiply it
-        self.slack = self.slack + _dot(rows.detach().abs(), whole.unsqueeze(1))
+        self.slack = self.slack + dot(rows.detach().abs(), whole.unsqueeze(1))
 
-    def _shift(self, term: Tensor) -> None:
+    def shift(self, term: Tensor) -> None:
         """Adds to the offset; the sum is one rounding off."""
         self.offset = self.offset + term
         self.slack = self.slack + 2 * unit(self.b.dtype) * self.offset.detach().abs()
@@ -315,7 +381,7 @@ class _Walk:
         if isinstance(node.op, Affine):
             self._affine(node, node.op, a)
         elif isinstance(node.op, Elementwise):
-            self._elementwise(node, a)
+            self.elementwise(node, a)
         elif isinstance(node.op, Maximum):
             self._maximum(node, a)
         else:
@@ -325,21 +391,27 @@ class _Walk:
 
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if op.bias_value is not None:
-            self._shift((a.flatten(2) @ op.bias_value.expand(node.shape).reshape(-1, 1)).squeeze(-1))
+            self.shift((a.flatten(2) @ op.bias_value.expand(node.shape).reshape(-1, 1)).squeeze(-1))
         shapes = [self.b.network.by_name[name].shape for name in node.inputs]
         for name, rows in zip(node.inputs, op.adjoint(a, shapes), strict=True):
             self.give(name, rows)
 
-    def _elementwise(self, node: Node, a: Tensor) -> None:
+    def elementwise(self, node: Node, a: Tensor) -> None:
         lines, handed_on = self.b.centred(node), self.b.handed_on(node).unsqueeze(1)
         size = a.abs()
-        self._shift(_dot(a, lines.offset))
+        self.shift(dot(a, lines.offset))
         if lines.half_offset.shape[1] == 1:
-            sink, slack = _dots(size, torch.cat([lines.half_offset, handed_on], 1)).unbind(-1)
+            sink, slack = dots(size, torch.cat([lines.half_offset, handed_on], 1)).unbind(-1)
         else:
-            sink, slack = _dot(size, lines.half_offset), _dot(size, handed_on)
-        self._shift(sink)
-        self.slack = self.slack + slack.detach()
+            sink, slack = dot(size, lines.half_offset), dot(size.detach(), handed_on)
+        self.shift(sink)
+        if (drift := self.b.drift(node)) is None:
+            self.slack = self.slack + slack.detach()
+        else:  # a charge that is worth turning lines for
+            self.slack = self.slack + slack
+            self.rate = self.rate + dot(a, drift.centre.unsqueeze(1))
+            self.slack = self.slack + 2 * unit(self.b.dtype) * self.rate.detach().abs() * drift.half.reshape(-1, 1)
+            self.spent = self.spent + dot(size, drift.reach.unsqueeze(1)).detach()
         rows = (a * lines.slope).addcmul_(size, lines.half_slope)
         self.give(node.inputs[0], rows, charged=True)
 
@@ -351,7 +423,7 @@ class _Walk:
             self._charge(a, vector)
         positive = a.clamp(min=0)
         negative = a - positive
-        self._shift(_dot(negative, lines.upper_offset.unsqueeze(1)))
+        self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))
         rows = torch.zeros((*a.shape, z.lower.shape[-1]), dtype=a.dtype)
         for at, share in ((lines.lower_at, positive), (lines.upper_at, negative * lines.upper_slope.unsqueeze(1))):
             place = at.unsqueeze(1).unsqueeze(-1).expand(*a.shape, 1)
@@ -361,15 +433,19 @@ class _Walk:
     def conclude(self) -> Tensor:
         """The rows over the region, minus all slack."""
         if self.pending:  # otherwise no row depends on an input
-            flat = self._on_inputs()
+            flat = self.on_inputs()
             self._charge(flat, gamma(flat.shape[-1], self.b.dtype) * self.b.region.magnitude)
-            self._shift(self.b.region.minimum(flat))
+            self.shift(self.b.region.minimum(flat))
             self.slack = self.slack + flat.shape[-1] * underflow(self.b.dtype)
-        # the slack itself is a sum of nonnegative terms, at most eight a node
-        steps = 1 + 10 * (len(self.b.network.nodes) + 4) * unit(self.b.dtype)
-        return trusted_lower(down(torch.as_tensor(self.offset) - steps * torch.as_tensor(self.slack)))
+        return trusted_lower(down(torch.as_tensor(self.offset) - self.whole_slack))
 
-    def _on_inputs(self) -> Tensor:
+    @property
+    def whole_slack(self) -> Tensor:
+        """The slack so far, and what was lost in summing it: its terms are nonnegative, at most eight a node."""
+        steps = 1 + 10 * (len(self.b.network.nodes) + 4) * unit(self.b.dtype)
+        return steps * torch.as_tensor(self.slack)
+
+    def on_inputs(self) -> Tensor:
         lead = next(iter(self.pending.values())).shape[:2]
         parts = [
             self.pending[p.name].flatten(2)
@@ -380,13 +456,13 @@ class _Walk:
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
+def dot(rows: Tensor, vectors: Tensor) -> Tensor:
     """``(batch, rows)`` inner products with vectors ``(batch, 1 or rows, *shape)``."""
     if vectors.shape[1] == 1:
-        return _dots(rows, vectors).squeeze(-1)
+        return dots(rows, vectors).squeeze(-1)
     return (rows * vectors).flatten(2).sum(-1)
 
 
-def _dots(rows: Tensor, vectors: Tensor) -> Tensor:
+def dots(rows: Tensor, vectors: Tensor) -> Tensor:
     """``(batch, rows, k)`` inner products of each row with each of its region's vectors ``(batch, k, *shape)``."""
     return rows.flatten(2) @ vectors.flatten(2).mT

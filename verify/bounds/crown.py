@@ -18,7 +18,7 @@ from leaktight.models.ops import Affine, Elementwise, Input, Maximum, TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward, Units
-from leaktight.verify.bounds.interval import Interval, input_intervals, step
+from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
 
@@ -46,17 +46,30 @@ def intermediate_bounds(
     whose intervals are not good enough; after `deadline` (of time.monotonic) intervals have to do.
     """
     known = input_intervals(network, region)
-    backward = Backward(network, region, known)
+    refine_all(Backward(network, region, known), known, memory, floor=floor, refine=refine, deadline=deadline)
+    return known
+
+
+def refine_all(
+    backward: Backward,
+    known: dict[str, Interval],
+    memory: int,
+    *,
+    floor: Mapping[str, Interval] | None = None,
+    refine: Refine = plain_rows,
+    deadline: float | None = None,
+) -> None:
+    """Fills `known`, which the backward pass reads, from the inputs on; arguments as for `intermediate_bounds`."""
+    network, region = backward.network, backward.region
     for node in network:
         if node.name not in known:
-            known[node.name] = step(node, [known[name] for name in node.inputs], region.batch)
+            known[node.name] = backward.step(node)
             if floor is not None:
                 known[node.name] = known[node.name].meet(floor[node.name])
         if not _already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
                 known[node.name] = _refined(backward, node, known[node.name], wanted, memory, refine, deadline)
-    return known
 
 
 def _already_tight(network: Network, region: Region, node: Node) -> bool:

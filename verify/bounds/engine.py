@@ -20,22 +20,14 @@ from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_fr
 from leaktight.verify.bounds.optimise import default_tilts, other_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
-from leaktight.verify.rounding import down, gamma, trusted_lower
+from leaktight.verify.rounding import down, trusted_lower
 
 Engine = Callable[[Question], Tensor]
 
 
 def _interval(question: Question) -> Tensor:
-    return _from_boxes(question, interval.propagate(question.network, question.region))
-
-
-def _from_boxes(question: Question, known: Mapping[str, Interval]) -> Tensor:
-    """What the outputs' intervals alone say about the rows."""
-    y = interval.outputs(question.network, known)
-    positive = question.objectives.clamp(min=0)
-    value = (positive @ y.lower.unsqueeze(-1) + (question.objectives - positive) @ y.upper.unsqueeze(-1)).squeeze(-1)
-    slack = (question.objectives.abs() @ y.magnitude.unsqueeze(-1)).squeeze(-1)
-    return trusted_lower(down(value - gamma(y.lower.shape[1], value.dtype) * slack))
+    known = interval.propagate(question.network, question.region)
+    return interval.lower_of_outputs(question.network, known, question.objectives)
 
 
 def _crown(question: Question) -> Tensor:
@@ -45,7 +37,7 @@ def _crown(question: Question) -> Tensor:
 
 def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
     """The better of intervals and of two passes, whose lines are turned by different rules."""
-    best = _from_boxes(question, known)  # lines may be looser than intervals
+    best = interval.lower_of_outputs(question.network, known, question.objectives)  # lines may be looser than intervals
     plain = Backward(question.network, question.region, known)
     for backward in (plain, plain.turned(other_tilts(question.network, known))):
         if backward is not plain and not backward.tilts:

@@ -112,3 +112,12 @@ def outputs(network: Network, known: Mapping[str, Interval]) -> Interval:
             for ends in ([x.lower for x in found], [x.upper for x in found])
         )
     )
+
+
+def lower_of_outputs(network: Network, known: Mapping[str, Interval], objectives: Tensor) -> Tensor:
+    """What the outputs' intervals alone say: lower bounds ``(batch, rows)`` of ``objectives @ y``."""
+    y = outputs(network, known)
+    positive = objectives.clamp(min=0)
+    value = (positive @ y.lower.unsqueeze(-1) + (objectives - positive) @ y.upper.unsqueeze(-1)).squeeze(-1)
+    slack = (objectives.abs() @ y.magnitude.unsqueeze(-1)).squeeze(-1)
+    return trusted_lower(down(value - gamma(y.lower.shape[1], value.dtype) * slack))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Rows
+from leaktight.verify.bounds.backward import Rows, rows_on_outputs
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ class Question:
 
     def starts(self) -> list[Rows]:
         """The objectives as rows on the output nodes."""
-        parts = torch.split(self.objectives, [port.size for port in self.network.outputs], -1)
-        return [
-            Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
-            for port, part in zip(self.network.outputs, parts, strict=True)
-        ]
+        return rows_on_outputs(self.network, self.objectives)
 
     @property
     def late(self) -> bool:
