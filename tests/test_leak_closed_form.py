@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from leaky import EXACT_KINDS, ask, exact_rows
-from networks import Draft, _matrix, build
+from networks import Draft, _matrix, build, fully_connected
 from torch import Tensor
 
 from leaktight.models.ops import Affine, Linear, Sum
@@ -125,10 +125,19 @@ def test_lengths_are_rounded_upwards(norm: Norm) -> None:
     assert float(length(torch.tensor([1.0, torch.inf]).double(), norm)) == torch.inf
 
 
-@pytest.mark.parametrize("kind", ["fully_connected", "residual", "convolutional"])
+@pytest.mark.parametrize("kind", EXACT_KINDS)
 def test_signed_rates_lie_within_the_closed_form(kind: str) -> None:
-    """Norms forget signs; on these shallow networks they also lose to intervals."""
     question = ask(kind, 4)
     given = (question.slopes, question.region, question.objectives, question.lo, question.hi)
+    (low, high), rates = local.rates(*given, anchored=False), closed_form.rates(*given)
+    assert bool((torch.maximum(-low, high) <= rates * (1 + 1e-12) + 1e-12).all())
+    assert bool((high - low < 1.9 * rates).any())
+
+
+def test_on_deep_networks_too() -> None:
+    """There products of intervals grow faster than products of norms."""
+    slopes = Slopes.of(fully_connected(0, (8, *[40] * 8, 3), 0.1))
+    region = Box(-0.1 * torch.ones(1, 8).double(), 0.1 * torch.ones(1, 8).double())
+    given = (slopes, region, torch.eye(3).double()[None], number(0.0), number(0.3))
     (low, high), rates = local.rates(*given), closed_form.rates(*given)
-    assert float((torch.maximum(low.abs(), high.abs()) / rates).median()) < 0.9
+    assert bool((torch.maximum(-low, high) <= rates).all())

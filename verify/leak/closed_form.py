@@ -12,6 +12,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Clip, Maximum, Sigmoid, Tanh, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm, Region
+from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.leak.intervals import Known, around, departures, over_range
 from leaktight.verify.leak.norms import DUAL, affine_norms, length
 from leaktight.verify.rounding import trusted_upper, up
@@ -31,7 +32,7 @@ def rates(
     how far its input reaches into that side), the supremum over region and range; ``Lip_l`` a Lipschitz constant, for
     all slopes of the range, of the function that leads from the activation's value to ``m``: along every path a
     product of operator norms, with the steepest slope of each activation (``max(1, |a|)`` for a plain Leaky ReLU), and
-    the sum over paths. All lengths are in one norm; L-infinity, L2 and L1 are tried, and the smallest ``K`` is taken.
+    the sum over paths. Each term is measured in the norm, of L-infinity, L2 and L1, in which it is smallest.
 
     Why: a slope moved by ``a - b`` moves each activation's value by ``(a - b) g(z)`` directly, and that by at most
     ``Lip_l`` times as much in ``m``.
@@ -44,34 +45,49 @@ def rates(
     with torch.no_grad():
         objectives = objectives.double().expand(region.batch, -1, -1)
         known = over_range(slopes, region, lo, hi) if known is None else known
-        ends = slopes.at(lo), slopes.at(hi)
-        moved = {name: interval.magnitude.flatten(1) for name, interval in departures(slopes, known).items()}
-        norms = _norms(ends)
-        return torch.stack([_constant(ends[0], norms, objectives, moved, norm) for norm in Norm]).amin(0)
+        found = terms((slopes.at(lo), slopes.at(hi)), objectives, departures(slopes, known))
+        total = objectives.new_zeros(objectives.shape[:2])
+        for term in found.values():
+            total = up(total + term)
+        return trusted_upper(total)
 
 
-def _constant(
+def terms(
+    networks: tuple[Network, Network], objectives: Tensor, departing: Mapping[str, Interval]
+) -> dict[str, Tensor]:
+    """At least how much each activation's departure adds to or takes from the objectives, ``(batch, rows)`` by name.
+
+    networks: one network at both ends of the slopes for which the tails' Lipschitz constants have to hold. departing:
+    bounds of the departures by name, ``(batch, *shape)``. An activation that no objective depends on is left out.
+    """
+    norms = {node.name: _lipschitz(networks[0], node, networks[1].by_name[node.name]) for node in networks[0]}
+    moved = {name: interval.magnitude.flatten(1) for name, interval in departing.items()}
+    each = [_terms(networks[0], norms, objectives, moved, norm) for norm in Norm]
+    return {name: torch.stack([found[name] for found in each]).amin(0) for name in each[0]}
+
+
+def _terms(
     network: Network,
     norms: Mapping[str, list[dict[Norm, Tensor]]],
     objectives: Tensor,
     moved: Mapping[str, Tensor],
     norm: Norm,
-) -> Tensor:
-    """The sum over activations, all lengths in one norm."""
+) -> dict[str, Tensor]:
+    """The terms with all lengths in one norm."""
     tails: dict[str, Tensor] = {}
     parts = torch.split(objectives, [port.size for port in network.outputs], -1)
     for port, part in zip(network.outputs, parts, strict=True):
         _add(tails, port.name, length(part, DUAL[norm]))
-    total = objectives.new_zeros(objectives.shape[:2])
+    found = {}
     for node in reversed(network.nodes):
         tail = tails.pop(node.name, None)
         if tail is None:
             continue
         if node.name in moved:
-            total = up(total + _times(tail, length(moved[node.name], norm)))
+            found[node.name] = _times(tail, length(moved[node.name], norm))
         for name, own in zip(node.inputs, norms[node.name], strict=True):
             _add(tails, name, _times(tail, own[norm]))
-    return trusted_upper(total)
+    return found
 
 
 def _add(tails: dict[str, Tensor], name: str, more: Tensor) -> None:
@@ -85,12 +101,8 @@ def _times(tail: Tensor, factor: Tensor) -> Tensor:
     return torch.where((tail == 0) | (factor == 0), 0.0, found)
 
 
-def _norms(ends: tuple[Network, Network]) -> dict[str, list[dict[Norm, Tensor]]]:
-    """For every node and each of its inputs Lipschitz constants, ``(batch or 1,)``, over a range of slopes."""
-    return {node.name: _lipschitz(ends[0], node, ends[1].by_name[node.name]) for node in ends[0]}
-
-
 def _lipschitz(network: Network, node: Node, last: Node) -> list[dict[Norm, Tensor]]:
+    """For each input of a node Lipschitz constants ``(batch or 1,)``, over a range of slopes."""
     if isinstance(node.op, Affine):
         found = affine_norms(network, node, node.op)
         return [{norm: torch.tensor([x], dtype=torch.float64) for norm, x in own.items()} for own in found]

@@ -10,6 +10,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import row_bytes
+from leaktight.verify.leak.closed_form import terms
 from leaktight.verify.leak.intervals import Known, departures, over_range, product
 from leaktight.verify.leak.jacobian import secants
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, up
@@ -43,8 +44,8 @@ def rates(
     with ``g(z) = min(z, 0)`` (times a rate, where scales were folded in): so ``m`` moves by ``(a - b)`` times the sum
     over all chosen activations of ``J . g(z)``, with ``J`` the product of all weights and secants behind it. Turned
     around, with secants of ``phi_b``, it is ``g(z')``. Both are bounded by intervals over the region and over all
-    slopes in question; anchored at ``b = lo``, the first knows the slope of all ``z``, the second that of all secants,
-    and the better one of the two is taken.
+    slopes in question (or by the closed form's term for an activation, where that is smaller). Anchored at ``b = lo``,
+    the first knows the slope of all ``z``, the second that of all secants, and the better one of the two is taken.
 
     Args: objectives: ``(batch or 1, rows, output_size)``. lo, hi: ``(batch,)``, ``lo <= hi``. known: bounds of every
     node's value over region and range, where better ones than plain intervals are at hand.
@@ -95,13 +96,18 @@ def joined(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 def _summed(
     networks: tuple[Network, Network], slopes: Slopes, objectives: Tensor, known: Known, moving: Known
 ) -> tuple[Tensor, Tensor]:
-    """The sum over the chosen activations of secants (values in `known`) times departures (of values in `moving`)."""
+    """The sum over the chosen activations of secants (values in `known`) times departures (of values in `moving`).
+
+    Products of intervals grow faster with depth than products of norms; each activation's part is within both.
+    """
     steps = departures(slopes, moving)
+    most = terms(networks, objectives, steps)
     low = high = objectives.new_zeros(objectives.shape[:2])
     for name, rows in secants(networks, objectives, known, slopes.nodes):
         departure = Interval(steps[name].lower.unsqueeze(1), steps[name].upper.unsqueeze(1))
         found = product(rows, departure)
-        low, high = down(low - _total(-found.lower)), up(high + _total(found.upper))
+        less, more = torch.minimum(_total(-found.lower), most[name]), torch.minimum(_total(found.upper), most[name])
+        low, high = down(low - less), up(high + more)
     return trusted_lower(low), trusted_upper(high)
 
 

@@ -8,19 +8,23 @@ are `Affine.magnitude` and the adjoint of the absolute weights, applied to ones:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Linear
+from leaktight.models.ops import Affine, Linear, Shape
 from leaktight.specs.region import Norm
 from leaktight.verify.leak.jacobian import absolute
 from leaktight.verify.rounding import gamma, underflow, up
 
 DUAL = {Norm.LINF: Norm.L1, Norm.L2: Norm.L2, Norm.L1: Norm.LINF}
 _SQUARINGS = 5  # the bound exceeds the largest singular value by at most the 64th root of the matrix's width
-_LARGEST = 4096  # rows or columns (the fewer) of a matrix whose singular values are worth the products
+_LARGEST = 1024  # rows or columns (the fewer) of a matrix whose singular values are worth the products
+
+# an operator's norms by the shapes of its value and its inputs, for as long as the operator lives
+_KEPT: WeakKeyDictionary[Affine, dict[tuple[Shape, ...], list[dict[Norm, float]]]] = WeakKeyDictionary()
 
 
 def length(x: Tensor, norm: Norm) -> Tensor:
@@ -37,7 +41,14 @@ def length(x: Tensor, norm: Norm) -> Tensor:
 
 def affine_norms(network: Network, node: Node, op: Affine) -> list[dict[Norm, float]]:
     """For every input of an affine node at least the norms of its weights, uncertain ones included."""
-    shapes = [network.by_name[name].shape for name in node.inputs]
+    kept, shapes = _KEPT.setdefault(op, {}), [network.by_name[name].shape for name in node.inputs]
+    key = (node.shape, *shapes)
+    if key not in kept:
+        kept[key] = _affine_norms(node, op, shapes)
+    return kept[key]
+
+
+def _affine_norms(node: Node, op: Affine, shapes: Sequence[Shape]) -> list[dict[Norm, float]]:
     plain = absolute(op, node)
     columns = [float(x.amax()) for x in plain.adjoint(torch.ones(1, *node.shape, dtype=torch.float64), shapes)]
     rows = [float(_rows(plain, shapes, i).amax()) for i in range(len(shapes))]
@@ -50,7 +61,7 @@ def affine_norms(network: Network, node: Node, op: Affine) -> list[dict[Norm, fl
     return found
 
 
-def _rows(plain: Affine, shapes: Sequence[tuple[int, ...]], at: int) -> Tensor:
+def _rows(plain: Affine, shapes: Sequence[Shape], at: int) -> Tensor:
     ones = [torch.full((1, *shape), float(i == at), dtype=torch.float64) for i, shape in enumerate(shapes)]
     return plain.linear(*ones)
 
