@@ -422,3 +422,20 @@ def test_slopes_between_what_is_proved_and_what_is_refuted_are_not_drawn_as_refu
     _, ((start, end),) = leak._decided(document, document)
     assert (start, end) == (document["refuted_from"], 0.3)
     assert start > document["proved_up_to"]
+
+
+@pytest.mark.parametrize("style", ["html", "md", "text"])
+def test_the_table_of_inputs_has_every_number_whole(style: str) -> None:
+    """Also where the table is wider than a terminal."""
+    document = documents.leak_over_data(12)
+    (page,) = pages(document)
+    table = next(b for s in page.sections for b in s.blocks if isinstance(b, outline.Table) and b.searchable)
+    text = render.render(document, style)
+    if style == "html":
+        rows = max(Page(text).tables, key=lambda rows: len(rows[0]) if len(rows) == 13 else 0)[1:]
+    else:
+        lines = [re.sub(r"[|✅❌❔⏱]", " ", line).split() for line in text.splitlines()]
+        rows = [
+            line for line in lines if len(line) == len(table.columns) and line[3] in ("proved", "refuted", "unknown")
+        ]
+    assert rows == [[outline.shown(cell) for cell in row] for row in table.rows]

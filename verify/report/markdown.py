@@ -26,8 +26,8 @@ def _page(page: Page) -> Iterator[str]:
     yield f"{_plain(page.kind)}. {_plain(page.lead)}"
     yield _table(["", "", ""], [(tile.label, tile.value, tile.says) for tile in page.tiles], [True, False, True])
     for section in page.sections:
-        yield f"## {_plain(section.title)}"
-        yield from filter(None, map(_block, section.blocks))
+        blocks = [text for text in map(_block, section.blocks) if text]
+        yield from [f"## {_plain(section.title)}", *blocks] if blocks else []
 
 
 def _block(block: Block) -> str:
@@ -38,7 +38,7 @@ def _block(block: Block) -> str:
             return "\n".join(f"- {_plain(name)}: {_cell(value)}" for name, value in block.known)
         case Table() if block.rows:
             return f"{_plain(block.caption)}:\n\n" + _table(block.columns, block.rows, block.wordy)
-        case Picture(_, description):
+        case Picture(description=description):
             return _plain(description)
         case _:
             return ""

@@ -128,18 +128,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, with the title and the description that someone who does not see it needs."""
+    """A figure, with the title and the description that someone who does not see it needs.
+
+    `caption`: how to read it, for those who see it.
+    """
 
     title: str
     description: str
     figure: Figure
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small pictures side by side."""
+    """Small pictures side by side, with one caption for all."""
 
     pictures: Sequence[Picture]
+    caption: str
 
 
 Block = Prose | Facts | Table | Picture | Gallery

@@ -58,9 +58,9 @@ def whole(value: Any) -> None:
 
 
 def share(value: Any) -> None:
-    """A number in [0, 1]."""
+    """A number in [0, 1]; a mean of such may miss it by a rounding."""
     number(value)
-    if not 0 <= value <= 1:
+    if not -1e-9 <= value <= 1 + 1e-9:
         raise Misshapen("a number in [0, 1]", value)
 
 

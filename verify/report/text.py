@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaktight.verify.report import outline, schemas
-from leaktight.verify.report.columns import facts, status, table
+from leaktight.verify.report.columns import Grid, facts, status, table
 from leaktight.verify.report.outline import shown
 from leaktight.verify.report.pages import pages
 from leaktight.verify.report.schemas import Document
@@ -36,7 +36,7 @@ def render(document: Document, *, width: int = 100, colour: bool = False) -> str
         color_system="standard" if colour else None,
         legacy_windows=False,
     )
-    console.print(_DRAWINGS[document["schema"]](document))
+    console.print(_DRAWINGS[document["schema"]](document), crop=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
@@ -164,18 +164,19 @@ def _page(page: outline.Page) -> Iterator[RenderableType]:
     yield Text()
     yield facts([(tile.label, _said(tile)) for tile in page.tiles])
     for section in page.sections:
-        yield Text()
-        yield Text(shown(section.title), style="bold")
-        for block in section.blocks:
-            match block:
-                case outline.Prose(text):
-                    yield Text(shown(text))
-                case outline.Facts():
-                    yield facts((name, _cell(value)) for name, value in block.known)
-                case outline.Table(caption, columns, rows) if rows:
-                    left = next((place for place, words in enumerate(block.wordy) if not words), len(columns))
-                    yield Text(shown(caption) + ":")
-                    yield table(*columns, rows=(map(_cell, row) for row in rows), left=left)
+        parts = [part for block in section.blocks for part in _block(block)]
+        yield from [Text(), Text(shown(section.title), style="bold"), *parts] if parts else []
+
+
+def _block(block: outline.Block) -> Iterator[RenderableType]:
+    match block:
+        case outline.Prose(text) | outline.Picture(description=text):
+            yield Text(shown(text))
+        case outline.Facts():
+            yield facts((name, _cell(value)) for name, value in block.known)
+        case outline.Table(caption, columns, rows) if rows:
+            yield Text(shown(caption) + ":")
+            yield Grid(columns, [[_cell(cell) for cell in row] for row in rows], block.wordy)
 
 
 def _said(tile: outline.Tile) -> str | None:

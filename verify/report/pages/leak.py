@@ -55,7 +55,7 @@ def page(document: Document) -> Page:
 
 def _of_property(document: Document) -> Page:
     sections = [
-        Section("The curve", [_picture(document, document), Prose(_CURVE), _segments(document["curve"])]),
+        Section("The curve", [_picture(document, document), _segments(document["curve"])]),
         *_shift(document),
         *_radius(document["radius"]),
         *_signal(document),
@@ -178,7 +178,7 @@ def _picture(document: Document, found: Found, title: str | None = None) -> Pict
         if lowest is None
         else f"The proven margin is nowhere below {rounded_down(lowest)}."
     )
-    return Picture(title or "Margin over the slope of the leak", says, figure)
+    return Picture(title or "Margin over the slope of the leak", says, figure, "" if title else _CURVE)
 
 
 def _segments(curve: Sequence[Found]) -> Table:
@@ -187,7 +187,7 @@ def _segments(curve: Sequence[Found]) -> Table:
         lower, upper = part["lower"] or (None, None), part["upper"] or (None, None)
         rows.append((*part["slopes"], *map(down, lower), *map(up, upper)))
     return Table(
-        f"The numbers of the curve: {len(rows)} segments",
+        f"The curve in numbers ({len(rows)} segments)",
         ("from slope", "to slope", "proven at start", "proven at end", "attained at start", "attained at end"),
         rows,
         folded=True,
@@ -339,7 +339,7 @@ def _accuracy(found: Sequence[Found]) -> list[Section]:
                     "Certified and attacked accuracy", says, Steps("slope of the leak", "share of inputs", lines, True)
                 ),
                 Table(
-                    f"The numbers of the accuracy: {len(rows)} segments",
+                    f"The accuracy in numbers ({len(rows)} segments)",
                     ("from slope", "to slope", "certified", "attacked"),
                     rows,
                     folded=True,
@@ -357,7 +357,7 @@ def _gallery(document: Document) -> list[Section]:
     pictures = [_picture(document, found, f"input {found['index']}: {found['status']}") for found in chosen]
     which = "" if len(chosen) == len(inputs) else f" Of {len(inputs)} inputs, {len(chosen)} are drawn:"
     order = " those that are undecided, those that are refuted within the range, then the smallest proven margins."
-    return [Section("Curves", [Prose(_CURVE + (which + order if which else "")), Gallery(pictures)])]
+    return [Section("Curves", [Gallery(pictures, _CURVE + (which + order if which else ""))])]
 
 
 def _urgency(found: Found) -> tuple[int, float, int]:
