@@ -17,7 +17,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
-from leaktight.verify.bounds.optimise import default_tilts, other_tilts, turn_last, turned_bounds
+from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, other_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down, trusted_lower
@@ -58,18 +58,25 @@ def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) 
 
 
 def _alpha_crown(question: Question) -> Tensor:
+    """Turns the lines of the last pass; then those behind every neuron; where that nearly did it, again and finely."""
     known = intermediate_bounds(question.network, question.region, question.memory, deadline=question.deadline)
     best = _last_pass(question, known)
-    for behind in (False, True):
-        index = question.still_open(best).any(1).nonzero().flatten()
-        if not len(index) or question.late:
+    index, start = torch.arange(len(best)), best
+    for stage, (behind, last) in enumerate(SCHEDULES):
+        before, some = best[index], question.select(index)
+        worth = some.still_open(before)
+        if stage == 2:  # finer steps gain a part of what the coarse ones did
+            worth &= ~some.still_open(before + (before - start) / 4).any(1, keepdim=True)
+        kept = worth.any(1).nonzero().flatten()
+        if not len(kept) or question.late:
             break
-        some, theirs = question.select(index), {name: z.select(index) for name, z in known.items()}
+        index, start, some = index[kept], before[kept], some.select(kept)
+        known = {name: z.select(kept) for name, z in known.items()}
         if behind:
-            if len(default_tilts(question.network, theirs, 1)) < 2:
+            if len(default_tilts(question.network, known, 1)) < 2:
                 break  # nothing lies behind another line
-            theirs = turned_bounds(some, theirs)
-        best[index] = torch.maximum(best[index], turn_last(some, theirs))
+            known = turned_bounds(some, known, behind)
+        best[index] = torch.maximum(start, turn_last(some, known, last))
     return best
 
 

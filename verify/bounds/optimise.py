@@ -26,9 +26,13 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 
 Tilts = dict[str, Tensor]
-# Step sizes: for the few rows that are asked for, and for the many behind the intermediate bounds.
-LAST = tuple(0.5 * 0.78**k for k in range(14))
-BEHIND = (0.5, 0.3, 0.2, 0.1)
+# Step sizes, stage after stage: for the many rows behind the intermediate bounds, and for the few that are asked for.
+_COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.5 * 0.93**k for k in range(60))
+SCHEDULES: tuple[tuple[Sequence[float], Sequence[float]], ...] = (
+    ((), _COARSE),
+    ((0.5, 0.3, 0.2, 0.1), _COARSE),
+    (tuple(0.5 * 0.8**k for k in range(12)), _FINE),
+)
 
 
 def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, before: str | None = None) -> Tilts:
@@ -87,7 +91,7 @@ def ascend(
     return last if best is None else torch.maximum(best, last)
 
 
-def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
+def turn_last(question: Question, known: Mapping[str, Interval], steps: Sequence[float]) -> Tensor:
     """Lower bounds ``(batch, rows)`` of the question's rows, by turning the lines of the last pass alone.
 
     Ends early when every row is above the target, or when the deadline has passed.
@@ -99,18 +103,18 @@ def turn_last(question: Question, known: Mapping[str, Interval]) -> Tensor:
 
     def turned(part: tuple[slice, slice]) -> Tensor:
         theirs = {name: z.select(part[0]) for name, z in known.items()}
-        return _turned(question.select(part[0]).rows(part[1]), theirs)
+        return _turned(question.select(part[0]).rows(part[1]), theirs, steps)
 
     for (regions, some), best in zip(parts, each(turned, parts), strict=True):
         found[regions, some] = best
     return found
 
 
-def _turned(question: Question, known: Mapping[str, Interval]) -> Tensor:
+def _turned(question: Question, known: Mapping[str, Interval], steps: Sequence[float]) -> Tensor:
     tilts = default_tilts(question.network, known, question.objectives.shape[1])
     plain, starts = Backward(question.network, question.region, known), question.starts()
-    hope = _Hope(question)
-    return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, LAST, hope.left)
+    hope = _Hope(question, len(steps))
+    return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, steps, hope.left)
 
 
 class _Hope:
@@ -120,27 +124,27 @@ class _Hope:
     of the last one. Rows that would need more than several times that are given up.
     """
 
-    def __init__(self, question: Question) -> None:
-        self.question, self.seen = question, list[Tensor]()
+    def __init__(self, question: Question, steps: int) -> None:
+        self.question, self.steps, self.seen = question, steps, list[Tensor]()
 
     def left(self, best: Tensor) -> Tensor:
         self.seen.append(best)
         worth = self.question.still_open(best)
         if self.question.late:
             return torch.zeros_like(worth)
-        if self.question.target is None or len(self.seen) < 5:
+        if self.question.target is None or len(self.seen) < self.steps // 3:
             return worth
         gain = (best - self.seen[-3]) / 2
-        return worth & (best + 20 * gain > self.question.target)
+        return worth & (best + 1.5 * self.steps * gain > self.question.target)
 
 
-def turned_bounds(question: Question, known: Mapping[str, Interval]) -> dict[str, Interval]:
+def turned_bounds(question: Question, known: Mapping[str, Interval], steps: Sequence[float]) -> dict[str, Interval]:
     """Intermediate bounds within `known`, by turning the lines behind each neuron's bounds."""
 
     def refine(backward: Backward, units: Units) -> Tensor:
         tilts = default_tilts(question.network, backward.known, units.index.shape[1], before=units.node)
         in_time = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
-        return ascend(lambda: backward.turned(tilts).lower(units), tilts, BEHIND, in_time)
+        return ascend(lambda: backward.turned(tilts).lower(units), tilts, steps, in_time)
 
     return intermediate_bounds(
         question.network, question.region, question.memory, floor=known, refine=refine, deadline=question.deadline
