@@ -20,7 +20,7 @@ import typer
 from leaktight import arguments as cli
 from leaktight import options, provenance
 from leaktight.arguments import Format, Precision, ReportFormat
-from leaktight.errors import InputError
+from leaktight.errors import InputError, UsageError
 from leaktight.verify.report import file
 from leaktight.version import __version__
 
@@ -380,6 +380,69 @@ def bounds(
     )
     count = sum(lower.numel() for lower, _ in found.outputs.values())
     return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
+
+
+@command
+def leak(
+    network: cli.NetworkFile,
+    slopes: cli.SlopeRange,
+    property: cli.OptionalProperty = None,
+    data: cli.LeakData = None,
+    epsilon: cli.LeakEpsilon = None,
+    tolerance: cli.Tolerance = "0.05",
+    nodes: cli.NodeNames = None,
+    meaning: cli.LeakMeaning = "shared",
+    norm: cli.NormName = "inf",
+    clip: cli.Clip = None,
+    limit: cli.Limit = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    labels: cli.LabelsFile = None,
+    channels_last: cli.ChannelsLast = False,
+    radius: cli.Radius = False,
+    engine: cli.LeakEngine = "auto",
+    timeout: cli.Timeout = None,
+    memory: cli.Memory = None,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """How certificates move with the leak.
+
+    Proves a curve of the margin over every slope of a range, for a property or for labelled inputs.
+    """
+    if (property is None) == (data is None):
+        raise UsageError("give either a PROPERTY, or --data with --epsilon; got " + ("both" if data else "neither"))
+    if (data is None) != (epsilon is None):
+        raise UsageError("--data and --epsilon belong together; one of them is missing")
+    within = options.span("--slopes", slopes)
+    ways = {
+        "tolerance": options.number("--tolerance", tolerance),
+        "nodes": None if nodes is None else [name.strip() for name in nodes.split(",")],
+        "meaning": meaning,
+        "engine": engine,
+        "seed": seed,
+        "memory": None if memory is None else options.byte_count("--memory", memory),
+        "timeout": None if timeout is None else options.number("--timeout", timeout),
+    }
+    asked = _normalised(_network(network, architecture, trust), mean, std)
+    with _stages() as progress:
+        if property is not None:
+            from leaktight.specs.vnnlib import read_property
+            from leaktight.verify.leak.leak import leak as move
+
+            found = move(asked, read_property(property), within, progress=progress, **ways)
+        else:
+            from leaktight.specs.data import fit, read_data
+            from leaktight.verify.leak.leak import leak_of_data
+
+            known = fit(read_data(Path(data or ""), labels=labels, limit=limit), asked, channels_last=channels_last)
+            size = options.at_least_zero("--epsilon", epsilon or "")
+            balls = {"norm": norm, "clip": clip, "radius": radius}
+            found = leak_of_data(
+                asked, known.inputs, known.labels, size, within, progress=progress, **balls, **ways
+            ).about({"data": {"path": known.path, "sha256": known.sha256}})
+    return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else found.status.exit_code)
 
 
 @functools.partial(command, formats=cli.AsReport, usual=None)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from leaktight.specs.vnnlib import parse_property, read_property
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certify import Certification, certify
+    from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
     from leaktight.verify.prove import prove
     from leaktight.verify.report.render import report
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
@@ -41,6 +42,7 @@ __all__ = [
     "Inspection",
     "InternalError",
     "LabelledData",
+    "LeakResult",
     "LeaktightError",
     "Margin",
     "Network",
@@ -53,6 +55,8 @@ __all__ = [
     "bound",
     "certify",
     "inspect",
+    "leak",
+    "leak_of_data",
     "load",
     "normalised",
     "parse_property",
@@ -75,6 +79,7 @@ _HOMES = {
     "leaktight.specs.vnnlib": ("parse_property", "read_property"),
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certify": ("Certification", "certify"),
+    "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
     "leaktight.verify.prove": ("prove",),
     "leaktight.verify.report.render": ("report",),
     "leaktight.verify.verdict": ("Counterexample", "Guarantee", "Margin", "Status", "Verdict"),

@@ -50,6 +50,10 @@ NetworkFile = Annotated[str, _argument("NETWORK", "An .onnx, .onnx.gz or .pt2 fi
 PropertyFile = Annotated[str, _argument("PROPERTY", "A VNN-LIB file (1.0 or 2.0), plain or .gz.")]
 DataFile = Annotated[str, _argument("DATA", "Labelled inputs: .npz, .csv or idx.")]
 
+OptionalProperty = Annotated[
+    str | None,
+    typer.Argument(metavar="[PROPERTY]", help="A VNN-LIB file; or give --data and --epsilon.", show_default=False),
+]
 ResultFiles = Annotated[list[Path], _argument("RESULT", "Files that --format json -o wrote.")]
 Compare = Annotated[bool, _option("--compare", says="What changed from the first to the second of two results.")]
 
@@ -90,3 +94,17 @@ ChannelsLast = Annotated[
     bool, _option("--channels-last", says="The data has its channels last, and the network wants them first.")
 ]
 Radius = Annotated[bool, _option("--radius", says="Also find a proven radius, up to E, for each input.")]
+
+SlopeRange = Annotated[str, _option("--slopes", value="LO:HI", says="The range of slopes, like 0:0.3.")]
+Tolerance = Annotated[
+    str, _option("--tolerance", value="T", says="How close the proven and the attained curve should come.")
+]
+NodeNames = Annotated[
+    str | None, _option("--nodes", value="NAMES", says="Only these Leaky ReLU nodes, with commas between them.")
+]
+LeakMeaning = Annotated[
+    str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")
+]
+LeakData = Annotated[Path | None, _option("--data", value="DATA", says="Labelled inputs: a curve for each.")]
+LeakEpsilon = Annotated[str | None, _option("--epsilon", value="E", says="With --data: how far an input may move.")]
+LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown or alpha-crown.")]

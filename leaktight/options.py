@@ -36,6 +36,20 @@ def at_least_zero(option: str, text: str) -> float:
     return value
 
 
+def span(option: str, text: str) -> tuple[float, float]:
+    """Two finite numbers, the lower one first: ``0:0.3``.
+
+    Raises UsageError: it is something else.
+    """
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise UsageError(f"{option}: {text!r} is not a range; write it like 0:0.3")
+    found = number(option, low), number(option, high)
+    if found[0] > found[1]:
+        raise UsageError(f"{option}: {text} is reversed; give the lower number first, like {high}:{low}")
+    return found
+
+
 def numbers(option: str, text: str) -> list[float]:
     """One number, or several with commas between them.
 

@@ -63,20 +63,21 @@ def attained(slopes: Slopes, case: Case, points: Tensor, at: Tensor) -> Tensor:
     with torch.no_grad():
         points = points.double().nan_to_num(nan=torch.inf)
         inside = region.contains(points)
-        where = _around(region, torch.maximum(torch.minimum(points, region.upper), region.lower))
+        where = around_points(region, torch.maximum(torch.minimum(points, region.upper), region.lower))
         y = outputs(slopes.network, propagate(slopes.at(at), where))
-        found = trusted_upper(case.unsafe.combine(_atoms_above(case, y)))
+        found = trusted_upper(case.unsafe.combine(atoms_above(case, y)))
     return torch.where(inside, found, torch.inf)
 
 
-def _around(region: Region, points: Tensor) -> Box:
+def around_points(region: Region, points: Tensor) -> Box:
+    """The points as boxes; a coordinate whose range holds no float64 is the interval that holds its range."""
     if isinstance(region, Box) and region.inner_lower is not None and region.inner_upper is not None:
         none = region.inner_lower > region.inner_upper
         return Box(torch.where(none, region.lower, points), torch.where(none, region.upper, points))
     return Box(points, points)
 
 
-def _atoms_above(case: Case, y: Interval) -> Tensor:
+def atoms_above(case: Case, y: Interval) -> Tensor:
     """At least ``c . y - d`` of every atom, ``(batch, atoms)``, with conditions rounded so that fewer are unsafe."""
     unsafe, terms = case.unsafe, y.lower.shape[-1] + 1
     weights, bounds = unsafe.weights, unsafe.bounds if unsafe.inner_bounds is None else unsafe.inner_bounds

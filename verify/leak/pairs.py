@@ -10,7 +10,7 @@ The first half of the rows bounds values at the middle of the segment, the secon
     A phi_a(z) + t G phi_a(z)  >=  (row below A phi_middle(z))  +  t (G c + A c') z  +  t (G o + A o')
                                    + t^2 G g(z)  -  half |A| e'  -  half |G| e.
 
-The sum of all ``G g(z)`` is bounded from below once, with the signs of ``G``; times ``t^2`` it counts where it is negative.
+The sum of all ``G g(z)`` is bounded from below once, with the signs of ``G``; it counts ``t^2`` times where negative.
 
 At the inputs, ``(A + t G) x`` is minimised at both ends of the segment: its minimum over the region is concave in
 ``t``, so the chord of the two lies below it. Rounding errors of the second half count ``half`` times.

@@ -177,8 +177,9 @@ class Parametric(_OverSegments):
 
     def ends(self, *starts: Rows | Units) -> Lines:
         """The lines of these rows."""
-        if pairs_pass(self.network) and all(isinstance(start, Rows) for start in starts):
-            still = [Rows(s.node, torch.cat([s.coefficients, torch.zeros_like(s.coefficients)], 1)) for s in starts]
+        rows = [start for start in starts if isinstance(start, Rows)]
+        if pairs_pass(self.network) and len(rows) == len(starts):
+            still = [Rows(s.node, torch.cat([s.coefficients, torch.zeros_like(s.coefficients)], 1)) for s in rows]
             pairs = self.carry(PairWalk(self), *still)
             low, high = pairs.at_ends()
             return Lines(low, high, pairs.lost.detach().expand(low.shape))

@@ -1,0 +1,98 @@
+"""The smallest slope at which a property is refuted: candidates from below, each replayed in the file's own runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case
+from leaktight.verify.leak.attack import Lowest, refuted, search
+from leaktight.verify.leak.curve import proved_up_to
+from leaktight.verify.leak.trace import LIGHT, Plan, Traced
+from leaktight.verify.verdict import Counterexample
+
+_HALVINGS = 6
+_REPLAYS = 3  # candidates of a region that are tried, from the smallest slope on
+
+
+@dataclass(frozen=True)
+class Refuted:
+    """A slope, exactly as float32 holds it, and an input that is unsafe when the file has this slope."""
+
+    slope: float
+    counterexample: Counterexample
+
+    def to_json(self) -> dict[str, Any]:
+        return {"slope": self.slope, **self.counterexample.to_json()}
+
+
+def first_refuted(
+    slopes: Slopes, case: Case, found: Sequence[Traced], within: tuple[float, float], plan: Plan
+) -> list[Refuted | None]:
+    """For each region the smallest slope found at which a replayed input refutes the case; None where there is none.
+
+    Starts from what the curve attained below zero, and looks between what is proven and there, halving.
+    Raises UsageError: the network has no file to set a slope in.
+    """
+    candidates = [sorted((a, upper, x) for a, (upper, x) in one.attained.items() if upper < 0) for one in found]
+    unsafe = [i for i, own in enumerate(candidates) if own]
+    if not unsafe:
+        return [None] * len(found)
+    lowest: list[list[tuple[float, float, Tensor]]] = [own[:1] for own in candidates]
+    for i, a, upper, x in _searched(slopes, case, found, candidates, unsafe, within, plan):
+        lowest[i].insert(0, (a, upper, x))
+    answers: list[Refuted | None] = [None] * len(found)
+    for attempt in range(_REPLAYS):
+        waiting = [i for i in unsafe if answers[i] is None and attempt < len(lowest[i])]
+        if not waiting:
+            break
+        tried = [sorted(lowest[i], key=lambda candidate: candidate[0])[attempt] for i in waiting]
+        index = torch.tensor(waiting)
+        lo, hi = (torch.full((len(waiting),), end, dtype=torch.float64) for end in within)
+        points = Lowest(torch.stack([x for _, _, x in tried]), _column(tried, 0), _column(tried, 1))
+        confirmed = refuted(slopes, Case(case.region.select(index), case.unsafe.select(index)), points, lo, hi)
+        for i, example in zip(waiting, confirmed, strict=True):
+            answers[i] = None if example is None else Refuted(*example)
+    return answers
+
+
+def _column(candidates: Sequence[tuple[float, float, Tensor]], place: int) -> Tensor:
+    return torch.tensor([candidate[place] for candidate in candidates], dtype=torch.float64)
+
+
+def _searched(
+    slopes: Slopes,
+    case: Case,
+    found: Sequence[Traced],
+    candidates: Sequence[Sequence[tuple[float, float, Tensor]]],
+    unsafe: Sequence[int],
+    within: tuple[float, float],
+    plan: Plan,
+) -> list[tuple[int, float, float, Tensor]]:
+    """Unsafe inputs at smaller slopes than the candidates', by halving what lies between them and what is proven."""
+    between = [i for i in unsafe if candidates[i][0][0] > within[0]]
+    if not between:
+        return []
+    index = torch.tensor(between)
+    part = Case(case.region.select(index), case.unsafe.select(index))
+    proved = [proved_up_to(found[i].segments) for i in between]
+    low = torch.tensor([within[0] if a is None else a for a in proved], dtype=torch.float64)
+    high = torch.tensor([candidates[i][0][0] for i in between], dtype=torch.float64)
+    starts = torch.stack([candidates[i][0][2] for i in between]).unsqueeze(0)
+    better: dict[int, tuple[int, float, float, Tensor]] = {}
+    for _ in range(_HALVINGS):
+        if plan.late:
+            break
+        middle = low / 2 + high / 2
+        tried = search(slopes, part, low, middle, starts=starts, **LIGHT, seed=plan.seed, deadline=plan.deadline)
+        hit = tried.upper < 0
+        for place in hit.nonzero().flatten().tolist():
+            a = float(tried.slopes[place])
+            better[between[place]] = (between[place], a, float(tried.upper[place]), tried.points[place])
+        high, low = torch.where(hit, torch.minimum(tried.slopes, middle), high), torch.where(hit, low, middle)
+    return list(better.values())

@@ -1,0 +1,61 @@
+"""From lines of a property's conditions to lines of its margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case, Unsafe
+from leaktight.verify.leak.parametric import Effort, Lines, lines, sandwiched
+from leaktight.verify.rounding import down
+
+
+@dataclass(frozen=True)
+class MarginLines:
+    """Proven lower bounds of a margin at both ends of each segment ``(batch,)``; the chord holds in between.
+
+    `loss`: by how much a shorter segment would raise them, as far as the last pass knows.
+    """
+
+    at_lo: Tensor
+    at_hi: Tensor
+    loss: Tensor
+
+
+def margin_lines(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> MarginLines:
+    """Lines below ``M(a)``, the smallest margin over each region, on the segment ``[lo[b], hi[b]]`` of slopes."""
+    unsafe = case.unsafe
+    found = lines(slopes, case.region, unsafe.weights, lo, hi, effort)
+    moved = Lines(down(found.at_lo - unsafe.bounds), down(found.at_hi - unsafe.bounds), found.loss)
+    return combined(unsafe, moved)
+
+
+def sandwiched_margins(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> Tensor:
+    """Lower bounds ``(batch,)`` of the margin, whatever slope in ``[lo[b], hi[b]]`` each neuron has."""
+    unsafe = case.unsafe
+    return unsafe.combine(down(sandwiched(slopes, case.region, unsafe.weights, lo, hi, effort) - unsafe.bounds))
+
+
+def combined(unsafe: Unsafe, atoms: Lines) -> MarginLines:
+    """Lines below ``min_i max_j`` of lines.
+
+    The minimum of lines is concave, so the chord of its ends lies below it. The maximum is not: of each disjunct one
+    line is taken, the one whose lower end is highest (of equal ones, the highest in the middle).
+    """
+    batch = atoms.at_lo.shape[0]
+    if not unsafe.disjuncts:
+        nothing = atoms.at_lo.new_full((batch,), torch.inf)
+        return MarginLines(nothing, nothing, torch.zeros_like(nothing))
+    least = torch.minimum(atoms.at_lo, atoms.at_hi)
+    middle = atoms.at_lo / 2 + atoms.at_hi / 2
+    low, high, loss = list[Tensor](), list[Tensor](), list[Tensor]()
+    for disjunct in range(unsafe.disjuncts):
+        own = (unsafe.disjunct == disjunct).nonzero().flatten()
+        rank = least[:, own] + 1e-9 * middle[:, own].nan_to_num(0.0, 0.0, 0.0)
+        pick = own[rank.argmax(1)].unsqueeze(1)
+        for ends, kept in ((atoms.at_lo, low), (atoms.at_hi, high), (atoms.loss, loss)):
+            kept.append(ends.gather(1, pick).squeeze(1))
+    return MarginLines(torch.stack(low).amin(0), torch.stack(high).amin(0), torch.stack(loss).amax(0))

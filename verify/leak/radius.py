@@ -1,0 +1,73 @@
+"""Certified radii as a function of the slope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case, misclassified
+from leaktight.specs.region import Norm, ball
+from leaktight.verify.leak.margin import margin_lines, sandwiched_margins
+from leaktight.verify.leak.trace import Plan
+
+_SEGMENTS = 8
+_HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class RadiusSegment:
+    """At every slope in ``[lo, hi]`` the label is proven to score highest within `radius` of the input."""
+
+    lo: float
+    hi: float
+    radius: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"slopes": [self.lo, self.hi], "radius": self.radius}
+
+
+def radii(
+    slopes: Slopes,
+    inputs: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    norm: Norm,
+    clip: tuple[float, float] | None,
+    within: tuple[float, float],
+    plan: Plan,
+    independent: bool,
+) -> list[list[RadiusSegment]]:
+    """For each input ``(batch, n)`` proven radii, no larger than `epsilon`, on segments of the slopes; by bisection.
+
+    With `independent`, each neuron has a slope of its own, anywhere between the range's start and the segment's end.
+    """
+    lo, hi = within
+    count = 1 if lo == hi else _SEGMENTS
+    ends = [lo, *(lo + k / count * (hi - lo) for k in range(1, count)), hi]
+    who = torch.arange(len(inputs)).repeat_interleave(count)
+    first = torch.tensor(ends[:-1] * len(inputs), dtype=torch.float64)
+    last = torch.tensor(ends[1:] * len(inputs), dtype=torch.float64)
+    unsafe = misclassified(labels, slopes.network.output_size).select(who)
+
+    def proved(size: Tensor) -> Tensor:
+        case = Case(ball(inputs[who], size, norm, clip), unsafe)
+        if independent:
+            return sandwiched_margins(slopes, case, torch.full_like(first, lo), last, plan.effort(False)) > 0
+        found = margin_lines(slopes, case, first, last, plan.effort(False))
+        return torch.minimum(found.at_lo, found.at_hi) > 0
+
+    whole = torch.full_like(first, epsilon)
+    done = proved(whole)
+    sure, doubtful = torch.where(done, whole, 0.0), whole
+    for _ in range(_HALVINGS):
+        if plan.late or bool(done.all()):
+            break
+        middle = torch.where(done, whole, sure / 2 + doubtful / 2)
+        yes = proved(middle) | done
+        sure, doubtful = torch.where(yes, middle, sure), torch.where(yes, doubtful, middle)
+    table = sure.reshape(len(inputs), count).tolist()
+    return [[RadiusSegment(ends[k], ends[k + 1], r) for k, r in enumerate(row)] for row in table]

@@ -1,0 +1,340 @@
+"""Tracing a curve: segments, and where inputs are few also boxes, are halved where that can still raise what is proven.
+
+A domain is a part of a region together with a segment of slopes. All domains of a round are bounded in one batch. One
+is halved while the gap between what is proven on it and what inputs attain is above the tolerance, or its sign is open,
+and while halving is likely to close a part of that: what the last halving gained says what the next will.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case
+from leaktight.specs.region import Box, Region
+from leaktight.verify.leak.attack import along, search
+from leaktight.verify.leak.curve import Chord, Segment, lowest
+from leaktight.verify.leak.margin import MarginLines, margin_lines
+from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.throughout import highest
+
+FEW_INPUTS = 8  # up to so many, boxes are halved too
+_FIRST = 4  # segments to begin with
+_SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
+_ROUND = 2048  # domains halved at once
+_NARROW = 2.0**-12  # segments are not halved below this part of the range
+LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a curve is traced.
+
+    tolerance: of the gap, in units of the margin. optimise: turn the lines of relaxations where the sign is open.
+    boxes: halve boxes too where inputs are few. first: segments to begin with. most: domains of one region. deadline:
+    of time.monotonic().
+    """
+
+    tolerance: float = 0.05
+    optimise: bool = True
+    boxes: bool = True
+    first: int = _FIRST
+    most: int = 4096
+    memory: int | None = None
+    deadline: float | None = None
+    seed: int = 0
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def effort(self, optimise: bool) -> Effort:
+        return Effort(optimise, self.memory, self.deadline)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What is known of one region: the segments of its curve, and the best input found at each of their ends.
+
+    attained: by slope the upper bound of the smallest margin there, and the input ``(n,)`` that attains it.
+    """
+
+    segments: list[Segment]
+    attained: dict[float, tuple[float, Tensor]]
+    domains: int
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class _Domains:
+    """Parts of regions with segments of slopes, what is proven there and what halving may gain; along one axis."""
+
+    owner: Tensor
+    region: Region
+    lo: Tensor
+    hi: Tensor
+    at_lo: Tensor
+    at_hi: Tensor
+    hope: Tensor
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def select(self, index: Tensor) -> _Domains:
+        return self._each(lambda x: x[index], self.region.select(index))
+
+    def _each(self, change: Callable[[Tensor], Tensor], region: Region) -> _Domains:
+        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
+        return replace(self, region=region, **{name: change(getattr(self, name)) for name in names})
+
+    def joined(self, other: _Domains) -> _Domains:
+        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
+        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
+        return replace(self, region=_together(self.region, other.region), **both)
+
+    @property
+    def least(self) -> Tensor:
+        return torch.minimum(self.at_lo, self.at_hi)
+
+    def better(self, found: MarginLines) -> _Domains:
+        """With the better of what was proven before and of `found`: of two chords the one with the higher lower end."""
+        new = torch.minimum(found.at_lo, found.at_hi) >= self.least
+        return replace(
+            self, at_lo=torch.where(new, found.at_lo, self.at_lo), at_hi=torch.where(new, found.at_hi, self.at_hi)
+        )
+
+
+def _together(first: Region, second: Region) -> Region:
+    parts = ("lower", "upper") if isinstance(first, Box) else ("centre", "radius", "lower", "upper")
+    both = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in parts}
+    return replace(first, **both)  # type: ignore[type-var]
+
+
+def trace(
+    slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan, progress: Progress | None = None
+) -> list[Traced]:
+    """For each region of the case a curve of its smallest margin over the slopes ``[lo, hi]``.
+
+    Ctrl-C ends it early: what is proven so far is returned, marked as interrupted.
+    """
+    tracer = _Tracer(slopes, case, lo, hi, plan)
+    say = progress or (lambda _: None)
+    interrupted = False
+    try:
+        tracer.begin()
+        while not plan.late and tracer.halve():
+            say(f"bounding: {len(tracer.domains)} parts of regions and slopes")
+    except KeyboardInterrupt:
+        interrupted = True
+    return tracer.curves(interrupted)
+
+
+class _Tracer:
+    def __init__(self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan) -> None:
+        self.slopes, self.case, self.plan, self.width = slopes, case, plan, hi - lo
+        regions, count = case.region.batch, 1 if lo == hi else plan.first
+        inner = [lo + k / count * (hi - lo) for k in range(1, count)]
+        self.ends = torch.tensor([lo, *inner, hi], dtype=torch.float64)
+        owner = torch.arange(regions).repeat_interleave(count)
+        region = case.region if not isinstance(case.region, Box) else Box(case.region.lower, case.region.upper)
+        nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
+        first, last = self.ends[:-1].repeat(regions), self.ends[1:].repeat(regions)
+        self.domains = _Domains(owner, region.select(owner), first, last, nothing, nothing, -nothing)
+        self.attained: list[dict[float, tuple[float, Tensor]]] = [{} for _ in range(regions)]
+        self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
+
+    def begin(self) -> None:
+        found = self._bounded(self.domains, optimise=False)
+        self.domains = replace(self.domains.better(found), hope=_SPEND * found.loss)
+        at = self.ends.unique()
+        lowest_found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
+        for owner in range(self.case.region.batch):
+            for place, slope in enumerate(at.tolist()):
+                self._keep(owner, slope, float(lowest_found.upper[owner, place]), lowest_found.points[owner, place])
+        if self.plan.optimise:
+            self._optimise()
+
+    def halve(self) -> bool:
+        """Halves the domains that are worth it; whether there were any."""
+        gaps = self._gaps()
+        index = self._worth(gaps).nonzero().flatten()
+        if not len(index):
+            return False
+        index = index[gaps[index].argsort(descending=True, stable=True)][:_ROUND]
+        parents = self.domains.select(index)
+        by_slope = self._by_slope(parents, gaps[index])
+        middle = parents.lo / 2 + parents.hi / 2
+        self._attack(parents.owner[by_slope], middle[by_slope])
+        halves = self._halved(parents, by_slope, middle)
+        found = self._bounded(halves, optimise=False)
+        children = halves.better(found)
+        gained = torch.maximum(children.at_lo - halves.at_lo, children.at_hi - halves.at_hi).nan_to_num(0.0, 0.0, 0.0)
+        # the loss of a segment is linear in its width where it is large: what halving gained is what is left
+        hope = torch.where(by_slope.repeat(2), gained, halves.hope)
+        rest = torch.ones(len(self.domains), dtype=torch.bool)
+        rest[index] = False
+        self.domains = self.domains.select(rest.nonzero().flatten()).joined(replace(children, hope=hope))
+        if self.plan.optimise:
+            self._optimise(len(self.domains) - len(children))
+        return True
+
+    def _bounded(self, domains: _Domains, *, optimise: bool) -> MarginLines:
+        case = Case(domains.region, self.case.unsafe.select(domains.owner))
+        return margin_lines(self.slopes, case, domains.lo, domains.hi, self.plan.effort(optimise))
+
+    def _optimise(self, first: int = 0) -> None:
+        """Bounds the domains from `first` on whose sign is open once more, with optimised lines."""
+        index = (self._in_doubt() & (torch.arange(len(self.domains)) >= first)).nonzero().flatten()
+        if len(index) and not self.plan.late:
+            some = self.domains.select(index)
+            better = some.better(self._bounded(some, optimise=True))
+            self.domains.at_lo[index], self.domains.at_hi[index] = better.at_lo, better.at_hi
+
+    def _uppers(self) -> tuple[Tensor, Tensor]:
+        """What inputs of the domains' regions attain at both ends of their segments."""
+        owners = self.domains.owner.tolist()
+        found = [
+            [self.attained[owner].get(a, (torch.inf,))[0] for owner, a in zip(owners, ends.tolist(), strict=True)]
+            for ends in (self.domains.lo, self.domains.hi)
+        ]
+        low, high = torch.tensor(found, dtype=torch.float64).reshape(2, -1)
+        return low, high
+
+    def _gaps(self) -> Tensor:
+        low, high = self._uppers()
+        return torch.maximum(low - self.domains.at_lo, high - self.domains.at_hi)
+
+    def _in_doubt(self) -> Tensor:
+        """Where nothing attained is negative at an end at which nothing positive is proven."""
+        low, high = self._uppers()
+        return ((self.domains.at_lo <= 0) & (low >= 0)) | ((self.domains.at_hi <= 0) & (high >= 0))
+
+    def _worth(self, gaps: Tensor) -> Tensor:
+        domains, tolerance = self.domains, self.plan.tolerance
+        doubt = self._in_doubt()
+        wanted = (gaps > tolerance) | (doubt & (gaps > tolerance / 16))
+        decisive = doubt & (2 * domains.hope > -domains.least)
+        enough = torch.where(decisive, tolerance / 16, torch.maximum(gaps / 8, gaps.new_tensor(tolerance / 2)))
+        promising = (domains.hope > enough) & self._can_narrow(domains)
+        if self.halves_boxes:
+            promising |= self._can_shrink(domains)
+        room = torch.bincount(domains.owner, minlength=self.case.region.batch) < self.plan.most
+        return wanted & promising & room[domains.owner]
+
+    def _can_narrow(self, domains: _Domains) -> Tensor:
+        return domains.hi - domains.lo > _NARROW * self.width
+
+    def _can_shrink(self, domains: _Domains) -> Tensor:
+        sides = (domains.region.upper - domains.region.lower).amax(1)
+        return sides > 1e-6 * (self.case.region.upper - self.case.region.lower).amax(1)[domains.owner]
+
+    def _by_slope(self, domains: _Domains, gaps: Tensor) -> Tensor:
+        """Whether to halve the segment rather than the box: where its width costs more than half of the gap."""
+        narrow = self._can_narrow(domains)
+        if not self.halves_boxes:
+            return narrow
+        return narrow & ((domains.hope > gaps / 2) | ~self._can_shrink(domains))
+
+    def _halved(self, parents: _Domains, by_slope: Tensor, middle: Tensor) -> _Domains:
+        """Both halves of every domain, the first ones first, with what is proven of their parents."""
+        chords = [Chord(*ends) for ends in zip(*(x.tolist() for x in _ends(parents)), strict=True)]
+        between = torch.tensor([c.at(a) for c, a in zip(chords, middle.tolist(), strict=True)], dtype=torch.float64)
+        first = replace(
+            parents, hi=torch.where(by_slope, middle, parents.hi), at_hi=torch.where(by_slope, between, parents.at_hi)
+        )
+        last = replace(
+            parents, lo=torch.where(by_slope, middle, parents.lo), at_lo=torch.where(by_slope, between, parents.at_lo)
+        )
+        if self.halves_boxes:
+            lower, upper = parents.region.lower, parents.region.upper
+            longest = torch.nn.functional.one_hot((upper - lower).argmax(1), lower.shape[1]).bool()
+            cut = longest & ~by_slope.unsqueeze(1)
+            half = lower / 2 + upper / 2
+            first = replace(first, region=Box(lower, torch.where(cut, half, upper)))
+            last = replace(last, region=Box(torch.where(cut, half, lower), upper))
+        return first.joined(last)
+
+    def _attack(self, owner: Tensor, at: Tensor) -> None:
+        """Looks for low margins of these regions at these slopes, from what was found at the slopes next to them."""
+        pairs = sorted({(i, a) for i, a in zip(owner.tolist(), at.tolist(), strict=True) if a not in self.attained[i]})
+        if not pairs:
+            return
+        pick = torch.tensor([i for i, _ in pairs])
+        slopes = torch.tensor([a for _, a in pairs], dtype=torch.float64)
+        near = [sorted(self.attained[i], key=lambda known, a=a: abs(known - a))[:2] for i, a in pairs]  # type: ignore[misc]
+        starts = torch.stack(
+            [
+                torch.stack(
+                    [
+                        self.attained[i][known[min(k, len(known) - 1)]][1]
+                        for (i, _), known in zip(pairs, near, strict=True)
+                    ]
+                )
+                for k in range(2)
+            ]
+        )
+        case = Case(self.case.region.select(pick), self.case.unsafe.select(pick))
+        found = search(self.slopes, case, slopes, slopes, starts=starts, **self._effort())
+        for place, (i, a) in enumerate(pairs):
+            self._keep(i, a, float(found.upper[place]), found.points[place])
+
+    def _keep(self, owner: int, slope: float, upper: float, point: Tensor) -> None:
+        if slope not in self.attained[owner] or upper < self.attained[owner][slope][0]:
+            self.attained[owner][slope] = (upper, point)
+
+    def _effort(self) -> dict[str, Any]:
+        return {**LIGHT, "seed": self.plan.seed, "deadline": self.plan.deadline}
+
+    def curves(self, interrupted: bool) -> list[Traced]:
+        d = self.domains
+        chords: dict[int, list[Chord]] = defaultdict(list)
+        for owner, *ends in zip(d.owner.tolist(), *(x.tolist() for x in _ends(d)), strict=True):
+            chords[owner].append(Chord(*ends))
+        counts = torch.bincount(d.owner, minlength=self.case.region.batch).tolist()
+        found = []
+        for owner in range(self.case.region.batch):
+            attained = self.attained[owner]
+            segments = [
+                Segment(
+                    c.lo,
+                    c.hi,
+                    (c.at_lo, c.at_hi),
+                    (attained.get(c.lo, (inf,))[0], attained.get(c.hi, (inf,))[0]),
+                )
+                for c in lowest(chords[owner])
+            ]
+            found.append(Traced(self._settled(owner, segments), attained, counts[owner], interrupted))
+        return found
+
+    def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
+        """The segments, with what the best inputs at their ends attain on all of them."""
+        one = self.case.region.select(slice(owner, owner + 1))
+        case = Case(one, self.case.unsafe.select(slice(owner, owner + 1)))
+        known = self.attained[owner]
+        points = [known[a][1] for s in segments for a in (s.lo, s.hi) if s.lo in known and s.hi in known]
+        whole = [s for s in segments if s.lo in known and s.hi in known]
+        if not whole:
+            return segments
+        most = highest(
+            self.slopes,
+            case,
+            torch.stack(points),
+            torch.tensor([s.lo for s in whole for _ in range(2)], dtype=torch.float64),
+            torch.tensor([s.hi for s in whole for _ in range(2)], dtype=torch.float64),
+        )
+        throughout = iter(most.reshape(-1, 2).amin(1).tolist())
+        return [replace(s, throughout=next(throughout)) if s.lo in known and s.hi in known else s for s in segments]
+
+
+def _ends(domains: _Domains) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return domains.lo, domains.hi, domains.at_lo, domains.at_hi
