@@ -115,10 +115,11 @@ def _deliver(body: Callable[[], Answer], style: Format | ReportFormat | None, ou
 
 
 def _rendered(document: Mapping[str, Any], style: Format | ReportFormat, *, to_terminal: bool) -> str:
+    document = provenance.signed(document, _ARGUMENTS.get())
     if style is Format.JSON:
         from leaktight.verify.report import json
 
-        return json.render(provenance.signed(document, _ARGUMENTS.get()))
+        return json.render(document)
     if style not in (Format.TEXT, ReportFormat.TEXT):
         from leaktight.verify.report.render import render
 
@@ -416,7 +417,7 @@ def leak(
     if (data is None) != (epsilon is None):
         raise UsageError("--data and --epsilon belong together; one of them is missing")
     within = options.span("--slopes", slopes)
-    ways = {
+    ways: dict[str, Any] = {
         "tolerance": options.number("--tolerance", tolerance),
         "nodes": None if nodes is None else [name.strip() for name in nodes.split(",")],
         "meaning": meaning,
@@ -438,7 +439,7 @@ def leak(
 
             known = fit(read_data(Path(data or ""), labels=labels, limit=limit), asked, channels_last=channels_last)
             size = options.at_least_zero("--epsilon", epsilon or "")
-            balls = {"norm": norm, "clip": clip, "radius": radius}
+            balls: dict[str, Any] = {"norm": norm, "clip": clip, "radius": radius}
             found = leak_of_data(
                 asked, known.inputs, known.labels, size, within, progress=progress, **balls, **ways
             ).about({"data": {"path": known.path, "sha256": known.sha256}})
