@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -81,8 +81,14 @@ def ask(kind: str, seed: int, norm: Norm = Norm.LINF, radius: float = 0.3) -> Qu
     return Question(Slopes.of(network), Slopes.of(simplify(network), names), region, objectives, lo, hi, generator)
 
 
-def exact_at(slopes: Slopes, point: Sequence[Fraction], a: Fraction) -> list[Fraction]:
-    """All output entries of an unsimplified network at a slope, in rational arithmetic."""
+Slope = Fraction | Mapping[str, Sequence[Fraction]]
+
+
+def exact_at(slopes: Slopes, point: Sequence[Fraction], a: Slope) -> list[Fraction]:
+    """All output entries of an unsimplified network at a slope, in rational arithmetic.
+
+    `a` may be a slope for every entry of every chosen node.
+    """
     network = slopes.network
     known: dict[str, list[Fraction]] = {}
     entries = list(point)
@@ -100,14 +106,17 @@ def exact_at(slopes: Slopes, point: Sequence[Fraction], a: Fraction) -> list[Fra
         trained = node.op.leak.slope
         own = Fraction(float(trained.mean()))
         single = trained.unique().numel() == 1
-        factors = [a if single else a * Fraction(p) / own for p in trained.expand(node.shape).flatten().tolist()]
+        each = [a] * node.size if isinstance(a, Fraction) else a[node.name]
+        given_slopes = zip(each, trained.expand(node.shape).flatten().tolist(), strict=True)
+        factors = [s if single else s * Fraction(p) / own for s, p in given_slopes]
         known[node.name] = [z if z >= 0 else s * z for z, s in zip(given[0], factors, strict=True)]
     return [y for port in network.outputs for y in known[port.name]]
 
 
-def exact_rows(question: Question, i: int, x: Tensor, a: float) -> list[Fraction]:
+def exact_rows(question: Question, i: int, x: Tensor, a: float | Mapping[str, Sequence[Fraction]]) -> list[Fraction]:
     """``objectives . f(x; a)`` of region ``i``, without rounding."""
-    y = exact_at(question.plain, [Fraction(v) for v in x.tolist()], Fraction(a))
+    slope = a if isinstance(a, Mapping) else Fraction(a)
+    y = exact_at(question.plain, [Fraction(v) for v in x.tolist()], slope)
     return [
         sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0))
         for row in question.objectives[i].tolist()

@@ -71,7 +71,11 @@ class PairWalk(Walk):
         # what the activation's own relaxation costs, what its drift costs, the roundings of the rates
         drift = own.error * half
         noise = b.handing(node, own.lines).unsqueeze(1)
-        sink, slack = dots(size, torch.cat([lines.half_offset, b.plain_handed_on(node).unsqueeze(1)], 1)).unbind(-1)
+        handed_on = b.plain_handed_on(node).unsqueeze(1)
+        if lines.half_offset.shape[1] == 1:
+            sink, slack = dots(size, torch.cat([lines.half_offset, handed_on], 1)).unbind(-1)
+        else:  # lines turned about a kink that is not at the origin have an offset for every row
+            sink, slack = dot(size, lines.half_offset), dot(size, handed_on)
         shift, turn, turned_slack = dot(values, lines.offset), dot(rates, own.offset), dot(speed, noise)
         new_rates = rates * own.slope
         if moved is not None:
