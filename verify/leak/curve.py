@@ -24,10 +24,11 @@ class Chord:
             return self.at_lo
         if a == self.hi:
             return self.at_hi
-        if not (isfinite(self.at_lo) and isfinite(self.at_hi)):
+        width, rise = self.hi - self.lo, self.at_hi - self.at_lo
+        if not (isfinite(width) and isfinite(rise)):  # an unknown end, or an overflow
             return -inf
-        share = (a - self.lo) / (self.hi - self.lo)  # three roundings, of numbers below 1
-        value = self.at_lo + share * (self.at_hi - self.at_lo)
+        share = (a - self.lo) / width  # three roundings, of numbers below 1
+        value = self.at_lo + share * rise
         return value - 1e-15 * (abs(self.at_lo) + abs(self.at_hi)) - 1e-300
 
 
@@ -56,6 +57,15 @@ class Segment:
     def refuted(self) -> bool:
         """Whether some input is unsafe at every slope of the segment."""
         return self.throughout < 0
+
+
+def equal_parts(lo: float, hi: float, count: int) -> list[float]:
+    """The ends of so many equal segments of ``[lo, hi]``, rising strictly; of fewer where floats are too few for them.
+
+    Of a range of width zero the result is ``[lo, hi]``.
+    """
+    inner = {min(max(lo + k / count * (hi - lo), lo), hi) for k in range(1, count)}
+    return [lo, *sorted(inner - {lo, hi}), hi]
 
 
 def lowest(chords: Sequence[Chord]) -> list[Chord]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.verify.leak.attack import along
-from leaktight.verify.leak.curve import Segment
+from leaktight.verify.leak.curve import Segment, equal_parts
 from leaktight.verify.leak.margin import sandwiched_margins
 from leaktight.verify.leak.trace import LIGHT, Plan, Traced
 
@@ -23,8 +23,8 @@ _HALVINGS = 6
 
 def trace_independent(slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan) -> list[Traced]:
     """For each region a curve of the smallest margin over it and over all slopes of single neurons in ``[lo, a]``."""
-    count = 1 if lo == hi else _SEGMENTS
-    ends = [[lo, *(lo + k / count * (hi - lo) for k in range(1, count)), hi] for _ in range(case.region.batch)]
+    parts = equal_parts(lo, hi, _SEGMENTS)
+    ends = [list(parts) for _ in range(case.region.batch)]
     known: list[dict[float, float]] = [{} for _ in ends]
     interrupted = False
     try:
@@ -34,7 +34,7 @@ def trace_independent(slopes: Slopes, case: Case, lo: float, hi: float, plan: Pl
                 break
     except KeyboardInterrupt:
         interrupted = True
-    grid = torch.tensor([lo + k / count * (hi - lo) for k in range(count)] + [hi], dtype=torch.float64)
+    grid = torch.tensor(parts, dtype=torch.float64)
     found = along(slopes, case, grid.expand(case.region.batch, -1), **LIGHT, seed=plan.seed, deadline=plan.deadline)
     traced = []
     for region, own in enumerate(known):
@@ -63,8 +63,9 @@ def _halve_crossings(ends: list[list[float]], known: list[dict[float, float]]) -
     some = False
     for own, values in zip(ends, known, strict=True):
         last = next((k for k, a in enumerate(own) if values[a] <= 0), None)
-        if last is not None and last > 0:
-            own.insert(last, own[last - 1] / 2 + own[last] / 2)
+        middle = None if not last else own[last - 1] / 2 + own[last] / 2
+        if last and middle is not None and own[last - 1] < middle < own[last]:
+            own.insert(last, middle)
             some = True
     return some
 

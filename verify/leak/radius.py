@@ -11,6 +11,7 @@ from torch import Tensor
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
+from leaktight.verify.leak.curve import equal_parts
 from leaktight.verify.leak.margin import margin_lines, sandwiched_margins
 from leaktight.verify.leak.trace import Plan
 
@@ -46,8 +47,8 @@ def radii(
     With `independent`, each neuron has a slope of its own, anywhere between the range's start and the segment's end.
     """
     lo, hi = within
-    count = 1 if lo == hi else _SEGMENTS
-    ends = [lo, *(lo + k / count * (hi - lo) for k in range(1, count)), hi]
+    ends = equal_parts(lo, hi, _SEGMENTS)
+    count = len(ends) - 1
     who = torch.arange(len(inputs)).repeat_interleave(count)
     first = torch.tensor(ends[:-1] * len(inputs), dtype=torch.float64)
     last = torch.tensor(ends[1:] * len(inputs), dtype=torch.float64)

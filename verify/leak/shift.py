@@ -33,15 +33,13 @@ class Shift:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "change": _finite(self.change),
+            "change": list(self.change) if all(map(isfinite, self.change)) else None,
             "closed_form": {"rate": self.closed_form} if isfinite(self.closed_form) else None,
             "local": {"rate": list(self.local)} if all(map(isfinite, self.local)) else None,
-            "parametric": [{"slopes": list(ends), "change": _finite(change)} for ends, change in self.parametric],
+            "parametric": [{"slopes": list(ends), "change": list(change)} for ends, change in self.parametric]
+            if all(isfinite(end) for _, change in self.parametric for end in change)
+            else None,
         }
-
-
-def _finite(ends: Ends) -> list[float | None]:
-    return [end if isfinite(end) else None for end in ends]
 
 
 def rates(slopes: Slopes, case: Case, within: Ends) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.leak.attack import along, search
-from leaktight.verify.leak.curve import Chord, Segment, lowest
+from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, margin_lines
 from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.throughout import highest
@@ -42,7 +42,7 @@ class Plan:
 
     tolerance: of the gap, in units of the margin. optimise: turn the lines of relaxations where the sign is open.
     boxes: halve boxes too where inputs are few. first: segments to begin with. most: domains of one region. deadline:
-    of time.monotonic().
+    of time.monotonic(). attack: look for what inputs attain; without it, what halving may gain counts as the gap.
     """
 
     tolerance: float = 0.05
@@ -53,6 +53,7 @@ class Plan:
     memory: int | None = None
     deadline: float | None = None
     seed: int = 0
+    attack: bool = True
 
     @property
     def late(self) -> bool:
@@ -142,10 +143,9 @@ def trace(
 class _Tracer:
     def __init__(self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan) -> None:
         self.slopes, self.case, self.plan, self.width = slopes, case, plan, hi - lo
-        regions, count = case.region.batch, 1 if lo == hi else plan.first
-        inner = [lo + k / count * (hi - lo) for k in range(1, count)]
-        self.ends = torch.tensor([lo, *inner, hi], dtype=torch.float64)
-        owner = torch.arange(regions).repeat_interleave(count)
+        regions = case.region.batch
+        self.ends = torch.tensor(equal_parts(lo, hi, plan.first), dtype=torch.float64)
+        owner = torch.arange(regions).repeat_interleave(len(self.ends) - 1)
         region = case.region if not isinstance(case.region, Box) else Box(case.region.lower, case.region.upper)
         nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
         first, last = self.ends[:-1].repeat(regions), self.ends[1:].repeat(regions)
@@ -156,6 +156,8 @@ class _Tracer:
     def begin(self) -> None:
         found = self._bounded(self.domains, optimise=False)
         self.domains = replace(self.domains.better(found), hope=_SPEND * found.loss)
+        if not self.plan.attack:
+            return
         at = self.ends.unique()
         lowest_found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
         for owner in range(self.case.region.batch):
@@ -174,7 +176,8 @@ class _Tracer:
         parents = self.domains.select(index)
         by_slope = self._by_slope(parents, gaps[index])
         middle = parents.lo / 2 + parents.hi / 2
-        self._attack(parents.owner[by_slope], middle[by_slope])
+        if self.plan.attack:
+            self._attack(parents.owner[by_slope], middle[by_slope])
         halves = self._halved(parents, by_slope, middle)
         found = self._bounded(halves, optimise=False)
         children = halves.better(found)
@@ -211,11 +214,15 @@ class _Tracer:
         return low, high
 
     def _gaps(self) -> Tensor:
+        if not self.plan.attack:
+            return self.domains.hope
         low, high = self._uppers()
         return torch.maximum(low - self.domains.at_lo, high - self.domains.at_hi)
 
     def _in_doubt(self) -> Tensor:
         """Where nothing attained is negative at an end at which nothing positive is proven."""
+        if not self.plan.attack:
+            return torch.zeros(len(self.domains), dtype=torch.bool)
         low, high = self._uppers()
         return ((self.domains.at_lo <= 0) & (low >= 0)) | ((self.domains.at_hi <= 0) & (high >= 0))
 
@@ -232,7 +239,8 @@ class _Tracer:
         return wanted & promising & room[domains.owner]
 
     def _can_narrow(self, domains: _Domains) -> Tensor:
-        return domains.hi - domains.lo > _NARROW * self.width
+        middle = domains.lo / 2 + domains.hi / 2  # of neighbouring floats it is one of them
+        return (domains.hi - domains.lo > _NARROW * self.width) & (domains.lo < middle) & (middle < domains.hi)
 
     def _can_shrink(self, domains: _Domains) -> Tensor:
         sides = (domains.region.upper - domains.region.lower).amax(1)
