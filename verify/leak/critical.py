@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, nextafter
 from typing import Any
 
 import torch
@@ -53,12 +54,19 @@ def first_refuted(
             break
         tried = [sorted(lowest[i], key=lambda candidate: candidate[0])[attempt] for i in waiting]
         index = torch.tensor(waiting)
-        lo, hi = (torch.full((len(waiting),), end, dtype=torch.float64) for end in within)
+        lo, hi = _after_proved(found, waiting, within), torch.full((len(waiting),), within[1], dtype=torch.float64)
         points = Lowest(torch.stack([x for _, _, x in tried]), _column(tried, 0), _column(tried, 1))
         confirmed = refuted(slopes, Case(case.region.select(index), case.unsafe.select(index)), points, lo, hi)
         for i, example in zip(waiting, confirmed, strict=True):
             answers[i] = None if example is None else Refuted(*example)
     return answers
+
+
+def _after_proved(found: Sequence[Traced], regions: Sequence[int], within: tuple[float, float]) -> Tensor:
+    """The smallest slopes that are worth replaying: a float32 next to a candidate may be one that is proved."""
+    ends = [proved_up_to(found[i].segments) for i in regions]
+    first = [within[0] if a is None else nextafter(a, inf) for a in ends]
+    return torch.tensor(first, dtype=torch.float64)
 
 
 def _column(candidates: Sequence[tuple[float, float, Tensor]], place: int) -> Tensor:

@@ -17,7 +17,7 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property, misclassified
-from leaktight.specs.region import Norm, ball
+from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.leak.critical import Refuted, first_refuted
 from leaktight.verify.leak.curve import Segment, lowest, proved_up_to, undecided
 from leaktight.verify.leak.independent import trace_independent
@@ -276,20 +276,26 @@ def leak(
     began = time.monotonic()
     moving, plan = Slopes.of(network, nodes), ways.plan()
     cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
-    found = [_traced(moving, case, ways, plan) for case in cases]
-    regions = [traced for case in found for traced in case]
+    found = list[list[Traced]]()
+    for case in cases:
+        hurry = any(traced.interrupted for some in found for traced in some)
+        found.append(_traced(moving, case, ways, replace(plan, deadline=0.0) if hurry else plan))
+    regions = [traced for some in found for traced in some]
     curve = Curve(_joined(regions), timed_out=plan.late)
     interrupted = any(traced.interrupted for traced in regions)
-    if not interrupted:
-        refuted = [first_refuted(moving, c, t, ways.slopes, plan) for c, t in zip(cases, found, strict=True)]
-        known = [one for some in refuted for one in some if one is not None]
-        curve = replace(curve, refuted=min(known, key=lambda one: one.slope, default=None))
-        if meaning == "shared" and cases:
+    try:
+        if not interrupted:
+            refuted = [first_refuted(moving, c, t, ways.slopes, plan) for c, t in zip(cases, found, strict=True)]
+            known = [one for some in refuted for one in some if one is not None]
+            curve = replace(curve, refuted=min(known, key=lambda one: one.slope, default=None))
+        if not interrupted and meaning == "shared":
             size, low, high = (torch.cat(x) for x in zip(*(rates(moving, c, slopes) for c in cases), strict=True))
             # a minimum of margins moves no faster than the fastest of them
             moved = shift(curve.segments, float(size.amax()), (float(low.amin()), float(high.amax())), slopes)
             curve = replace(curve, shift=moved)
-    region = cases[0].region if cases else None
+    except KeyboardInterrupt:  # the curve stands
+        interrupted = True
+    region = cases[0].region
     result = _result(network, moving, ways, plan, began, regions, curve=curve, region=region, interrupted=interrupted)
     return result.about({"property": {"path": property.path, "sha256": property.sha256}})
 
@@ -327,15 +333,18 @@ def leak_of_data(
     found = _traced(moving, case, ways, plan)
     interrupted = any(traced.interrupted for traced in found)
     curves = [Curve(tuple(traced.segments), timed_out=plan.late) for traced in found]
-    if not interrupted:
-        refuted = first_refuted(moving, case, found, ways.slopes, plan)
-        curves = [replace(curve, refuted=one) for curve, one in zip(curves, refuted, strict=True)]
-        if meaning == "shared":
+    try:
+        if not interrupted:
+            refuted = first_refuted(moving, case, found, ways.slopes, plan)
+            curves = [replace(curve, refuted=one) for curve, one in zip(curves, refuted, strict=True)]
+        if not interrupted and meaning == "shared":
             each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes)), strict=True)
             curves = [replace(c, shift=shift(c.segments, k, (low, high), slopes)) for c, k, low, high in each]
-        if radius:
+        if not interrupted and radius:
             parts = radii(moving, flat, labels, epsilon, kind, clip, ways.slopes, plan, meaning == "independent")
             curves = [replace(curve, radius=tuple(part)) for curve, part in zip(curves, parts, strict=True)]
+    except KeyboardInterrupt:  # the curves stand
+        interrupted = True
     records = tuple(
         InputCurve(i, int(label), guess, curve)
         for i, (label, guess, curve) in enumerate(zip(labels.tolist(), predicted, curves, strict=True))
@@ -379,12 +388,16 @@ def _result(
     *,
     curve: Curve | None = None,
     inputs: tuple[InputCurve, ...] = (),
-    region: Any,
+    region: Region,
     interrupted: bool,
 ) -> LeakResult:
     lo, hi = ways.slopes
-    late = plan.late or interrupted or region is None
-    factors = None if late else signal(moving, region, lo, hi, memory=ways.memory, deadline=plan.deadline)
+    factors = None
+    try:
+        if not (plan.late or interrupted):
+            factors = signal(moving, region, lo, hi, memory=ways.memory, deadline=plan.deadline)
+    except KeyboardInterrupt:
+        interrupted = True
     source = network.source
     return LeakResult(
         slopes=ways.slopes,

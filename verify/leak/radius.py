@@ -21,11 +21,11 @@ _HALVINGS = 10
 
 @dataclass(frozen=True)
 class RadiusSegment:
-    """At every slope in ``[lo, hi]`` the label is proven to score highest within `radius` of the input."""
+    """At every slope in ``[lo, hi]`` the label is proven to score highest within `radius` of the input (None: nothing)."""
 
     lo: float
     hi: float
-    radius: float
+    radius: float | None
 
     def to_json(self) -> dict[str, Any]:
         return {"slopes": [self.lo, self.hi], "radius": self.radius}
@@ -71,4 +71,8 @@ def radii(
         yes = proved(middle) | done
         sure, doubtful = torch.where(yes, middle, sure), torch.where(yes, doubtful, middle)
     table = sure.reshape(len(inputs), count).tolist()
-    return [[RadiusSegment(ends[k], ends[k + 1], r) for k, r in enumerate(row)] for row in table]
+    known = torch.where(done, True, sure > 0).reshape(len(inputs), count).tolist()  # a radius of 0 is a claim as well
+    return [
+        [RadiusSegment(ends[k], ends[k + 1], row[k] if some[k] else None) for k in range(count)]
+        for row, some in zip(table, known, strict=True)
+    ]
