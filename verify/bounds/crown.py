@@ -64,7 +64,7 @@ def refine_all(
     for node in network:
         if node.name not in known:
             known[node.name] = backward.step(node)
-            if floor is not None:
+            if floor is not None and node.name in floor:
                 known[node.name] = known[node.name].meet(floor[node.name])
         if not _already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Unsafe
-from leaktight.verify.leak.parametric import Effort, Lines, lines, sandwiched
+from leaktight.verify.leak.parametric import Effort, Floor, Lines, lines, sandwiched
 from leaktight.verify.rounding import down
 
 
@@ -25,10 +25,12 @@ class MarginLines:
     loss: Tensor
 
 
-def margin_lines(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> MarginLines:
+def margin_lines(
+    slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort, floor: Floor | None = None
+) -> MarginLines:
     """Lines below ``M(a)``, the smallest margin over each region, on the segment ``[lo[b], hi[b]]`` of slopes."""
     unsafe = case.unsafe
-    found = lines(slopes, case.region, unsafe.weights, lo, hi, effort)
+    found = lines(slopes, case.region, unsafe.weights, lo, hi, effort, floor)
     moved = Lines(down(found.at_lo - unsafe.bounds), down(found.at_hi - unsafe.bounds), found.loss)
     return combined(unsafe, moved)
 

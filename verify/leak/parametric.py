@@ -24,7 +24,7 @@ from torch import Tensor
 
 from leaktight.errors import InternalError
 from leaktight.models.network import Node
-from leaktight.models.ops import Elementwise, TwoSlope
+from leaktight.models.ops import Affine, Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify import relax
@@ -229,8 +229,52 @@ class Effort:
         return self.deadline is not None and time.monotonic() > self.deadline
 
 
+@dataclass(frozen=True)
+class Floor:
+    """Bounds that are known already, of nodes in front of activations over larger regions and ranges of slopes.
+
+    Neurons that they show stable need no bounds of their own any more. `owner` ``(batch,)``: which row of `known` holds
+    for each region that is asked about.
+    """
+
+    known: Mapping[str, Interval]
+    owner: Tensor
+
+    def select(self, part: slice) -> Mapping[str, Interval]:
+        return {name: interval.select(self.owner[part]) for name, interval in self.known.items()}
+
+
+def enclosures(
+    slopes: Slopes, region: Region, lo: Tensor, hi: Tensor, effort: Effort = Effort()
+) -> dict[str, Interval] | None:
+    """Bounds of what activations see, over each region and its whole range of slopes, for use as a `Floor`.
+
+    None where they would take more than a small part of the memory.
+    """
+    wanted = {name for node in slopes.network if not isinstance(node.op, Affine) for name in node.inputs}
+    size = sum(slopes.network.by_name[name].size for name in wanted)
+    memory = effort.memory or default_memory()
+    if 16 * size * region.batch > memory // 8:
+        return None
+    parts = []
+    with torch.no_grad():
+        for part in batch_chunks(slopes.network, region.batch, torch.float64, memory):
+            found = _refined(Parametric, slopes, region.select(part), lo[part], hi[part], effort, None).known
+            parts.append({name: found[name] for name in wanted})
+    return {
+        name: Interval(torch.cat([x[name].lower for x in parts]), torch.cat([x[name].upper for x in parts]))
+        for name in wanted
+    }
+
+
 def lines(
-    slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort = Effort()
+    slopes: Slopes,
+    region: Region,
+    objectives: Tensor,
+    lo: Tensor,
+    hi: Tensor,
+    effort: Effort = Effort(),
+    floor: Floor | None = None,
 ) -> Lines:
     """Proven lower bounds of linear functions of the outputs, as lines in the slope.
 
@@ -238,11 +282,12 @@ def lines(
     the region and every slope ``a`` in ``[lo[b], hi[b]]``, ``m(x; a)`` is at least the value at ``a`` of the chord from
     ``(lo[b], at_lo[b, r])`` to ``(hi[b], at_hi[b, r])``.
 
-    Args: objectives ``(batch or 1, rows, output_size)``. lo, hi ``(batch,)``, any finite slopes, ``lo <= hi``.
+    Args: objectives ``(batch or 1, rows, output_size)``. lo, hi ``(batch,)``, any finite slopes, ``lo <= hi``. floor:
+    what is known already (see `enclosures`).
     Returns: minus infinity where nothing can be said.
     Raises: MissingRule: an operator has no rule. UsageError: float64 does not hold a slope.
     """
-    return _in_parts(_lines, slopes, region, objectives, lo, hi, effort)
+    return _in_parts(_lines, slopes, region, objectives, lo, hi, effort, floor)
 
 
 def sandwiched(
@@ -252,14 +297,22 @@ def sandwiched(
 
     Arguments and errors as for `lines`.
     """
-    return _in_parts(_sandwiched, slopes, region, objectives, lo, hi, effort).at_lo
+    return _in_parts(_sandwiched, slopes, region, objectives, lo, hi, effort, None).at_lo
 
 
-Part = Callable[[Slopes, Region, Tensor, Tensor, Tensor, Effort], Lines]
+Known = Mapping[str, Interval] | None
+Part = Callable[[Slopes, Region, Tensor, Tensor, Tensor, Effort, Known], Lines]
 
 
 def _in_parts(
-    bound: Part, slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort
+    bound: Part,
+    slopes: Slopes,
+    region: Region,
+    objectives: Tensor,
+    lo: Tensor,
+    hi: Tensor,
+    effort: Effort,
+    floor: Floor | None,
 ) -> Lines:
     keep_freed_memory()
     effort = effort if effort.memory else replace(effort, memory=default_memory())
@@ -267,21 +320,26 @@ def _in_parts(
     found = []
     with torch.no_grad():
         for part in batch_chunks(slopes.network, region.batch, torch.float64, effort.memory or 0):
-            found.append(bound(slopes, region.select(part), asked[part], lo[part], hi[part], effort))
+            known = None if floor is None else floor.select(part)
+            found.append(bound(slopes, region.select(part), asked[part], lo[part], hi[part], effort, known))
     return Lines(*(torch.cat([getattr(x, name) for x in found]) for name in ("at_lo", "at_hi", "loss")))
 
 
-def _lines(slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort) -> Lines:
-    backward = _refined(Parametric, slopes, region, lo, hi, effort)
+def _lines(
+    slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
+) -> Lines:
+    backward = _refined(Parametric, slopes, region, lo, hi, effort, floor)
     best = _last_pass(backward, objectives, effort)
     boxes = lower_of_outputs(backward.network, backward.known, objectives)  # lines may be looser than intervals
     flat = boxes > torch.maximum(best.at_lo, best.at_hi)
     return Lines(torch.where(flat, boxes, best.at_lo), torch.where(flat, boxes, best.at_hi), best.loss)
 
 
-def _sandwiched(slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort) -> Lines:
+def _sandwiched(
+    slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
+) -> Lines:
     plain = replace(effort, optimise=False)
-    backward = _refined(Sandwich, slopes, region, lo, hi, plain)
+    backward = _refined(Sandwich, slopes, region, lo, hi, plain, floor)
     found = _last_pass(backward, objectives, plain).at_lo
     best = torch.maximum(found, lower_of_outputs(backward.network, backward.known, objectives))
     return Lines(best, best, torch.zeros_like(best))
@@ -290,12 +348,14 @@ def _sandwiched(slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, 
 Kind = TypeVar("Kind", bound=_OverSegments)
 
 
-def _refined(kind: type[Kind], slopes: Slopes, region: Region, lo: Tensor, hi: Tensor, effort: Effort) -> Kind:
+def _refined(
+    kind: type[Kind], slopes: Slopes, region: Region, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
+) -> Kind:
     """A backward pass with bounds of every neuron over the segments; behind turned lines where the effort says so."""
     known = input_intervals(slopes.network, region)
     backward = kind(slopes, region, known, lo, hi)
     memory = effort.memory or default_memory()
-    refine_all(backward, known, memory, deadline=effort.deadline)
+    refine_all(backward, known, memory, floor=floor, deadline=effort.deadline)
     if effort.optimise and not effort.late:
         tight = input_intervals(slopes.network, region)
         backward = kind(slopes, region, tight, lo, hi)

@@ -21,7 +21,10 @@ _HALVINGS = 10
 
 @dataclass(frozen=True)
 class RadiusSegment:
-    """At every slope in ``[lo, hi]`` the label is proven to score highest within `radius` of the input (None: nothing)."""
+    """At every slope in ``[lo, hi]`` the label is proven to score highest within `radius` of the input.
+
+    radius: None where nothing is proven; 0 is a claim about the input itself.
+    """
 
     lo: float
     hi: float

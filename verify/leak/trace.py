@@ -20,10 +20,11 @@ from torch import Tensor
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
+from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.leak.attack import along, search
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, margin_lines
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.parametric import Effort, Floor, enclosures
 from leaktight.verify.leak.throughout import highest
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
@@ -150,10 +151,14 @@ class _Tracer:
         nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
         first, last = self.ends[:-1].repeat(regions), self.ends[1:].repeat(regions)
         self.domains = _Domains(owner, region.select(owner), first, last, nothing, nothing, -nothing)
+        self.known: dict[str, Interval] | None = None
         self.attained: list[dict[float, tuple[float, Tensor]]] = [{} for _ in range(regions)]
         self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
 
     def begin(self) -> None:
+        if self.width > 0:  # what is stable at all slopes is so on every segment
+            lo, hi = (self.ends.new_full((self.case.region.batch,), float(end)) for end in self.ends[[0, -1]])
+            self.known = enclosures(self.slopes, self.case.region, lo, hi, self.plan.effort(False))
         found = self._bounded(self.domains, optimise=False)
         self.domains = replace(self.domains.better(found), hope=_SPEND * found.loss)
         if not self.plan.attack:
@@ -193,7 +198,8 @@ class _Tracer:
 
     def _bounded(self, domains: _Domains, *, optimise: bool) -> MarginLines:
         case = Case(domains.region, self.case.unsafe.select(domains.owner))
-        return margin_lines(self.slopes, case, domains.lo, domains.hi, self.plan.effort(optimise))
+        floor = None if self.known is None else Floor(self.known, domains.owner)
+        return margin_lines(self.slopes, case, domains.lo, domains.hi, self.plan.effort(optimise), floor)
 
     def _optimise(self, first: int = 0) -> None:
         """Bounds the domains from `first` on whose sign is open once more, with optimised lines."""
