@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
-from leaktight.verify.leak.attack import along
+from leaktight.verify.leak.attack import Lowest, along
 from leaktight.verify.leak.curve import Segment, equal_parts
 from leaktight.verify.leak.margin import sandwiched_margins
 from leaktight.verify.leak.trace import LIGHT, Plan, Traced
@@ -34,13 +34,17 @@ def trace_independent(slopes: Slopes, case: Case, lo: float, hi: float, plan: Pl
                 break
     except KeyboardInterrupt:
         interrupted = True
-    grid = torch.tensor(parts, dtype=torch.float64)
-    found = along(slopes, case, grid.expand(case.region.batch, -1), **LIGHT, seed=plan.seed, deadline=plan.deadline)
+    grid = torch.tensor(parts, dtype=torch.float64).expand(case.region.batch, -1)
+    found: Lowest | None = None
+    try:
+        found = along(slopes, case, grid, **LIGHT, seed=plan.seed, deadline=plan.deadline)
+    except KeyboardInterrupt:
+        interrupted = True
     traced = []
     for region, own in enumerate(known):
-        attained = {
-            float(a): (float(found.upper[region, k]), found.points[region, k]) for k, a in enumerate(grid.tolist())
-        }
+        attained = dict[float, tuple[float, Tensor]]()
+        if found is not None:
+            attained = {a: (float(found.upper[region, k]), found.points[region, k]) for k, a in enumerate(parts)}
         traced.append(Traced(_segments(ends[region], own, attained), attained, len(own), interrupted))
     return traced
 
@@ -75,7 +79,7 @@ def _segments(
 ) -> list[Segment]:
     segments, uppers = list[Segment](), list[float]()
     for a in ends:  # the best of all slopes up to a
-        uppers.append(min(upper for slope, (upper, _) in attained.items() if slope <= a))
+        uppers.append(min((upper for slope, (upper, _) in attained.items() if slope <= a), default=torch.inf))
     floor = [known.get(a, -torch.inf) for a in ends]
     for k in reversed(range(len(ends) - 1)):  # a bound at a larger end holds at every smaller one
         floor[k] = max(floor[k], floor[k + 1])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Unsafe
+from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak.parametric import Effort, Floor, Lines, lines, sandwiched
 from leaktight.verify.rounding import down
 
@@ -24,6 +25,11 @@ class MarginLines:
     at_hi: Tensor
     loss: Tensor
 
+    def at_least(self, bound: Tensor) -> MarginLines:
+        """Where both ends are below a bound of the whole segment, that bound."""
+        low = torch.maximum(self.at_lo, self.at_hi) < bound
+        return MarginLines(torch.where(low, bound, self.at_lo), torch.where(low, bound, self.at_hi), self.loss)
+
 
 def margin_lines(
     slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort, floor: Floor | None = None
@@ -32,13 +38,28 @@ def margin_lines(
     unsafe = case.unsafe
     found = lines(slopes, case.region, unsafe.weights, lo, hi, effort, floor)
     moved = Lines(down(found.at_lo - unsafe.bounds), down(found.at_hi - unsafe.bounds), found.loss)
-    return combined(unsafe, moved)
+    margins = combined(unsafe, moved)
+    point = _at_one_slope(slopes, case, lo, hi, effort)
+    return margins if point is None else margins.at_least(point)
 
 
 def sandwiched_margins(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> Tensor:
     """Lower bounds ``(batch,)`` of the margin, whatever slope in ``[lo[b], hi[b]]`` each neuron has."""
     unsafe = case.unsafe
-    return unsafe.combine(down(sandwiched(slopes, case.region, unsafe.weights, lo, hi, effort) - unsafe.bounds))
+    found = unsafe.combine(down(sandwiched(slopes, case.region, unsafe.weights, lo, hi, effort) - unsafe.bounds))
+    point = _at_one_slope(slopes, case, lo, hi, effort)
+    return found if point is None else torch.maximum(found, point)
+
+
+def _at_one_slope(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> Tensor | None:
+    """Where there is a single slope, the certificates ``(batch,)`` of the network that has it."""
+    if not len(lo) or not bool((lo == lo[0]).all() and (hi == lo[0]).all()):
+        return None
+    engine = "alpha-crown" if effort.optimise else "crown"
+    network, unsafe = slopes.at(float(lo[0])), case.unsafe
+    limits = {"memory": effort.memory, "deadline": effort.deadline}
+    found = lower_bounds(network, case.region, unsafe.weights, engine=engine, **limits)  # type: ignore[arg-type]
+    return unsafe.combine(down(found - unsafe.bounds))
 
 
 def combined(unsafe: Unsafe, atoms: Lines) -> MarginLines:

@@ -1,0 +1,514 @@
+"""Curves over slopes, end to end: no input at no slope is below what is proven, and what is refuted replays."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from fractions import Fraction
+from math import inf, nextafter, prod
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from leaky import exact_at
+from onnx_zoo import Maker
+from planar import smallest_margin
+from torch import Tensor
+
+import leaktight as lt
+from leaktight.errors import PropertyError, UsageError
+from leaktight.models.network import Network
+from leaktight.models.onnx import network_from_bytes
+from leaktight.models.ops import TwoSlope
+from leaktight.models.simplify import simplify
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.region import Box, Norm, Region, ball
+from leaktight.verify.bounds.engine import lower_bounds
+from leaktight.verify.leak import independent, radius, trace
+from leaktight.verify.leak import leak as room
+from leaktight.verify.leak.curve import Chord
+from leaktight.verify.leak.leak import Curve, LeakResult
+from leaktight.verify.report.schemas import check
+from leaktight.verify.search.exact import lies_in_unsafe_set
+from leaktight.verify.search.replay import Replay, flatten
+from leaktight.verify.verdict import Status
+
+SAMPLES = 100_000
+
+
+def file_of(kind: str, seed: int) -> Network:
+    """A random ONNX file, as it was read."""
+    m = Maker(seed)
+
+    def normal(*shape: int) -> str:
+        return m.constant(m.random.normal(size=shape) / max(1, prod(shape[1:])) ** 0.5)
+
+    def dense(source: str, inputs: int, outputs: int) -> str:
+        return str(m.node("Gemm", source, normal(outputs, inputs), normal(outputs), transB=1))
+
+    def leaky(source: str) -> str:
+        return str(m.node("LeakyRelu", source, alpha=m.pick(0.1, 0.3, 1.0, -0.2)))
+
+    if kind == "convolutional":
+        at = m.node("Conv", m.input(1, 1, 4, 4), normal(3, 1, 3, 3), normal(3), pads=[1, 1, 1, 1], strides=[2, 2])
+        at = m.node("Relu", m.node("Conv", leaky(at), normal(4, 3, 2, 2), normal(4)))
+        at = dense(m.node("Flatten", at), 4, 3)
+    elif kind == "residual":
+        start = dense(m.input(1, 4), 4, 6)
+        inner = m.node("Add", start, dense(leaky(start), 6, 6))
+        at = dense(leaky(m.node("Sub", inner, dense(leaky(inner), 6, 6))), 6, 3)
+    elif kind == "per_channel":
+        at = m.node("Conv", m.input(1, 2, 3, 3), normal(4, 2, 2, 2), normal(4))
+        at = m.node("PRelu", at, m.constant(m.random.uniform(0.05, 0.5, size=(4, 1, 1))))
+        at = dense(m.node("PRelu", dense(m.node("Flatten", at), 16, 6), m.constant(m.random.uniform(-1, 2, 6))), 6, 3)
+    else:
+        at = dense(leaky(dense(leaky(dense(m.input(1, 4), 4, 8)), 8, 7)), 7, 3)
+    return network_from_bytes(m.build(at).SerializeToString(), path=f"{kind}.onnx")
+
+
+KINDS = ("fully_connected", "convolutional", "residual", "per_channel")
+RANGES = {
+    "usual": (0.0, 0.3),
+    "below zero": (-0.6, -0.1),
+    "across zero and one": (-0.3, 1.2),
+    "above one": (1.1, 1.9),
+    "width zero": (0.3, 0.3),
+    "neighbours": (0.1, nextafter(0.1, 1)),
+}
+
+
+def question(kind: str, seed: int, norm: Norm = Norm.LINF, size: float = 0.15) -> tuple[Slopes, Network, Case]:
+    """The network as it is in its file and simplified, and a case with a conjunction in it."""
+    plain = file_of(kind, seed)
+    network = simplify(plain)
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(1, network.input_size, generator=generator, dtype=torch.float64)
+    weights = torch.randn(1, 3, 3, generator=generator, dtype=torch.float64)
+    bounds = (weights @ network.flat(centre).unsqueeze(-1)).squeeze(-1) - torch.tensor([0.3, 0.1, 0.4]).double()
+    width = size if norm is Norm.LINF else 2 * size
+    return Slopes.of(plain), network, Case(ball(centre, width, norm), Unsafe(weights, bounds, torch.tensor([0, 1, 1])))
+
+
+def draws(region: Region, count: int, lo: float, hi: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs ``(count, n)`` of a single region and slopes ``(count,)``, some at the ends of the range."""
+    generator = torch.Generator().manual_seed(seed)
+    x = region.select(torch.zeros(count, dtype=torch.int64)).sample(generator)
+    share = (1.2 * torch.rand(count, generator=generator, dtype=torch.float64) - 0.1).clamp(0, 1)
+    return x, (lo + share * (hi - lo)).clamp(lo, hi)
+
+
+def proven(curve: Curve, a: Tensor) -> Tensor:
+    """The proven bounds at many slopes, rounded like any float64 computation."""
+    found = torch.full_like(a, -inf)
+    for s in curve.segments:
+        share = (a - s.lo) / (s.hi - s.lo) if s.hi > s.lo else torch.zeros_like(a)
+        value = s.lower[0] + share * (s.lower[1] - s.lower[0])
+        value = value.nan_to_num(nan=-inf, posinf=inf, neginf=-inf)
+        found = torch.where((a >= s.lo) & (a <= s.hi), torch.maximum(found, value), found)
+    return found
+
+
+def exact_chord(chord: Chord, a: float) -> Fraction:
+    if chord.lo == chord.hi:
+        return Fraction(chord.at_lo)
+    share = (Fraction(a) - Fraction(chord.lo)) / (Fraction(chord.hi) - Fraction(chord.lo))
+    return Fraction(chord.at_lo) + share * (Fraction(chord.at_hi) - Fraction(chord.at_lo))
+
+
+def exact_margin(unsafe: Unsafe, y: list[Fraction]) -> Fraction:
+    atoms = [
+        sum((Fraction(c) * v for c, v in zip(row, y, strict=True)), Fraction(0)) - Fraction(d)
+        for row, d in zip(unsafe.weights[0].tolist(), unsafe.bounds[0].tolist(), strict=True)
+    ]
+    own = [[a for a, k in zip(atoms, unsafe.disjunct.tolist(), strict=True) if k == i] for i in range(unsafe.disjuncts)]
+    return min(max(some) for some in own)
+
+
+def assert_nothing_is_below(plain: Slopes, network: Network, case: Case, found: Curve, lo: float, hi: float) -> None:
+    """A few samples without any rounding and tolerance 0, very many in float64."""
+    x, a = draws(case.region, SAMPLES, lo, hi)
+    moving = Slopes.of(network, plain.nodes)
+    margins = case.unsafe.margin(moving.at(a).flat(x))
+    slack = 1e-12 * (1 + margins.abs())  # what the evaluation of samples and chords rounds
+    assert bool((margins >= proven(found, a) - slack).all())
+    hardest = (margins - proven(found, a)).argsort()[:4].tolist()
+    for i in [0, 1, 2, *hardest]:
+        y = exact_at(plain, [Fraction(v) for v in x[i].tolist()], Fraction(float(a[i])))
+        exact = exact_margin(case.unsafe, y)
+        known = found.lower(float(a[i]))
+        assert known == -inf or exact >= Fraction(known)
+        over = [s.chord for s in found.segments if s.lo <= a[i] <= s.hi and -inf not in s.lower]
+        assert all(exact >= exact_chord(chord, float(a[i])) for chord in over)
+    assert found.proved_up_to is None or not bool((margins[a <= found.proved_up_to] < -slack[0]).any())
+
+
+def assert_refuted_replays(slopes: Slopes, case: Case, found: Curve, lo: float, hi: float) -> None:
+    """The slope, set in the file, and the input, run by the runtime, are unsafe; nothing up to there is proved."""
+    assert found.refuted is not None
+    slope, example = found.refuted.slope, found.refuted.counterexample
+    assert lo <= slope <= hi
+    assert float(np.float32(slope)) == slope
+    outputs = Replay(slopes.file_at(slope)).run(torch.from_numpy(example.point))
+    assert lies_in_unsafe_set(case.unsafe, flatten(outputs))
+    assert bool(case.region.contains(torch.from_numpy(example.point).unsqueeze(0)).all())
+    assert found.proved_up_to is None or found.proved_up_to < slope
+
+
+def assert_document_is_whole(result: LeakResult) -> None:
+    """It is strict JSON, and the readers of result files accept it."""
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    check(document, "result.json")
+
+
+@pytest.mark.parametrize("within", RANGES.values(), ids=list(RANGES))
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_sample_is_below_the_curve(kind: str, within: tuple[float, float]) -> None:
+    seed = list(RANGES.values()).index(within)
+    norm = list(Norm)[seed % 3]
+    plain, network, case = question(kind, seed, norm)
+    result = lt.leak(
+        network, Property((case,)), within, engine="auto" if seed % 2 else "alpha-crown", nodes=plain.nodes
+    )
+    curve = result.curve
+    assert curve is not None
+    assert curve.segments[0].lo == within[0]
+    assert curve.segments[-1].hi == within[1]
+    assert all(np.isfinite(s.lower).all() and np.isfinite(s.upper).all() for s in curve.segments)
+    assert all(s.lower[0] <= s.upper[0] and s.lower[1] <= s.upper[1] for s in curve.segments)
+    assert_nothing_is_below(plain, network, case, curve, *within)
+    if curve.refuted is not None:
+        assert_refuted_replays(Slopes.of(network, plain.nodes), case, curve, *within)
+    assert_document_is_whole(result)
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_labelled_data_every_curve_and_radius_holds(kind: str, norm: Norm) -> None:
+    plain = file_of(kind, 11)
+    network, lo, hi, epsilon = simplify(plain), 0.0, 0.4, 0.2
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.rand(4, network.input_size, generator=generator, dtype=torch.float64)
+    moving = Slopes.of(network)
+    labels = network.flat(inputs).argmax(1)
+    labels[3] = (labels[3] + 1) % 3  # a wrong one
+    result = lt.leak_of_data(
+        network, inputs, labels, epsilon, (lo, hi), norm=norm, clip=(0, 1), radius=True, tolerance=0.2
+    )
+    assert_document_is_whole(result)
+    assert [one.label for one in result.inputs] == labels.tolist()
+    for i, one in enumerate(result.inputs):
+        property = lt.robust(inputs[i : i + 1], label=int(labels[i]), epsilon=epsilon, norm=norm.value, clip=(0, 1))
+        (case,) = property.fitted(network.input_size, 3)
+        assert_nothing_is_below(Slopes.of(plain, moving.nodes), network, case, one.curve, lo, hi)
+        if one.curve.refuted is not None:
+            assert_refuted_replays(moving, case, one.curve, lo, hi)
+        assert one.curve.radius is not None
+        assert one.curve.radius[0].lo == lo
+        assert one.curve.radius[-1].hi == hi
+        for part in one.curve.radius:
+            if part.radius is not None:
+                x, a = draws(ball(inputs[i : i + 1], part.radius, norm, (0, 1)), 2000, part.lo, part.hi)
+                assert bool((moving.at(a).flat(x).argmax(1) == labels[i]).all())
+    assert result.inputs[3].curve.status is Status.REFUTED
+    at_start = result.inputs[3].curve.radius
+    assert at_start is not None
+    # at its own slopes the network scores another class higher: not even the input itself is proven
+    assert any(part.radius is None for part in at_start)
+    for share in result.accuracy:
+        assert 0 <= share["certified"] <= share["attacked"] <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_a_slope_for_each_neuron_no_sample_is_below_the_curve(kind: str) -> None:
+    plain, network, case = question(kind, 5, size=0.05)
+    lo, hi = 0.05, 0.25
+    result = lt.leak(network, Property((case,)), (lo, hi), meaning="independent", nodes=plain.nodes)
+    curve = result.curve
+    assert curve is not None
+    assert curve.shift is None
+    assert_document_is_whole(result)
+    moving = Slopes.of(network, plain.nodes)
+    generator = torch.Generator().manual_seed(0)
+    for top in (lo, 0.1, 0.2, hi):
+        for _ in range(20):  # every neuron draws its own slope; all inputs share the draw
+            drawn = own_slopes(moving, lo, top, generator)
+            x, _ = draws(case.region, SAMPLES // 80, lo, hi, seed=int(torch.randint(10**6, (), generator=generator)))
+            margins = case.unsafe.margin(drawn.flat(x))
+            assert float(margins.min()) >= curve.lower(top) - 1e-12 * (1 + float(margins.abs().max()))
+    floors = [s.lower[0] for s in curve.segments]
+    assert floors == sorted(floors, reverse=True)
+    shared = lt.leak(network, Property((case,)), (lo, hi), nodes=plain.nodes).curve
+    assert shared is not None
+    assert curve.proved_up_to is None or (shared.proved_up_to or -inf) >= curve.proved_up_to
+
+
+def own_slopes(moving: Slopes, lo: float, hi: float, generator: torch.Generator) -> Network:
+    """The network with a slope in ``[lo, hi]`` for every neuron; of a PReLU, times its trained part of the mean."""
+    at_one, nodes = moving.at(1.0), []
+    for node in moving.network:
+        op = at_one.by_name[node.name].op
+        if node.name in moving.nodes and isinstance(op, TwoSlope):
+            share = torch.rand(node.shape, generator=generator, dtype=torch.float64)
+            share = torch.where(share < 0.3, 0.0, torch.where(share > 0.7, 1.0, share))  # ends are the hardest
+            nodes.append(replace(node, op=replace(op, left=op.left * (lo + share * (hi - lo)), leak=None)))
+        else:
+            nodes.append(node)
+    return replace(moving.network, nodes=tuple(nodes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slope", [-0.3, 0.0, 0.2, 1.0, 1.6])
+def test_at_a_range_of_width_zero_the_curve_is_the_single_certificate(kind: str, slope: float) -> None:
+    plain, network, case = question(kind, 3)
+    moving = Slopes.of(network, plain.nodes)
+    single = lower_bounds(moving.at(slope), case.region, case.unsafe.weights, engine="crown")
+    certificate = float(case.unsafe.combine(single - case.unsafe.bounds))
+    for meaning in ("shared", "independent"):
+        curve = lt.leak(
+            network, Property((case,)), (slope, slope), meaning=meaning, nodes=plain.nodes, engine="crown"
+        ).curve
+        assert curve is not None
+        assert len(curve.segments) == 1
+        assert curve.lower(slope) >= certificate - 1e-9 * (1 + abs(certificate))
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "convolutional", "residual"])
+def test_at_the_slope_one_the_curve_is_exact(kind: str) -> None:
+    """Nothing is left but an affine network, whose smallest margin lies at a corner."""
+    plain, network, case = question(kind, 3)
+    apart = Case(case.region, replace(case.unsafe, disjunct=torch.tensor([0, 1, 2])))
+    for within in ((1.0, 1.0), (0.9, 1.0), (1.0, 1.4)):
+        curve = lt.leak(network, Property((apart,)), within, nodes=plain.nodes, tolerance=10.0).curve
+        assert curve is not None
+        affine = Slopes.of(network, plain.nodes).at(1.0)
+        zero = affine.flat(torch.zeros(1, network.input_size).double())
+        matrix = (affine.flat(torch.eye(network.input_size).double()) - zero).T
+        rows = apart.unsafe.weights @ matrix
+        least = apart.region.minimum(rows) + apart.unsafe.weights @ zero[0] - apart.unsafe.bounds
+        if within[0] == within[1]:
+            assert curve.lower(1.0) == pytest.approx(float(least.min()), abs=1e-9)
+        assert curve.lower(1.0) <= float(least.min()) + 1e-12
+
+
+def test_one_node_moves_and_the_others_stay() -> None:
+    plain, network, case = question("fully_connected", 8)
+    name = plain.nodes[0]
+    result = lt.leak(network, Property((case,)), (0.0, 0.5), nodes=[name])
+    assert result.nodes == (plain.network.by_name[name].origin or name,)
+    assert result.curve is not None
+    assert_nothing_is_below(Slopes.of(plain.network, [name]), network, case, result.curve, 0.0, 0.5)
+
+
+# ---- tiny networks, whose smallest margin is known at every slope ----
+
+
+def tiny(seed: int, disjuncts: tuple[int, ...] = (0, 1, 2)) -> tuple[Slopes, Case]:
+    m = Maker(seed)
+
+    def dense(source: str, inputs: int, outputs: int) -> str:
+        weight = m.constant(m.random.normal(size=(outputs, inputs)) / inputs**0.5)
+        return str(m.node("Gemm", source, weight, m.constant(0.3 * m.random.normal(size=outputs)), transB=1))
+
+    first = m.node("LeakyRelu", dense(m.input(1, 2), 2, 5), alpha=0.1)
+    second = m.node("LeakyRelu", dense(first, 5, 4), alpha=0.1)
+    network = simplify(network_from_bytes(m.build(dense(second, 4, 3)).SerializeToString(), path="tiny.onnx"))
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(1, 2, generator=generator, dtype=torch.float64)
+    weights = torch.randn(1, 3, 3, generator=generator, dtype=torch.float64)
+    bounds = (weights @ network.flat(centre).unsqueeze(-1)).squeeze(-1) - 0.4
+    return Slopes.of(network), Case(Box(centre - 0.4, centre + 0.4), Unsafe(weights, bounds, torch.tensor(disjuncts)))
+
+
+def truth(slopes: Slopes, case: Case, a: float) -> float:
+    rows = zip(
+        case.unsafe.weights[0].tolist(), case.unsafe.bounds[0].tolist(), case.unsafe.disjunct.tolist(), strict=True
+    )
+    lower, upper = (tuple(end[0].tolist()) for end in (case.region.lower, case.region.upper))
+    return smallest_margin(slopes.at(a), (lower, upper), list(rows))
+
+
+def grid(lo: float, hi: float, count: int = 40) -> list[float]:
+    return [min(lo + k / count * (hi - lo), hi) for k in range(count + 1)]
+
+
+def test_the_exact_minimum_is_what_very_many_samples_come_close_to() -> None:
+    for seed in range(6):
+        slopes, case = tiny(seed, (0, 1, 1))
+        x, _ = draws(case.region, SAMPLES, 0, 0)
+        for a in (-0.5, 0.0, 0.3, 1.4):
+            least, sampled = truth(slopes, case, a), float(case.unsafe.margin(slopes.at(a).flat(x)).min())
+            assert -1e-9 <= sampled - least <= 2e-2
+
+
+@pytest.mark.parametrize("within", [(0.0, 0.3), (-0.8, 0.2), (0.7, 1.8)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_true_minimum_and_its_shift_lie_within_every_level(seed: int, within: tuple[float, float]) -> None:
+    slopes, case = tiny(seed, (0, 1, 1))
+    curve = lt.leak(slopes.network, Property((case,)), within, tolerance=0.05).curve
+    assert curve is not None
+    shift = curve.shift
+    assert shift is not None
+    lo, hi = within
+    start = truth(slopes, case, lo)
+    for a in grid(lo, hi):
+        least = truth(slopes, case, a)
+        assert curve.lower(a) <= least + 1e-12
+        assert abs(least - start) <= shift.closed_form * (a - lo) + 1e-12
+        assert shift.local[0] * (a - lo) - 1e-12 <= least - start <= shift.local[1] * (a - lo) + 1e-12
+        for (first, last), (low, high) in shift.parametric:
+            assert not first <= a <= last or low - 1e-12 <= least - start <= high + 1e-12
+        for s in curve.segments:
+            assert a not in (s.lo, s.hi) or least <= (s.upper[0] if a == s.lo else s.upper[1]) + 1e-12
+            assert not s.lo <= a <= s.hi or least <= s.throughout + 1e-12
+        if curve.proved_up_to is not None and a <= curve.proved_up_to:
+            assert least > 0
+    assert shift.change[0] - 1e-12 <= truth(slopes, case, hi) - start <= shift.change[1] + 1e-12
+    if curve.refuted is not None:
+        assert truth(slopes, case, curve.refuted.slope) <= 1e-6
+
+
+# ---- several regions, conjunctions, bad questions ----
+
+CASES = """
+(declare-const X_0 Real) (declare-const X_1 Real) (declare-const X_2 Real) (declare-const X_3 Real)
+(declare-const Y_0 Real) (declare-const Y_1 Real) (declare-const Y_2 Real)
+(assert (or
+  (and (>= X_0 0) (<= X_0 0.2) (>= X_1 0) (<= X_1 0.2) (>= X_2 0) (<= X_2 0.2) (>= X_3 0) (<= X_3 0.2)
+       (<= Y_0 {first}) (>= Y_1 Y_2))
+  (and (>= X_0 0.4) (<= X_0 0.6) (>= X_1 0) (<= X_1 0.2) (>= X_2 0) (<= X_2 0.2) (>= X_3 0) (<= X_3 0.2)
+       (>= Y_2 {second}))))
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [(-9.0, 9.0), (0.2, 0.8), (0.9, 0.2), (9.0, -9.0)])
+def test_of_several_regions_the_curve_is_below_all(first: float, second: float) -> None:
+    plain = file_of("fully_connected", 2)
+    network = simplify(plain)
+    property = lt.parse_property(CASES.format(first=first, second=second))
+    cases = property.fitted(4, 3)
+    result = lt.leak(network, property, (-0.2, 0.6), nodes=Slopes.of(plain).nodes)
+    assert result.curve is not None
+    assert sum(case.region.batch for case in cases) == 2
+    for case in cases:
+        for i in range(case.region.batch):
+            one = Case(case.region.select(slice(i, i + 1)), case.unsafe.select(slice(i, i + 1)))
+            assert_nothing_is_below(Slopes.of(plain), network, one, result.curve, -0.2, 0.6)
+    assert_document_is_whole(result)
+    assert (result.status is Status.PROVED) == (first == -9.0)
+    assert (first == 9.0) <= (result.status is Status.REFUTED)
+
+
+def test_a_property_that_does_not_fit_is_refused() -> None:
+    _, network, _ = question("fully_connected", 0)
+    with pytest.raises(PropertyError):
+        lt.leak(network, lt.robust(torch.zeros(1, 7), label=0, epsilon=0.1), (0.0, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("ways", "says"),
+    [
+        ({"slopes": (0.3, 0.0)}, "empty"),
+        ({"slopes": (0.0, inf)}, "finite"),
+        ({"slopes": (float("nan"), 0.3)}, "finite"),
+        ({"tolerance": 0.0}, "--tolerance"),
+        ({"tolerance": float("nan")}, "--tolerance"),
+        ({"timeout": 0.0}, "--timeout"),
+        ({"meaning": "both"}, "shared, independent"),
+        ({"engine": "milp"}, "auto, crown, alpha-crown"),
+        ({"nodes": ["nowhere"]}, "does not exist"),
+        ({"nodes": []}, "no node was named"),
+        ({"slopes": (1e308, 1.7e308)}, "slope"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(ways: dict[str, Any], says: str) -> None:
+    _, network, case = question("per_channel", 0)
+    slopes = ways.pop("slopes", (0.0, 0.3))
+    with pytest.raises(UsageError, match=says):
+        lt.leak(network, Property((case,)), slopes, **ways)
+
+
+# ---- stopping early ----
+
+
+def interrupting(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, after: int) -> None:
+    """Lets the `after`-th call of a function end as Ctrl-C ends it."""
+    calls, real = iter(range(10**6)), getattr(place, name)
+
+    def call(*given: Any, **named: Any) -> Any:
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(place, name, call)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "after", "meaning"),
+    [
+        (trace, "margin_lines", 0, "shared"),
+        (trace, "margin_lines", 1, "shared"),
+        (trace, "margin_lines", 3, "shared"),
+        (trace, "along", 0, "shared"),
+        (trace, "search", 1, "shared"),
+        (independent, "sandwiched_margins", 0, "independent"),
+        (independent, "along", 0, "independent"),
+        (room, "rates", 0, "shared"),
+        (room, "signal", 0, "shared"),
+        (room, "first_refuted", 0, "shared"),
+        (radius, "margin_lines", 0, "shared"),
+    ],
+)
+@pytest.mark.parametrize("of_data", [False, True])
+def test_an_interrupted_run_returns_what_is_proven_so_far(
+    place: Any, name: str, after: int, meaning: str, of_data: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place is radius and not of_data:
+        pytest.skip("radii are those of data")
+    plain, network, case = question("fully_connected", 6, size=0.4)
+    centre = case.region.lower / 2 + case.region.upper / 2
+    labels = network.flat(centre).argmax(1)
+    interrupting(monkeypatch, place, name, after)
+    if of_data:
+        case = lt.robust(centre, label=int(labels[0]), epsilon=0.4).fitted(4, 3)[0]
+        result = lt.leak_of_data(network, centre, labels, 0.4, (0.0, 0.6), tolerance=0.01, radius=True, meaning=meaning)
+        curve = result.inputs[0].curve
+    else:
+        result = lt.leak(network, Property((case, case)), (0.0, 0.6), tolerance=0.01, meaning=meaning)
+        assert result.curve is not None
+        curve = result.curve
+    assert result.interrupted
+    assert "interrupted" in result.summary
+    assert (curve.segments[0].lo, curve.segments[-1].hi) == (0.0, 0.6)
+    if meaning == "shared":
+        assert_nothing_is_below(plain, network, case, curve, 0.0, 0.6)
+    assert_document_is_whole(result)
+
+
+@pytest.mark.parametrize("meaning", ["shared", "independent"])
+def test_a_run_that_is_out_of_time_stops_and_says_so(meaning: str) -> None:
+    plain, network, case = question("convolutional", 6, size=0.5)
+    began = time.monotonic()
+    result = lt.leak(network, Property((case,)), (-0.5, 1.5), tolerance=1e-6, timeout=1e-3, meaning=meaning)
+    assert time.monotonic() - began < 5
+    assert result.curve is not None
+    assert result.status in (Status.TIMEOUT, Status.REFUTED)
+    assert_document_is_whole(result)
+    if meaning == "shared":
+        assert_nothing_is_below(plain, network, case, result.curve, -0.5, 1.5)
+
+
+def test_the_same_question_has_the_same_answer_on_one_thread_and_on_two() -> None:
+    _, network, case = question("residual", 4)
+
+    def answer() -> dict[str, Any]:
+        return {**lt.leak(network, Property((case,)), (0.0, 0.5), seed=3).to_json(), "seconds": None}
+
+    one = answer()
+    torch.set_num_threads(2)
+    try:
+        assert answer() == one
+    finally:
+        torch.set_num_threads(1)
