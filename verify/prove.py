@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,20 +17,23 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
+from leaktight.specs.region import Box
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.rounding import down
+from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
+BRANCH = "branch"
 Progress = Callable[[str], None]
 
 
 def engine_names() -> tuple[str, ...]:
     """Every name that `engine` may take."""
-    return (AUTO, *ENGINES, SECOND_OPINION)
+    return (AUTO, *ENGINES, BRANCH, SECOND_OPINION)
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,21 @@ class _Standing:
     atoms: Tensor
     attained: float = torch.inf
     found: Counterexample | None = None
-    work: dict[str, int | float] = field(default_factory=dict)
+    searched: Bisected | None = None
 
     @property
     def lower(self) -> float:
-        return float(self.case.unsafe.combine(self.atoms).amin())
+        whole = float(self.case.unsafe.combine(self.atoms).amin())
+        return whole if self.searched is None else max(whole, self.searched.lower)
 
     @property
     def proved(self) -> bool:
-        """Every disjunct has an atom that no input satisfies."""
-        return bool(proves(self.case, self.atoms).all())
+        """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
+        return bool(proves(self.case, self.atoms).all()) or (self.searched is not None and self.searched.proved)
+
+    @property
+    def domains(self) -> int:
+        return 1 if self.searched is None else 1 + self.searched.boxes
 
     def learn(self, atoms: Tensor) -> None:
         self.atoms = torch.maximum(self.atoms, atoms)
@@ -124,8 +132,9 @@ def prove(
     is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
-    Args: engine: one of `engine_names()`; "auto" tries cheap ones first. timeout: seconds. dtype: the arithmetic of the
-    bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
+    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
+    boxes of inputs when bounds do not decide. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
+    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -161,12 +170,34 @@ def prove(
 
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
-    first, *rest = ("crown", "alpha-crown") if engine == AUTO else (engine,)
+    region = standing.case.region
+    halving = isinstance(region, Box) and (engine == BRANCH or region.size <= FEW_INPUTS)
+    if engine == BRANCH and not halving:
+        raise UsageError("engine 'branch' halves boxes, and the property's region is a ball; use another engine")
+    first, *rest = ("crown", "alpha-crown") if engine in (AUTO, BRANCH) else (engine,)
     _bound(network, standing, first, budget.first_part() if rest else budget, say)
     _attack(network, standing, budget, replay, say, briefly=standing.proved)
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget, say)
+            _bound(network, standing, stage, budget.first_part() if halving else budget, say)
+    if engine in (AUTO, BRANCH) and halving and not (standing.proved or standing.found or budget.spent):
+        _halve(network, standing, budget, replay, say)
+
+
+def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Branches on the input until the case is settled, the time is up, or too many boxes wait."""
+    standing.searched = bisect(
+        network,
+        standing.case,
+        lambda part: atom_bounds(network, part, "crown", budget),
+        proves,
+        replay,
+        lambda: budget.spent,
+        seed=budget.seed,
+        say=say,
+    )
+    standing.found = standing.searched.found
+    standing.attained = min(standing.attained, standing.searched.attained)
 
 
 def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
@@ -206,7 +237,7 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
         Margin(lower, upper),
         engine=engine,
         guarantee=guarantee,
-        statistics={"domains": len(standings), "cases": cases},
+        statistics={"domains": sum(s.domains for s in standings), "cases": cases},
     )
     for standing in standings:
         if standing.found is not None:
