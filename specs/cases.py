@@ -7,6 +7,7 @@ cases is true of the conditions as the file writes them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from math import inf, nextafter
 from typing import TypeAlias
@@ -119,9 +120,12 @@ def enclosing(value: Number) -> tuple[float, float]:
         near = float(value)
     except OverflowError:
         near = inf if value > 0 else -inf
-    if near == value:
+    held = (
+        Decimal(near) if isinstance(value, Decimal) else near
+    )  # exactly; a float would be converted for each comparison
+    if held == value:
         return near, near
-    return (near, nextafter(near, inf)) if near < value else (nextafter(near, -inf), near)
+    return (near, nextafter(near, inf)) if held < value else (nextafter(near, -inf), near)
 
 
 def _write(rows: Rows, limits: Mapping[tuple[int, bool], Limit]) -> None:

@@ -1,15 +1,16 @@
 """The VNN-LIB 1.0 language: SMT-LIB's ``declare-const``, ``assert``, ``and``, ``or``, comparisons, linear arithmetic.
 
 A text is one list of tokens, read once from front to back with a stack of our own, so that nesting is limited by memory
-only. What a ``)`` closes is evaluated at once.
+only. What a ``)`` closes is evaluated at once. The few forms that large files are made of are one token each. Where
+something is wrong, the text is read again with a token for each word, and the error is about one of those.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final, TypeAlias
 
 from leaktight.errors import PropertyError
@@ -34,8 +35,14 @@ from leaktight.specs.formula import (
 from leaktight.specs.property import Case
 
 _TOKEN: Final = re.compile(r""";[^\n]*|[()]|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]""")
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
-_VARIABLE: Final = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?")
+_VARIABLE: Final = re.compile(r"[XY]_(?:0|[1-9][0-9]{0,8})")
+_COMPARED: Final = rf"([<>]=?)\s+({_VARIABLE.pattern})\s+({_NUMBER.pattern}|{_VARIABLE.pattern})\s*\)"
+_WORD: Final = re.compile(rf"()()()()()({_TOKEN.pattern})")
+_WORD_OR_FORM: Final = re.compile(
+    rf"\(\s*(?:(assert)\s*\(\s*)?{_COMPARED}(?(1)\s*\))|\(\s*declare-const\s+({_VARIABLE.pattern})\s+Real\s*\)"
+    rf"|({_TOKEN.pattern})"
+)
 _VERSION: Final = re.compile(r"<([0-9]+)\.([0-9]+)>")
 _ORDER: Final = {"<=": (True, False), "<": (True, True), ">=": (False, False), ">": (False, True)}
 _IGNORED: Final = frozenset({"set-logic", "set-info", "set-option", "check-sat", "get-model", "exit"})
@@ -46,6 +53,7 @@ _ARITHMETIC: Final[Mapping[str, Callable[[Sequence[Linear]], Linear]]] = {
     "/": divided,
 }
 _COMPARISONS: Final = frozenset({*_ORDER, "="})
+_ZERO: Final = Decimal(0)
 
 Item: TypeAlias = int | Linear | Condition | None
 """What stands inside parentheses: a token (its number), or what an inner pair of parentheses came to."""
@@ -56,7 +64,7 @@ class Reader:
 
     def __init__(self, text: str, place: str) -> None:
         self.text, self.place = text, place
-        self.tokens: list[str] = [token for token in _TOKEN.findall(text) if token[0] != ";"]
+        self.tokens: list[str] = []
         self.symbols: dict[str, Symbol] = {}
         self.certain: Conjunction = []
         self.alternatives: list[Condition] = []
@@ -64,23 +72,24 @@ class Reader:
 
     def error(self, token: int, problem: str) -> PropertyError:
         """The error about the token of that number (or the end of the text) with its line and column."""
-        offset = len(self.text)
-        matches = (match for match in _TOKEN.finditer(self.text) if match.group()[0] != ";")
-        for number, match in enumerate(matches):
-            if number == token:
-                offset = match.start()
+        found = next(islice(self._matches(), token, None), None)
+        offset = len(self.text) if found is None else found.start()
         line = self.text.count("\n", 0, offset) + 1
         column = offset - self.text.rfind("\n", 0, offset)
         return PropertyError(f"{self.place}:{line}:{column}: {problem}")
 
+    def _matches(self) -> Iterator[re.Match[str]]:
+        return (match for match in _TOKEN.finditer(self.text) if match.group()[0] != ";")
+
     def _version(self) -> tuple[int, int]:
-        if not self.tokens:
+        start = [match.group() for match in islice(self._matches(), 4)]
+        if not start:
             raise self.error(0, "the file holds no declarations; give a VNN-LIB file with declarations and assertions")
-        if self.tokens[:2] != ["(", "vnnlib-version"]:
+        if start[:2] != ["(", "vnnlib-version"]:
             return 1, 0
-        match = _VERSION.fullmatch(self.tokens[2]) if self.tokens[3:4] == [")"] else None
+        match = _VERSION.fullmatch(start[2]) if start[3:] == [")"] else None
         if match is None or int(match[1]) not in (1, 2):
-            raise self.error(2, f"the version {' '.join(self.tokens[2:3])} is not known; allowed: <1.0>, <2.0>")
+            raise self.error(2, f"the version {' '.join(start[2:3])} is not known; allowed: <1.0>, <2.0>")
         return int(match[1]), int(match[2])
 
     def read(self) -> None:
@@ -88,15 +97,34 @@ class Reader:
 
         Raises PropertyError: where the text is not VNN-LIB 1.0, or outside what is supported.
         """
-        tokens, at, end = self.tokens, 0, len(self.tokens)
+        try:
+            self._evaluate(_WORD_OR_FORM)
+        except PropertyError:  # about a place that only a token for each word tells
+            self._evaluate(_WORD)
+
+    def _evaluate(self, pattern: re.Pattern[str]) -> None:
+        self.tokens, self.symbols, self.certain, self.alternatives = [], {}, [], []
         open_forms: list[tuple[int, list[Item]]] = []
-        while at < end:
-            token = tokens[at]
-            if token == "(":
-                if open_forms and at + 4 < end and tokens[at + 4] == ")" and (quick := self._simple(at)) is not None:
-                    open_forms[-1][1].append(quick)
-                    at += 5
-                    continue
+        at = -1
+        for match in pattern.finditer(self.text):
+            asserted, comparison, left, right, declared, token = match.groups("")
+            if token[:1] == ";":
+                continue
+            at += 1
+            self.tokens.append(token)
+            if comparison:
+                condition = self._simple(comparison, left, right, at)
+                if condition is None or bool(asserted) == bool(open_forms):
+                    raise self.error(at, "a condition of another kind, or at another place")
+                if asserted:
+                    self.certain.extend(condition[0])
+                else:
+                    open_forms[-1][1].append(condition)
+            elif declared:
+                if open_forms:
+                    raise self.error(at, "a declaration inside another form")
+                self._declare(declared, at)
+            elif token == "(":
                 open_forms.append((at, []))
             elif not open_forms:
                 raise self.error(at, f"found {token!r} where a form must start; expected '('")
@@ -107,27 +135,33 @@ class Reader:
                     open_forms[-1][1].append(value)
             else:
                 open_forms[-1][1].append(at)
-            at += 1
         if open_forms:
             line = self._line(open_forms[-1][0])
-            raise self.error(end, f"the text ends inside a form that starts at line {line}; expected ')'")
+            raise self.error(at + 1, f"the text ends inside a form that starts at line {line}; expected ')'")
 
     def _line(self, token: int) -> str:
         return str(self.error(token, "")).removeprefix(f"{self.place}:").split(":")[0]
 
-    def _simple(self, at: int) -> Condition | None:
-        """The condition in the five tokens ``( <= X_3 0.25 )``, by far the most frequent form."""
-        order, symbol = _ORDER.get(self.tokens[at + 1]), self.symbols.get(self.tokens[at + 2])
-        if order is None or symbol is None or not _NUMBER.fullmatch(self.tokens[at + 3]):
+    def _simple(self, comparison: str, left: str, right: str, at: int) -> Condition | None:
+        """The condition ``(<= X_3 0.25)`` or ``(<= Y_0 Y_1)``; None where it is of another kind. `at`: of the right."""
+        order, symbol = _ORDER.get(comparison), self.symbols.get(left)
+        if order is None or symbol is None:
             return None
         upper, strict = order
-        value = self._number(at + 3)
+        other = self.symbols.get(right)
+        if other is not None:
+            if other is symbol or not (symbol.output and other.output):
+                return None
+            less, more = (symbol, other) if upper else (other, symbol)
+            return [[Atom(((less.index, 1.0), (more.index, -1.0)), _ZERO, strict)]]
+        if not _NUMBER.fullmatch(right):
+            return None
+        value = self._number(right, at)
         if not symbol.output:
             return [[Bound(symbol, upper, value, strict)]]
         return [[Atom(((symbol.index, 1.0 if upper else -1.0),), value if upper else value.copy_negate(), strict)]]
 
-    def _number(self, at: int) -> Decimal:
-        token = self.tokens[at]
+    def _number(self, token: str, at: int) -> Decimal:
         value = Decimal(token) if len(token) <= 2000 else None
         if value is None or (value and not -2000 < value.adjusted() <= 308):
             raise self.error(
@@ -162,7 +196,7 @@ class Reader:
             else:
                 self.alternatives.append(condition)
         elif head in ("declare-const", "declare-fun"):
-            self._declare(head, start, items)
+            self._declare(self._declared_name(head, start, items), start)
         elif head == "vnnlib-version":
             if start:
                 raise self.error(start, "vnnlib-version must be the first form of the file")
@@ -173,20 +207,22 @@ class Reader:
                 f"declare-fun, assert (and ignored: {', '.join(sorted(_IGNORED))})",
             )
 
-    def _declare(self, head: str, start: int, items: list[Item]) -> None:
+    def _declared_name(self, head: str, start: int, items: list[Item]) -> str:
         words = [self.tokens[item] if isinstance(item, int) else "()" for item in items]
         if words[1:] != (["Real"] if head == "declare-const" else ["()", "Real"]):
             kind = "Real" if head == "declare-const" else "() Real"
             raise self.error(start, f"found ({head} {' '.join(words)}); expected ({head} NAME {kind})")
-        match = _VARIABLE.fullmatch(words[0])
-        if match is None:
+        if not _VARIABLE.fullmatch(words[0]):
             raise self.error(
                 start + 2,
                 f"the variable {words[0]!r} is neither an input X_0, X_1, ... nor an output Y_0, Y_1, ...; rename it",
             )
-        if words[0] in self.symbols:
-            raise self.error(start + 2, f"{words[0]} is declared twice; remove one declaration")
-        self.symbols[words[0]] = Symbol(match[1] == "Y", int(match[2]), words[0])
+        return words[0]
+
+    def _declare(self, name: str, start: int) -> None:
+        if name in self.symbols:
+            raise self.error(start + 2, f"{name} is declared twice; remove one declaration")
+        self.symbols[name] = Symbol(name[0] == "Y", int(name[2:]), name)
 
     def _expression(self, head: str, start: int, items: list[Item]) -> Linear | Condition:
         if head in ("and", "or"):
@@ -195,6 +231,10 @@ class Reader:
                 raise self.error(start, f"{head} has no arguments; expected at least one condition")
             return both(conditions) if head == "and" else either(conditions)
         if head in _COMPARISONS:
+            if len(items) == 2 and isinstance(left := items[0], int) and isinstance(right := items[1], int):
+                condition = self._simple(head, self.tokens[left], self.tokens[right], right)
+                if condition is not None:
+                    return condition
             if len(items) < 2:
                 raise self.error(start, f"{head} has {len(items)} arguments; expected at least two terms")
             terms = [self._term(item, start) for item in items]
@@ -226,7 +266,7 @@ class Reader:
         if token in self.symbols:
             return linear(self.symbols[token])
         if _NUMBER.fullmatch(token):
-            return linear(self._number(item))
+            return linear(self._number(token, item))
         known = "is not declared; declare it first" if _VARIABLE.fullmatch(token) else "is not a variable or a number"
         raise self.error(item, f"{token!r} {known} (expected a term such as X_0, Y_1, 0.5 or (- Y_0 Y_1))")
 

@@ -28,7 +28,7 @@ from leaktight.verify.leak.parametric import Effort, Floor, enclosures
 from leaktight.verify.leak.throughout import highest
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
-_FIRST = 4  # segments to begin with
+_FIRST = 8  # segments to begin with; one batch of them costs less than several rounds of halving
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _ROUND = 2048  # domains halved at once
 _NARROW = 2.0**-12  # segments are not halved below this part of the range

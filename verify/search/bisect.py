@@ -25,6 +25,7 @@ _BATCH = 1024
 _WHOLE_SPLITS = 4  # a box is cut into at most 2^4 parts at once, while there are few
 _SAMPLES = 2
 _MEMORY = 256 << 20
+_NARROW = 1e-7  # of the region
 
 Bound = Callable[[Case], Tensor]
 Proves = Callable[[Case, Tensor], Tensor]
@@ -83,8 +84,9 @@ def bisect(
     """Proves or refutes a case whose regions are boxes.
 
     `bound` gives proven lower bounds ``(batch, atoms)`` of a case's atoms, `proves` says which regions they rule out.
-    Ends when every box is proved, a counterexample is confirmed by replay, `late` says so, or `most` boxes wait. Every
-    point of a region lies in a box that is proved or waits, so `lower` holds whatever ended it.
+    Ends when every box is proved, a counterexample is confirmed by replay, `late` says so, `most` boxes wait, or one of
+    them is a mere point. Every point of a region lies in a box that is proved or waits, so `lower` holds whatever ended
+    it.
     """
     region = case.region
     if not isinstance(region, Box):
@@ -96,6 +98,8 @@ def bisect(
     while len(waiting) and len(waiting) < most and not late():
         say(f"halving boxes: {boxes} bounded, {len(waiting)} wait")
         order = waiting.bound.argsort(stable=True)
+        if _is_narrow(waiting, int(order[0]), region):
+            break
         some, waiting = waiting.select(order[:_BATCH]), waiting.select(order[_BATCH:])
         parts = some if boxes == 0 else _cut(network, case, some, generator)
         example, least = _tried(network, case, parts, replay)
@@ -113,6 +117,13 @@ def bisect(
         waiting = parts.select((~done).nonzero().flatten()).joined(waiting)
     lower = min(settled, float(waiting.bound.amin()) if len(waiting) else torch.inf)
     return Bisected(lower, not len(waiting), None, attained, boxes)
+
+
+def _is_narrow(boxes: _Boxes, worst: int, region: Box) -> bool:
+    """Whether the least proven box is next to a point: then the margin touches zero there, and no halving will do."""
+    owner = int(boxes.owner[worst])
+    first = float((region.upper[owner] - region.lower[owner]).amax())
+    return float((boxes.upper[worst] - boxes.lower[worst]).amax()) < _NARROW * first
 
 
 def _cut(network: Network, case: Case, boxes: _Boxes, generator: torch.Generator) -> _Boxes:
