@@ -115,7 +115,8 @@ def _deliver(body: Callable[[], Answer], style: Format | ReportFormat | None, ou
 
 
 def _rendered(document: Mapping[str, Any], style: Format | ReportFormat, *, to_terminal: bool) -> str:
-    document = provenance.signed(document, _ARGUMENTS.get())
+    if isinstance(style, Format):
+        document = provenance.signed(document, _ARGUMENTS.get())
     if style is Format.JSON:
         from leaktight.verify.report import json
 

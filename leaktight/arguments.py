@@ -52,7 +52,7 @@ DataFile = Annotated[str, _argument("DATA", "Labelled inputs: .npz, .csv or idx.
 
 OptionalProperty = Annotated[
     str | None,
-    typer.Argument(metavar="[PROPERTY]", help="A VNN-LIB file; or give --data and --epsilon.", show_default=False),
+    typer.Argument(metavar="PROPERTY", help="A VNN-LIB file; or give --data and --epsilon.", show_default=False),
 ]
 ResultFiles = Annotated[list[Path], _argument("RESULT", "Files that --format json -o wrote.")]
 Compare = Annotated[bool, _option("--compare", says="What changed from the first to the second of two results.")]

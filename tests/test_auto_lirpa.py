@@ -197,12 +197,14 @@ def test_bounds_of_one_neuron_are_the_ones_computed_by_hand() -> None:
 
 @needs_auto_lirpa
 @pytest.mark.parametrize("norm", list(Norm))
-def test_plain_bounds_with_relus_are_those_of_our_own_engine(norm: Norm) -> None:
+def test_plain_bounds_are_at_least_as_tight_as_theirs_with_relus(norm: Norm) -> None:
     torch.manual_seed(5)
     network = fully_connected(5, 15, 15, 15, 4, slope=0.2)
     region, objectives = about(network, 0.3, norm), both_sides(network)
     theirs = auto_lirpa.Opponent(network, relus=True).lower_bounds(region, objectives, method="crown")
-    torch.testing.assert_close(theirs, ours(network, region, objectives, engine="crown"), rtol=1e-9, atol=1e-9)
+    found = ours(network, region, objectives, engine="crown")  # a second turn of the last lines makes some tighter
+    assert bool((found >= theirs - 1e-9).all())
+    assert bool((found <= theirs + 1e-9).any())
 
 
 @needs_auto_lirpa
