@@ -258,21 +258,28 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch: pyt
         auto_lirpa.lower_bounds(network, about(network, 0.1), both_sides(network))
 
 
+def _process() -> tuple[object, ...]:
+    root = logging.getLogger()
+    patched = hasattr(torch._C.Node, "__getitem__")
+    return list(root.handlers), root.level, torch.get_default_dtype(), patched, sys.getrecursionlimit()
+
+
 @needs_auto_lirpa
 def test_using_it_leaves_stdout_logging_and_torch_as_they_were() -> None:
-    network, said, root = fully_connected(2, 3, 2), io.StringIO(), logging.getLogger()
-    before = list(root.handlers), root.level, torch.get_default_dtype(), hasattr(torch._C.Node, "__getitem__")
+    network, said = fully_connected(2, 3, 2), io.StringIO()
+    before = _process()
     with redirect_stdout(said):
         auto_lirpa.lower_bounds(network, about(network, 0.1), both_sides(network), method="alpha-crown")
     assert said.getvalue() == ""
-    assert before == (list(root.handlers), root.level, torch.get_default_dtype(), hasattr(torch._C.Node, "__getitem__"))
+    assert before == _process()
 
 
 @needs_auto_lirpa
 def test_the_first_use_in_a_process_works_and_is_silent() -> None:
     program = (
         "import leaktight.verify.bounds.auto_lirpa as a, tests.test_auto_lirpa as t\n"
-        "n = t.fully_connected(2, 3, 2)\na.lower_bounds(n, t.about(n, 0.1), t.both_sides(n))"
+        "n = t.fully_connected(2, 3, 2)\na.lower_bounds(n, t.about(n, 0.1), t.both_sides(n))\n"
+        "import sys; assert sys.getrecursionlimit() == 1000"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

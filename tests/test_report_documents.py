@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,21 @@ def test_a_bad_file_is_refused_with_its_name(content: bytes, fragment: str, run:
     assert (code, out) == (2, "")
     assert err.startswith(f"leaktight: error: {path}: ")
     assert fragment in err
+
+
+def test_deep_nesting_is_refused_whatever_the_recursion_limit(tmp_path: Path) -> None:
+    """Some packages raise the limit beyond what the stack holds; the parser would end the process."""
+    path = tmp_path / "deep.json"
+    for text, fragment in (('[{"a": ' * 500_000, "nested too deeply"), ('["' + "[" * 500_000 + '"]', "an object")):
+        path.write_text(text)
+        program = (
+            "import sys; sys.setrecursionlimit(10**6)\n"
+            "from leaktight.errors import UsageError; from leaktight.verify.report.read import read\n"
+            f"try: read({str(path)!r})\nexcept UsageError as error: print(error)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert fragment in done.stdout
 
 
 def test_a_missing_file_a_folder_and_one_that_is_too_large_are_refused(

@@ -148,7 +148,7 @@ def _translated(network: Network) -> Iterator[None]:
 def _package() -> Iterator[Any]:
     """The package, patched where it has to be, with its prints, warnings and logging kept from the user's streams."""
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, warnings.catch_warnings(record=True), _root_logging_kept(), _old_torch(), _old_numpy():
+    with quiet, warnings.catch_warnings(record=True), _process_kept(), _old_torch(), _old_numpy():
         import auto_LiRPA
 
         _accept_remove_duplicate(auto_LiRPA.BoundedModule)
@@ -156,14 +156,15 @@ def _package() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _root_logging_kept() -> Iterator[None]:
-    """Importing 0.3 sends the whole program's log to stdout; undoes that."""
-    root = logging.getLogger()
+def _process_kept() -> Iterator[None]:
+    """Importing 0.3 sends the whole program's log to stdout, and lets recursion overflow the stack; undoes that."""
+    root, depth = logging.getLogger(), sys.getrecursionlimit()
     handlers, level = list(root.handlers), root.level
     try:
         yield
     finally:
         root.handlers[:], root.level = handlers, level
+        sys.setrecursionlimit(depth)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from leaktight.errors import UsageError
 from leaktight.verify.report import schemas
@@ -12,6 +15,11 @@ from leaktight.verify.report.schemas import Document
 
 # A result of 10,000 inputs with 64 segments each has about 100 MB; what is larger was not written by leaktight.
 LIMIT = 256 << 20
+# Results nest about ten levels deep, and their tensors as deep as their shapes are long. The parser of the standard
+# library nests as deep as the interpreter's recursion limit, which other packages raise beyond what a stack holds.
+DEPTH = 100
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def read(path: str | Path) -> Document:
@@ -40,11 +48,18 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def _nesting(content: bytes) -> int:
+    """How many brackets are open at once, at most, outside of strings."""
+    brackets = np.frombuffer(_STRING.sub(b"", content).translate(None, _NO_BRACKETS), dtype=np.uint8)
+    opening = (brackets == ord("[")) | (brackets == ord("{"))
+    return int(np.where(opening, 1, -1).cumsum().max(initial=0))
+
+
 def _parsed(content: bytes, name: str) -> Any:
     try:
+        if _nesting(content) > DEPTH:
+            raise ValueError("nested too deeply")
         return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse)
-    except RecursionError:
-        reason = "nested too deeply"
     except UnicodeDecodeError:
         reason = "not UTF-8"
     except json.JSONDecodeError as error:
