@@ -29,7 +29,8 @@ ROOMS = {
     "report": set(),
     "bounds": {"relax", "rounding", "verdict"},
     "search": {"relax", "rounding", "verdict", "bounds"},
-    "leak": {"relax", "rounding", "verdict", "bounds", "search"},
+    "lipschitz": {"relax", "rounding", "verdict", "bounds"},
+    "leak": {"relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
 }
 # every heavy import and the only files that may have it
 HEAVY = {

@@ -1,0 +1,48 @@
+"""What a Lipschitz question is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from leaktight.specs.region import Norm
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Slopes ``lo <= a <= hi`` of the Leaky ReLUs, and what the network's constant is at most for all of them."""
+
+    lo: float
+    hi: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class LipschitzBound:
+    """The smallest ``L`` with ``|f(x) - f(y)| <= L |x - y|`` in `norm` lies between `lower` and `upper`.
+
+    upper: proven, of the network over the real numbers, all roundings included; infinite where nothing was. lower:
+    attained (the norm of a Jacobian, rounded down); None where no one looked. method: of `upper`. bounds: what every
+    method that was run proved. scope: ``global`` for all inputs, ``local`` for those in one ball. `timed_out`: a better
+    method was cut short. curve: the same for slopes in a range, in rising order, without gaps.
+    """
+
+    norm: Norm
+    upper: float
+    lower: float | None
+    method: str
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    scope: str = "global"
+    seconds: float = 0.0
+    timed_out: bool = False
+    curve: tuple[Segment, ...] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gap(self) -> float | None:
+        """How much `upper` may exceed the true constant, relative to `lower`."""
+        if self.lower is None or self.lower <= 0 or not isfinite(self.upper):
+            return None
+        return self.upper / self.lower - 1
