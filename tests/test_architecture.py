@@ -38,7 +38,7 @@ HEAVY = {
     "auto_LiRPA": {"verify/bounds/auto_lirpa.py"},
     "vnnlib": {"specs/vnnlib2.py"},
     "psutil": {"verify/bounds/memory.py", "leaktight/doctor.py"},
-    "cvxpy": set(),
+    "cvxpy": {"verify/lipschitz/convex.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
     "ray": set(),

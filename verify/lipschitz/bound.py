@@ -38,7 +38,8 @@ class LipschitzBound:
     seconds: float = 0.0
     timed_out: bool = False
     curve: tuple[Segment, ...] | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, str | None] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gap(self) -> float | None:
@@ -46,3 +47,32 @@ class LipschitzBound:
         if self.lower is None or self.lower <= 0 or not isfinite(self.upper):
             return None
         return self.upper / self.lower - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of schema leaktight.lipschitz/1; numbers that are not known are null."""
+        from leaktight.version import __version__
+
+        document = {
+            "schema": "leaktight.lipschitz/1",
+            "norm": self.norm.value,
+            "upper": _finite(self.upper),
+            "lower": self.lower,
+            "gap": self.gap,
+            "method": self.method,
+            "bounds": {name: _finite(upper) for name, upper in self.bounds.items()},
+            "scope": self.scope,
+            **self.asked,
+            "timed_out": self.timed_out,
+            "guarantee": "real",
+            "seconds": round(self.seconds, 6),
+            "network": dict(self.network),
+            "version": __version__,
+        }
+        if self.curve is not None:
+            parts = [{"slopes": [part.lo, part.hi], "upper": _finite(part.upper)} for part in self.curve]
+            document["curve"] = parts
+        return document
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

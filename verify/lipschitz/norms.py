@@ -71,3 +71,13 @@ def _off(gram: Enclosure, square: float) -> np.ndarray[tuple[int, ...], np.dtype
 def up(value: float) -> float:
     """The next larger number."""
     return nextafter(value, inf)
+
+
+def times(a: float, b: float) -> float:
+    """At least the product of two numbers that are not negative; zero where one is."""
+    return 0.0 if a == 0 or b == 0 else up(a * b)
+
+
+def plus(a: float, b: float) -> float:
+    """At least the sum of two numbers that are not negative."""
+    return a or b if a == 0 or b == 0 else up(a + b)
