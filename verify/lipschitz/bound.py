@@ -48,6 +48,14 @@ class LipschitzBound:
             return None
         return self.upper / self.lower - 1
 
+    @property
+    def summary(self) -> str:
+        """One line about it."""
+        attained = "" if self.lower is None else f", some inputs attain {self.lower:.6g}"
+        where = "everywhere" if self.scope == "global" else "in the ball"
+        proven = f"at most {self.upper:.6g} by {self.method}" if isfinite(self.upper) else "nothing was proven"
+        return f"Lipschitz constant (norm {self.norm.value}) {where}: {proven}{attained} ({self.seconds:.2f} s)"
+
     def to_json(self) -> dict[str, Any]:
         """The document of schema leaktight.lipschitz/1; numbers that are not known are null."""
         from leaktight.version import __version__
@@ -59,6 +67,7 @@ class LipschitzBound:
             "lower": self.lower,
             "gap": self.gap,
             "method": self.method,
+            "engine": self.method,
             "bounds": {name: _finite(upper) for name, upper in self.bounds.items()},
             "scope": self.scope,
             **self.asked,
