@@ -16,6 +16,7 @@ from leaktight.specs.property import Case, Property, Unsafe
 from leaktight.specs.region import Box
 
 SHAPES = ("chain", "residual", "per channel", "kinked", "clipped", "maximum")
+FIXED = 14  # inputs that a padded question has besides the two that vary: too many for halving boxes
 
 
 def coarse(x: Tensor, parts: int = 16) -> Tensor:
@@ -36,10 +37,10 @@ class Coarse(Draft):
         return coarse(self.uniform(-2, 3, *shape), 8)
 
 
-def tiny_network(shape: str, seed: int, width: int = 3) -> Network:
+def tiny_network(shape: str, seed: int, width: int = 3, inputs: int = 2) -> Network:
     """Two hidden layers of `width` activations, with slopes anywhere in [-2, 3]."""
     draft = Coarse(seed)
-    x = draft.input(1, 2)
+    x = draft.input(1, inputs)
     z = draft.dense(x, width)
     if shape == "per channel":
         a = draft.add(leaky_relu(draft.slope(width)), z)
@@ -80,9 +81,19 @@ def shifted(case: Case, by: float) -> Case:
     return replace(case, unsafe=replace(case.unsafe, bounds=case.unsafe.bounds + by))
 
 
-def tiny_question(shape: str, seed: int, gap: float) -> tuple[Network, Property, bool]:
-    """A network, and a property that holds, or fails, by about `gap` times its margin's size; and whether it holds."""
-    network, case = tiny_network(shape, seed), tiny_case(seed)
+def padded(case: Case) -> Case:
+    """The case of a network with `FIXED` inputs more, which do not move."""
+    rest = coarse(Coarse(len(case.unsafe.disjunct)).normal(1, FIXED))
+    return replace(case, region=Box(*(torch.cat([wall, rest], 1) for wall in (case.region.lower, case.region.upper))))
+
+
+def tiny_question(shape: str, seed: int, gap: float, *, wide: bool = False) -> tuple[Network, Property, bool]:
+    """A network, and a property that holds, or fails, by about `gap` times its margin's size; and whether it holds.
+
+    `wide`: with inputs that do not move, so many that a search splits neurons rather than boxes of inputs.
+    """
+    network, case = tiny_network(shape, seed, inputs=2 + FIXED if wide else 2), tiny_case(seed)
+    case = padded(case) if wide else case
     least = smallest_margin(network, case)
     holds = seed % 2 == 0
     shift = float(least) + (-gap if holds else gap) * (1 + abs(float(least)))

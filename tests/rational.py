@@ -1,4 +1,4 @@
-"""The exact smallest margin of a network of two inputs, in rational arithmetic, by enumerating its linear pieces.
+"""The exact smallest margin of a network of which two inputs vary, in rational arithmetic: all linear pieces.
 
 An oracle that shares nothing with ``leaktight.verify``: the box is cut along every kink into convex polygons, on each
 of which the network is affine; on each polygon the margin is cut once more where two atoms are equal, and is least at
@@ -49,10 +49,9 @@ def part(polygon: Polygon, plane: Plane, sign: int) -> Polygon:
     return kept
 
 
-def pieces(network: Network, corners: Polygon) -> Iterator[tuple[Polygon, Known]]:
-    """Polygons that cover the given one, each with every node's value on it as affine functions."""
+def pieces(network: Network, axes: list[Plane], corners: Polygon) -> Iterator[tuple[Polygon, Known]]:
+    """Polygons that cover the given one, each with every node's value on it as affine functions. `axes`: the inputs."""
     first: dict[str, list[Plane]] = {}
-    axes: list[Plane] = [(ONE, ZERO, ZERO), (ZERO, ONE, ZERO)]
     for port in network.inputs:
         first[port.name], axes = axes[: port.size], axes[port.size :]
     cells: list[tuple[Polygon, dict[str, list[Plane]]]] = [(corners, first)]
@@ -134,12 +133,14 @@ def _affine(network: Network, node: Node, op: Affine, inputs: list[list[Plane]])
 
 
 def smallest_margin(network: Network, case: Case) -> Fraction:
-    """The minimum of the margin over the case's box of two inputs; for parameters as they are stored."""
-    (left, low), (right, high) = (
-        [Fraction(x) for x in wall[0].tolist()] for wall in (case.region.lower, case.region.upper)
-    )
+    """The minimum of the margin over the case's box, in which at most two inputs vary; for parameters as stored."""
+    walls = [[Fraction(x) for x in wall[0].tolist()] for wall in (case.region.lower, case.region.upper)]
+    moving = [i for i, (low, high) in enumerate(zip(*walls, strict=True)) if low < high]
+    (left, low), (right, high) = ([wall[i] for i in moving] for wall in walls)
+    axes: list[Plane] = [(ZERO, ZERO, value) for value in walls[0]]
+    axes[moving[0]], axes[moving[1]] = (ONE, ZERO, ZERO), (ZERO, ONE, ZERO)
     corners = [(left, low), (right, low), (right, high), (left, high)]
-    return min(_least(network, case, *piece) for piece in pieces(network, corners))
+    return min(_least(network, case, *piece) for piece in pieces(network, axes, corners))
 
 
 def _least(network: Network, case: Case, polygon: Polygon, known: Known) -> Fraction:

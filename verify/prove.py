@@ -21,6 +21,7 @@ from leaktight.specs.region import Box
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.rounding import down
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
+from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
@@ -28,12 +29,14 @@ from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
+MILP = "milp"
+STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
 Progress = Callable[[str], None]
 
 
 def engine_names() -> tuple[str, ...]:
     """Every name that `engine` may take."""
-    return (AUTO, *ENGINES, BRANCH, SECOND_OPINION)
+    return (AUTO, *ENGINES, BRANCH, MILP, SECOND_OPINION)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class _Standing:
     atoms: Tensor
     attained: float = torch.inf
     found: Counterexample | None = None
-    searched: Bisected | None = None
+    searched: Bisected | Completed | None = None
 
     @property
     def lower(self) -> float:
@@ -133,8 +136,9 @@ def prove(
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
     Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
-    boxes of inputs when bounds do not decide. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
-    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
+    boxes of inputs when bounds do not decide; "milp" decides small networks by linear programs. timeout: seconds.
+    dtype: the arithmetic of the bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check:
+    also ask auto_LiRPA. Ctrl-C ends it with what is known by then, as UNKNOWN.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -144,17 +148,22 @@ def prove(
     budget = Budget.starting_now(timeout, dtype, memory, seed)
     say = progress or (lambda _: None)
     replay = Replay(network)
-    standings = []
+    standings, interrupted = [], False
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
         standing = _Standing(
             case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
         )
         standings.append(standing)
-        _settle(network, standing, engine, budget, replay, say)
-        if standing.found or (budget.spent and not standing.proved):
+        try:
+            _settle(network, standing, engine, budget, replay, say)
+        except KeyboardInterrupt:  # what is proven stands
+            interrupted = True
+        if standing.found or interrupted or (budget.spent and not standing.proved):
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)
+    if interrupted and verdict.status is not Status.REFUTED:
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}")
     checked = None
     if cross_check:
         say("asking auto_LiRPA")
@@ -174,7 +183,9 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
     halving = isinstance(region, Box) and (engine == BRANCH or region.size <= FEW_INPUTS)
     if engine == BRANCH and not halving:
         raise UsageError("engine 'branch' halves boxes, and the property's region is a ball; use another engine")
-    first, *rest = ("crown", "alpha-crown") if engine in (AUTO, BRANCH) else (engine,)
+    if engine == MILP:
+        check_exact(network, region)
+    first, *rest = STAGES.get(engine, (engine,))
     _bound(network, standing, first, budget.first_part() if rest else budget, say)
     _attack(network, standing, budget, replay, say, briefly=standing.proved)
     for stage in rest:
@@ -182,6 +193,22 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
             _bound(network, standing, stage, budget.first_part() if halving else budget, say)
     if engine in (AUTO, BRANCH) and halving and not (standing.proved or standing.found or budget.spent):
         _halve(network, standing, budget, replay, say)
+    if engine == MILP and not (standing.proved or standing.found or budget.spent):
+        _complete(network, standing, budget, replay, say)
+
+
+def _complete(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Splits neurons until linear programs decide.
+
+    Raises KeyboardInterrupt: it was interrupted; what it found by then is kept.
+    """
+    found = complete(
+        network, standing.case, replay, deadline=budget.deadline, memory=budget.memory, seed=budget.seed, say=say
+    )
+    standing.searched, standing.found = found, found.found
+    standing.attained = min(standing.attained, found.attained)
+    if found.interrupted:
+        raise KeyboardInterrupt
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:

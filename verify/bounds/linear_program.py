@@ -74,6 +74,12 @@ class Program:
         return int(np.bincount(self.rows.column, minlength=1).max()) if len(self.rows.column) else 0
 
 
+def check_polyhedron(region: Region) -> None:
+    """Raises UsageError: the region is an L2 ball."""
+    if isinstance(region, Ball) and region.norm is Norm.L2:
+        raise UsageError("an L2 ball is no polyhedron, so linear programs do not decide it; use engine auto")
+
+
 class Linearised:
     """A network over one region, ready for the programs of its domains: what they share is made once.
 
@@ -83,8 +89,7 @@ class Linearised:
     def __init__(self, network: Network, region: Region, known: Mapping[str, Interval]) -> None:
         if region.batch != 1:
             raise ValueError(f"a linear program is about one region; got {region.batch}")
-        if isinstance(region, Ball) and region.norm is Norm.L2:
-            raise UsageError("an L2 ball is no polyhedron, so linear programs do not decide it; use engine auto")
+        check_polyhedron(region)
         self.network, self.region = network, region
         self.places = Places.of(network)
         self.affine = affine_rows(network, self.places, known)
@@ -116,6 +121,12 @@ class Linearised:
             node.name: torch.from_numpy(point[self.places[node.name] : self.places[node.name] + node.size])
             for node in self.network
         }
+
+    def influence(self, multipliers: Floats) -> dict[str, Tensor]:
+        """How the multipliers say that the minimum moves with each node's value, as affine nodes hand it on."""
+        y = multipliers[: len(self.affine)]
+        moved = np.bincount(self.affine.column, self.affine.value * y[self.affine.row], self.places.count)
+        return self.values(moved.astype(np.float64))
 
     def _box(self, known: Mapping[str, Interval]) -> tuple[Floats, Floats]:
         ends = [[known[n.name].lower.reshape(-1), known[n.name].upper.reshape(-1)] for n in self.network]

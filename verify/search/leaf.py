@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from leaktight.verify.search.membership import settle
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
 
+if TYPE_CHECKING:
+    from leaktight.verify.bounds.linear_solver import Proposal
+
 
 @dataclass(frozen=True, eq=False)
 class Decision:
@@ -32,7 +36,8 @@ class Decision:
     `lower`: a proven bound of the margin over it; infinite where it holds no input. `status`: PROVED, REFUTED (`found`
     lies in the region, not always in the domain) or UNKNOWN. `exact`: no neuron was relaxed, so that unknown means a
     margin within rounding of zero. `point` ``(n,)``: where the relaxed margin is least; `attained`: the margin there.
-    `values`: what the program gives the nodes there, by name ``(size,)``.
+    `values`: what the program gives the nodes there, by name ``(size,)``, and `influence`: how the margin moves with
+    each, as its multipliers say.
     """
 
     status: Status
@@ -42,6 +47,7 @@ class Decision:
     point: Tensor | None = None
     attained: float = torch.inf
     values: Mapping[str, Tensor] | None = None
+    influence: Mapping[str, Tensor] | None = None
 
 
 def decide(
@@ -90,8 +96,8 @@ def decide(
         proved = lower > 0 or (strict and lower == 0)
         if lower < answer.lower:
             answer = replace(answer, lower=lower)
-            if proposal.point is not None:
-                answer = _at(network, case, linear, program, proposal.point, answer)
+            if proposal.point is not None and proposal.multipliers is not None:
+                answer = _at(network, case, linear, program, proposal, answer)
         if not proved:
             answer = replace(answer, status=Status.UNKNOWN)
     return answer if answer.status is Status.PROVED else _replayed(network, case, answer, replay)
@@ -104,18 +110,21 @@ def _excluded(program: Program, ray: Floats) -> bool:
 
 
 def _at(
-    network: Network,
-    case: Case,
-    linear: Linearised,
-    program: Program,
-    point: Floats,
-    answer: Decision,
+    network: Network, case: Case, linear: Linearised, program: Program, proposal: Proposal, answer: Decision
 ) -> Decision:
     """The answer with the program's point, moved into the region, and the margin that it attains."""
-    x = settle(network, case.region, torch.from_numpy(point[program.inputs]).unsqueeze(0))
+    assert proposal.point is not None
+    assert proposal.multipliers is not None
+    x = settle(network, case.region, torch.from_numpy(proposal.point[program.inputs]).unsqueeze(0))
     with torch.no_grad():
         attained = float(case.unsafe.margin(network.flat(x))[0])
-    return replace(answer, point=x[0], attained=min(attained, answer.attained), values=linear.values(point))
+    return replace(
+        answer,
+        point=x[0],
+        attained=min(attained, answer.attained),
+        values=linear.values(proposal.point),
+        influence=linear.influence(proposal.multipliers),
+    )
 
 
 def _replayed(network: Network, case: Case, answer: Decision, replay: Replay | None) -> Decision:
