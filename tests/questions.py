@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from networks import Draft
-from rational import smallest_margin
+from rational import Fraction, smallest_margin
 from torch import Tensor
 
 from leaktight.models.network import Network
@@ -87,8 +87,8 @@ def padded(case: Case) -> Case:
     return replace(case, region=Box(*(torch.cat([wall, rest], 1) for wall in (case.region.lower, case.region.upper))))
 
 
-def tiny_question(shape: str, seed: int, gap: float, *, wide: bool = False) -> tuple[Network, Property, bool]:
-    """A network, and a property that holds, or fails, by about `gap` times its margin's size; and whether it holds.
+def tiny_question(shape: str, seed: int, gap: float, *, wide: bool = False) -> tuple[Network, Property, Fraction]:
+    """A network, a property that holds, or fails, by about `gap` times its margin's size, and its exact least margin.
 
     `wide`: with inputs that do not move, so many that a search splits neurons rather than boxes of inputs.
     """
@@ -98,5 +98,6 @@ def tiny_question(shape: str, seed: int, gap: float, *, wide: bool = False) -> t
     holds = seed % 2 == 0
     shift = float(least) + (-gap if holds else gap) * (1 + abs(float(least)))
     moved = shifted(case, shift)
-    assert (smallest_margin(network, moved) > 0) == holds
-    return network, Property((moved,)), holds
+    exact = smallest_margin(network, moved)
+    assert (exact > 0) == holds
+    return network, Property((moved,)), exact

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import KINDS, build, exact_outputs
 from questions import SHAPES, shifted, tiny_case, tiny_network
@@ -21,6 +21,7 @@ from leaktight.specs.region import Ball, Norm, ball
 from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.bounds.linear_program import Linearised
 from leaktight.verify.bounds.linear_solver import propose
+from leaktight.verify.bounds.mixed_integer import guide
 from leaktight.verify.bounds.piecewise import two_slopes_only
 from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.verdict import Status
@@ -64,6 +65,7 @@ def test_relaxed_domains_are_bounded_from_below(shape: str, seed: int) -> None:
         assert above.status is not Status.PROVED
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 40), noise=st.floats(-12, 1), pick=st.integers(0, 2**32 - 1))
 def test_no_multipliers_make_a_bound_wrong(seed: int, noise: float, pick: int) -> None:
     """The solver's multipliers, or what is left of them under noise of any size: bounds, never more."""
@@ -122,6 +124,22 @@ def test_an_l1_ball_is_decided_exactly(seed: int) -> None:
     assert lower <= sampled + 1e-12
     assert min(leaf.attained for leaf in leaves) == pytest.approx(lower, abs=1e-6)
     assert sampled - lower < 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(2))
+def test_the_mixed_integer_program_leads_to_the_least_margin(shape: str, seed: int) -> None:
+    network, case = two_slopes_only(tiny_network(shape, seed)), tiny_case(seed)
+    known = propagate(network, case.region)
+    linear = Linearised(network, case.region, known)
+    for disjunct in range(case.unsafe.disjuncts):
+        found = guide(linear, known, case.unsafe, disjunct, seconds=20)
+        least = float(_least_of(network, case, disjunct))
+        assert found.point is not None
+        assert found.claimed == pytest.approx(least, abs=1e-5 * (1 + abs(least)))
+        attained = network.flat(torch.from_numpy(found.point).unsqueeze(0))
+        margin = case.unsafe.atoms(attained)[0, case.unsafe.disjunct == disjunct].max()
+        assert float(margin) == pytest.approx(least, abs=1e-5 * (1 + abs(least)))
 
 
 def test_an_l2_ball_is_refused_by_name() -> None:

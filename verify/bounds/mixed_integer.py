@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,6 @@ from leaktight.verify.bounds.linear_solver import silence
 from leaktight.verify.bounds.splits import undecided_entries
 
 _PATIENCE = 0.2  # seconds that HiGHS may take beyond its limit until it is left alone
-_UNFINISHED = ("user_limit", "optimal_inaccurate")
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,11 @@ class _Solving:
         silence()
         thread = threading.Thread(target=self._solve, daemon=True)
         end = time.monotonic() + self.seconds + _PATIENCE
-        thread.start()
-        while thread.is_alive() and time.monotonic() < end:
-            thread.join(0.05)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of inaccurate solutions: nothing is made of their accuracy
+            thread.start()
+            while thread.is_alive() and time.monotonic() < end:
+                thread.join(0.05)
         if thread.is_alive() or self.values.value is None:
             return None
         found = np.asarray(self.values.value, dtype=np.float64)

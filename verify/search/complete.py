@@ -1,10 +1,10 @@
 """Complete answers for small networks: neurons are split until linear programs decide every domain.
 
-HiGHS is asked twice, and believed never. First for the whole question as a mixed-integer program: its point is
-replayed, and refutes if the replay is unsafe. What is left is to prove, and for that the tree is our own: each domain's
-linear program yields multipliers, whose bound is recomputed with all rounding (leaktight.verify.bounds.linear_program);
-a domain that stays open is split at a neuron, and one with no neuron left is exact. A margin that touches zero within
-rounding is answered by unknown, whatever the solver says.
+HiGHS is asked for two things, and believed in none. The tree is our own: each domain's linear program yields
+multipliers, whose bound is recomputed with all rounding (leaktight.verify.bounds.linear_program), and a point, which is
+replayed; a domain that stays open is split at a neuron, and one with no neuron left is exact. Where the tree grows, the
+whole question is asked once as a mixed-integer program, and the point that comes back is replayed too. A margin that
+touches zero within rounding is answered by unknown, whatever the solver says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from leaktight.verify.verdict import Counterexample, Status
 
 _BATCH = 16  # domains that are split together
 _SURE = 1e-9  # a relative gap between what is proven and what is attained that no split closes
-_PATIENCE = 60.0  # seconds for the mixed-integer program where nothing else limits it
+_ALONE = 40  # domains that are tried before the mixed-integer program is asked where to look
+_PATIENCE = 30.0  # seconds for it, at most, and a quarter of the time that is left
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,15 @@ class _Search:
         known = intermediate_bounds(self.network, self.case.region, self.memory, deadline=self.deadline)
         self.linear = Linearised(self.network, self.case.region, known)
         self._judge_all([({}, known)])
-        if self.waiting and not self.late:
-            self._ask_for_a_point(known)
+        asked = False
         while self.waiting and len(self.waiting) < self.most and self.found is None and not self.late:
             self.say(f"splitting neurons: {self.domains} domains decided, {len(self.waiting)} wait")
             taken = [heapq.heappop(self.waiting) for _ in range(min(_BATCH, len(self.waiting)))]
             self.active = [lower for lower, *_ in taken]
             self._judge_all(self._halves([domain for *_, domain in taken]))
+            if not asked and self.domains >= _ALONE and self.waiting and not (self.found or self.late):
+                asked = True
+                self._ask_for_a_point(known)
 
     def _judge_all(self, domains: list[tuple[Mapping[str, Tensor], Mapping[str, Interval]]]) -> None:
         """Decides the domains, which are all that is left of the active ones; unless it ends early."""
@@ -179,7 +182,7 @@ class _Search:
         from leaktight.verify.bounds.mixed_integer import guide
 
         self.say("looking for the least margin with a mixed-integer program")
-        seconds = _PATIENCE if self.deadline is None else min(_PATIENCE, (self.deadline - time.monotonic()) / 2)
+        seconds = _PATIENCE if self.deadline is None else min(_PATIENCE, (self.deadline - time.monotonic()) / 4)
         found = guide(self.linear, known, self.case.unsafe, 0, seconds=seconds, seed=self.seed)
         if found.point is None or found.claimed is None or found.claimed > 1e-6 * (1 + abs(found.claimed)):
             return
