@@ -11,8 +11,6 @@ tolerances, and the tree behind its answer is not available. Its point is replay
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,8 +28,6 @@ from leaktight.verify.bounds.linear_program import Linearised, Program
 from leaktight.verify.bounds.linear_rows import Floats, Rows
 from leaktight.verify.bounds.linear_solver import silence
 from leaktight.verify.bounds.splits import undecided_entries
-
-_PATIENCE = 0.2  # seconds that HiGHS may take beyond its limit until it is left alone
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def guide(
     """
     program = linear.least_margin(known, {}, unsafe, disjunct)
     sides, count = _side_rows(linear, known, len(program.cost))
-    found = _Solving(program, sides, count, seconds, seed).answer()
+    found = _solved(program, sides, count, seconds, seed)
     if found is None:
         return Guide()
     return Guide(found[program.inputs], float(program.cost @ found))
@@ -99,39 +95,23 @@ def _entries(value: Tensor, shape: tuple[int, ...]) -> Floats:
     return found
 
 
-class _Solving:
-    """A solve in a thread of its own, so that the time limit is kept and Ctrl-C is heard while HiGHS works."""
-
-    def __init__(self, program: Program, sides: Rows, count: int, seconds: float, seed: int) -> None:
-        self.values = cvxpy.Variable(len(program.cost), bounds=[program.low, program.high])
-        binaries = cvxpy.Variable(count, boolean=True) if count else None
-        whole: Any = self.values if binaries is None else cvxpy.hstack([self.values, binaries])  # type: ignore[attr-defined]
-        width = len(program.cost) + count
-        constraints = [_constraint(rows, whole, width, side) for rows in (program.rows, sides) for side in _SIDES]
-        aim = cvxpy.Minimize(program.cost @ self.values)
-        self.problem = cvxpy.Problem(aim, [c for c in constraints if c is not None])
-        self.seconds, self.seed = seconds, seed
-
-    def answer(self) -> Floats | None:
-        silence()
-        thread = threading.Thread(target=self._solve, daemon=True)
-        end = time.monotonic() + self.seconds + _PATIENCE
+def _solved(program: Program, sides: Rows, count: int, seconds: float, seed: int) -> Floats | None:
+    """What HiGHS gives the program's variables, where it gives anything."""
+    values = cvxpy.Variable(len(program.cost), bounds=[program.low, program.high])
+    binaries = cvxpy.Variable(count, boolean=True) if count else None
+    whole: Any = values if binaries is None else cvxpy.hstack([values, binaries])  # type: ignore[attr-defined]
+    width = len(program.cost) + count
+    constraints = [_constraint(rows, whole, width, side) for rows in (program.rows, sides) for side in _SIDES]
+    problem = cvxpy.Problem(cvxpy.Minimize(program.cost @ values), [c for c in constraints if c is not None])
+    silence()
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of inaccurate solutions: nothing is made of their accuracy
-            thread.start()
-            while thread.is_alive() and time.monotonic() < end:
-                thread.join(0.05)
-        if thread.is_alive() or self.values.value is None:
-            return None
-        found = np.asarray(self.values.value, dtype=np.float64)
-        return found if bool(np.isfinite(found).all()) else None
-
-    def _solve(self) -> None:
-        options = {"time_limit": self.seconds, "threads": 1, "random_seed": self.seed}
-        try:
-            self.problem.solve(solver=cvxpy.HIGHS, **options)
-        except (cvxpy.error.SolverError, ValueError):  # a guide that is lost is not missed
-            return
+            problem.solve(solver=cvxpy.HIGHS, time_limit=seconds, threads=1, random_seed=seed)
+    except (cvxpy.error.SolverError, ValueError):  # a guide that is lost is not missed
+        return None
+    found = None if values.value is None else np.asarray(values.value, dtype=np.float64)
+    return found if found is not None and bool(np.isfinite(found).all()) else None
 
 
 _SIDES = ("equal", "lower", "upper")

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -32,10 +34,13 @@ from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
 
+if TYPE_CHECKING:
+    from leaktight.verify.bounds.mixed_integer import Guide
+
 _BATCH = 16  # domains that are split together
 _SURE = 1e-9  # a relative gap between what is proven and what is attained that no split closes
 _ALONE = 40  # domains that are tried before the mixed-integer program is asked where to look
-_PATIENCE = 30.0  # seconds for it, at most, and a quarter of the time that is left
+_PATIENCE, _LEAST = 10.0, 1.0  # seconds for it, at most, and what makes it worth asking; a quarter of what is left
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,22 @@ def _question(case: Case, region: int, disjunct: int) -> Case:
     return Case(case.region.select(slice(region, region + 1)), part)
 
 
+def _touches(decision: Decision) -> bool:
+    """Whether an input attains what is proven, so that no split gains anything."""
+    return decision.attained < torch.inf and decision.attained - decision.lower <= _SURE * (1 + abs(decision.lower))
+
+
+def _in_time(work: Callable[[], Guide], seconds: float) -> Guide | None:
+    """What `work` returns, if it does so in time: a thread that is late is left alone, so that Ctrl-C is heard too."""
+    found: list[Guide] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    end = time.monotonic() + seconds
+    thread.start()
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(0.05)
+    return found[0] if found else None
+
+
 class _Search:
     """The tree of one region and one disjunct; least proven domains are split first."""
 
@@ -158,50 +179,58 @@ class _Search:
     def _work(self) -> None:
         known = intermediate_bounds(self.network, self.case.region, self.memory, deadline=self.deadline)
         self.linear = Linearised(self.network, self.case.region, known)
-        self._judge_all([({}, known)])
+        self._judge_all([({}, known, -torch.inf)])
         asked = False
         while self.waiting and len(self.waiting) < self.most and self.found is None and not self.late:
             self.say(f"splitting neurons: {self.domains} domains decided, {len(self.waiting)} wait")
             taken = [heapq.heappop(self.waiting) for _ in range(min(_BATCH, len(self.waiting)))]
             self.active = [lower for lower, *_ in taken]
-            self._judge_all(self._halves([domain for *_, domain in taken]))
+            bounds = [lower for lower, *_ in taken for _ in range(2)]
+            halves = self._halves([domain for *_, domain in taken])
+            self._judge_all([(*half, bound) for half, bound in zip(halves, bounds, strict=True)])
             if not asked and self.domains >= _ALONE and self.waiting and not (self.found or self.late):
                 asked = True
                 self._ask_for_a_point(known)
 
-    def _judge_all(self, domains: list[tuple[Mapping[str, Tensor], Mapping[str, Interval]]]) -> None:
+    def _guide(self, known: Mapping[str, Interval], seconds: float) -> Guide:
+        from leaktight.verify.bounds.mixed_integer import guide
+
+        return guide(self.linear, known, self.case.unsafe, 0, seconds=seconds, seed=self.seed)
+
+    def _judge_all(self, domains: list[tuple[Mapping[str, Tensor], Mapping[str, Interval], float]]) -> None:
         """Decides the domains, which are all that is left of the active ones; unless it ends early."""
-        for splits, known in domains:
+        for splits, known, bound in domains:
             if self.found is not None or self.late:
                 return
-            self._judge(splits, known)
+            self._judge(splits, known, bound)
         self.active = []
 
     def _ask_for_a_point(self, known: Mapping[str, Interval]) -> None:
         """Replays the point where the mixed-integer program finds the margin least."""
-        from leaktight.verify.bounds.mixed_integer import guide
-
+        seconds = _PATIENCE if self.deadline is None else (self.deadline - time.monotonic()) / 4
+        if seconds < _LEAST:
+            return
         self.say("looking for the least margin with a mixed-integer program")
-        seconds = _PATIENCE if self.deadline is None else min(_PATIENCE, (self.deadline - time.monotonic()) / 4)
-        found = guide(self.linear, known, self.case.unsafe, 0, seconds=seconds, seed=self.seed)
-        if found.point is None or found.claimed is None or found.claimed > 1e-6 * (1 + abs(found.claimed)):
+        found = _in_time(lambda: self._guide(known, min(seconds, _PATIENCE)), seconds + 0.1)
+        if found is None or found.point is None or found.claimed is None or found.claimed > 1e-6:
             return
         point = torch.from_numpy(found.point).unsqueeze(0)
         self.found = confirm(self.network, self.case, point, self.replay)
         self.attained = self.attained if self.found is None else min(self.attained, self.found.margin)
 
-    def _judge(self, splits: Mapping[str, Tensor], known: Mapping[str, Interval]) -> None:
-        """Decides one domain; what stays open waits."""
+    def _judge(self, splits: Mapping[str, Tensor], known: Mapping[str, Interval], bound: float) -> None:
+        """Decides one domain, over which `bound` is proven already; what stays open waits."""
         self.domains += 1
         decision = decide(
             self.network, self.case, splits, known=known, linear=self.linear, replay=self.replay, deadline=self.deadline
         )
+        decision = replace(decision, lower=max(bound, decision.lower))
         self.attained = min(self.attained, decision.attained)
         if decision.found is not None:
             self.found, self.stuck = decision.found, min(self.stuck, decision.lower)
         elif decision.status is Status.PROVED:
             self.settled = min(self.settled, decision.lower)
-        elif decision.exact or decision.attained - decision.lower <= _SURE * (1 + abs(decision.lower)):
+        elif decision.exact or _touches(decision):
             self.stuck = min(self.stuck, decision.lower)
         else:
             heapq.heappush(self.waiting, (decision.lower, next(self.number), _Domain(splits, known, decision)))
