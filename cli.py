@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -257,6 +258,7 @@ def verify(
     engine: cli.Engine = "auto",
     timeout: cli.Timeout = None,
     counterexample: cli.CounterexampleFile = None,
+    margin: cli.MarginTolerance = None,
     guarantee: cli.GuaranteeName = "real",
     cross_check: cli.CrossCheck = False,
     memory: cli.Memory = None,
@@ -271,12 +273,14 @@ def verify(
     """
     from leaktight.specs.vnnlib import read_property
     from leaktight.verify.prove import prove
+    from leaktight.verify.tighten import least_margin
 
     options.choice("--guarantee", guarantee, ("real",))
     if counterexample is not None:
         file.check_writable("--counterexample", counterexample)
+    answer = prove if margin is None else partial(least_margin, tolerance=options.number("--margin", margin))
     with _stages() as progress:
-        verdict = prove(
+        verdict = answer(
             _network(network, architecture, trust),
             read_property(property),
             engine=_engine(engine),

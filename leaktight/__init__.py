@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
     from leaktight.verify.prove import prove
     from leaktight.verify.report.render import report
+    from leaktight.verify.tighten import least_margin
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "inspect",
     "leak",
     "leak_of_data",
+    "least_margin",
     "load",
     "normalised",
     "parse_property",
@@ -82,6 +84,7 @@ _HOMES = {
     "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
     "leaktight.verify.prove": ("prove",),
     "leaktight.verify.report.render": ("report",),
+    "leaktight.verify.tighten": ("least_margin",),
     "leaktight.verify.verdict": ("Counterexample", "Guarantee", "Margin", "Status", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -78,6 +78,9 @@ Seed = Annotated[int, _option("--seed", value="N", says="Where random starts of 
 CounterexampleFile = Annotated[
     Path | None, _option("--counterexample", value="FILE", says="Write a counterexample: .npz, else VNN-LIB text.")
 ]
+MarginTolerance = Annotated[
+    str | None, _option("--margin", value="TOL", says="Bring the margin's bounds within this of each other.")
+]
 GuaranteeName = Annotated[str, _option("--guarantee", value="NAME", says="What a proof is about; there is one: real.")]
 CrossCheck = Annotated[bool, _option("--cross-check", says="Also ask auto_LiRPA; exit 70 if it contradicts.")]
 
