@@ -17,18 +17,22 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Box
+from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.rounding import down
+from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
+from leaktight.verify.search.neurons import Branched, branch
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.roots import begin, splittable, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
 Progress = Callable[[str], None]
+Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
 
 def engine_names() -> tuple[str, ...]:
@@ -73,20 +77,30 @@ class _Standing:
     attained: float = torch.inf
     found: Counterexample | None = None
     searched: Bisected | None = None
+    branched: Branched | None = None
 
     @property
     def lower(self) -> float:
         whole = float(self.case.unsafe.combine(self.atoms).amin())
+        if self.branched is not None:
+            whole = whole_margin(self.case, self.atoms, self.branched.lower)
         return whole if self.searched is None else max(whole, self.searched.lower)
 
     @property
     def proved(self) -> bool:
         """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
-        return bool(proves(self.case, self.atoms).all()) or (self.searched is not None and self.searched.proved)
+        by_search = any(search is not None and search.proved for search in (self.searched, self.branched))
+        return by_search or bool(proves(self.case, self.atoms).all())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether other cases need no turn: a counterexample is found, or the user has had enough."""
+        return self.found is not None or (self.branched is not None and self.branched.interrupted)
 
     @property
     def domains(self) -> int:
-        return 1 if self.searched is None else 1 + self.searched.boxes
+        boxes = 0 if self.searched is None else self.searched.boxes
+        return 1 + boxes + (0 if self.branched is None else self.branched.domains)
 
     def learn(self, atoms: Tensor) -> None:
         self.atoms = torch.maximum(self.atoms, atoms)
@@ -132,8 +146,8 @@ def prove(
     is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
-    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
-    boxes of inputs when bounds do not decide. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
+    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to
+    halve boxes of inputs (where inputs are few) or to split neurons (where all activations are piecewise linear). timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
     the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
@@ -152,7 +166,7 @@ def prove(
         )
         standings.append(standing)
         _settle(network, standing, engine, budget, replay, say)
-        if standing.found or (budget.spent and not standing.proved):
+        if standing.stopped or (budget.spent and not standing.proved):
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)
     checked = None
@@ -170,18 +184,50 @@ def prove(
 
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
-    region = standing.case.region
-    halving = isinstance(region, Box) and (engine == BRANCH or region.size <= FEW_INPUTS)
-    if engine == BRANCH and not halving:
-        raise UsageError("engine 'branch' halves boxes, and the property's region is a ball; use another engine")
-    first, *rest = ("crown", "alpha-crown") if engine in (AUTO, BRANCH) else (engine,)
-    _bound(network, standing, first, budget.first_part() if rest else budget, say)
+    how = _branching(network, standing.case.region, engine)
+    stages = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown")}.get(engine, (engine,))
+    if how is _split:  # which begins with turned lines itself
+        stages = stages[:1]
+    first, *rest = stages
+    _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
     _attack(network, standing, budget, replay, say, briefly=standing.proved)
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget.first_part() if halving else budget, say)
-    if engine in (AUTO, BRANCH) and halving and not (standing.proved or standing.found or budget.spent):
-        _halve(network, standing, budget, replay, say)
+            _bound(network, standing, stage, budget.first_part() if how else budget, say)
+    if how and not (standing.proved or standing.found or budget.spent):
+        how(network, standing, budget, replay, say)
+
+
+def _branching(network: Network, region: Region, engine: str) -> Branching | None:
+    """What to branch on: inputs where they are few, neurons where all that bends can be split.
+
+    Raises UsageError: branching is asked for where neither will do.
+    """
+    if engine not in (AUTO, BRANCH):
+        return None
+    halving = isinstance(region, Box)
+    if halving and region.size <= FEW_INPUTS:
+        return _halve
+    if splittable(network):
+        return _split
+    if engine == AUTO:
+        return None
+    if not halving:
+        raise UsageError(
+            "engine 'branch' splits neurons of piecewise linear activations or halves boxes; this network has other"
+            " activations, and the property's region is a ball; use another engine"
+        )
+    return _halve
+
+
+def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Branches on neurons until the case is settled, the time is up, or too many domains wait."""
+    memory = default_memory() if budget.memory is None else budget.memory
+    with torch.no_grad():
+        search = begin(network, standing.case, standing.atoms, memory, budget.deadline, lambda: budget.spent)
+        standing.branched = branch(search, standing.case, replay, say=say)
+    standing.found = standing.branched.found
+    standing.attained = min(standing.attained, standing.branched.attained)
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
@@ -255,6 +301,11 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
         return replace(
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
         )
+    ends = [s.branched for s in standings if s.branched is not None]
+    if any(end.interrupted for end in ends):
+        return replace(base, reason=f"interrupted; the margin's proven bound is {lower:.6g} so far")
+    if ended := next((end.reason for end in ends if end.reason), ""):
+        return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
     return replace(base, reason=reason)
 
