@@ -8,7 +8,7 @@ the decided neurons' coefficients. Every domain goes its own way: what else is i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from leaktight.verify.search.relaxed import Pass
 
 FIRST, SECOND = 0.9, 0.999
 _CROWDED = 0.75  # the share of a batch below which those that are done are left out
-_NOTHING = 1e-12
+_NOTHING = 1e-24  # under the root, so that nothing is divided by zero
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,18 @@ class _Moments:
     scale: Tensor
 
     @classmethod
-    def none(cls, batch: Batch, found: Pass) -> _Moments:
-        size = found.coefficients.gather(1, batch.column).abs() if batch.column.shape[1] else batch.multiplier
-        size = size * batch.sign.abs()
-        mean = size.sum(1, keepdim=True) / batch.sign.abs().sum(1, keepdim=True).clamp(min=1)
-        pairs = [(torch.zeros_like(x), torch.zeros_like(x)) for x in (batch.ray, batch.multiplier, batch.mix)]
+    def none(cls, bounding: Bounding, batch: Batch, found: Pass) -> _Moments:
+        pairs = [(torch.zeros_like(x), torch.full_like(x, _NOTHING)) for x in (batch.ray, batch.multiplier, batch.mix)]
+        if not batch.column.shape[1]:
+            return cls(*pairs, batch.multiplier)
+        used = batch.sign.abs()
+        size = bounding.relaxed.joined(found.coefficients).gather(1, batch.column).abs() * used
+        mean = size.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp(min=1)
         return cls(*pairs, mean.clamp(min=1e-12))
 
     def select(self, index: Tensor) -> _Moments:
-        pairs = [(m[index], v[index]) for m, v in (self.ray, self.multiplier, self.mix)]
-        return _Moments(*pairs, self.scale[index])
+        some = ((m.index_select(0, index), v.index_select(0, index)) for m, v in (self.ray, self.multiplier, self.mix))
+        return _Moments(*some, self.scale.index_select(0, index))
 
 
 def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[[], bool]) -> Tensor:
@@ -73,18 +75,14 @@ def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[
             break
         if left < _CROWDED * len(done):
             kept = (~done).nonzero().flatten()
-            batch, index, done, found = batch.select(kept), index[kept], done[kept], _select(found, kept)
+            batch, index, done, found = batch.select(kept), index[kept], done[kept], found.select(kept)
             moments = None if moments is None else moments.select(kept)
         elif batch is whole:
             batch = batch.select(torch.arange(len(batch)))
-        moments = moments or _Moments.none(batch, found)
+        moments = moments or _Moments.none(bounding, batch, found)
         _move(bounding, batch, found, moments, schedule, step)
     _keep(whole, batch, index, ~done)
     return value
-
-
-def _select(found: Pass, index: Tensor) -> Pass:
-    return Pass(*(getattr(found, f.name)[index] for f in fields(found)))
 
 
 def _keep(whole: Batch, batch: Batch, index: Tensor, which: Tensor) -> None:
@@ -97,14 +95,14 @@ def _keep(whole: Batch, batch: Batch, index: Tensor, which: Tensor) -> None:
 
 def _move(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, schedule: Schedule, step: int) -> None:
     """One step uphill. The derivatives are the module `relaxed`'s."""
-    assert found.inputs is not None
     size = schedule.rate * schedule.decay**step * (1 - SECOND ** (step + 1)) ** 0.5 / (1 - FIRST ** (step + 1))
-    shape = batch.shape
-    uphill = found.coefficients.masked_fill(~found.free, 0.0).mul_(found.inputs)
-    batch.ray.addcmul_(_direction(moments.ray, uphill), shape.most - shape.least, value=size)
-    torch.minimum(torch.maximum(batch.ray, shape.least), shape.most, out=batch.ray)
+    shape, joined = batch.shape, bounding.relaxed.joined
+    inputs = joined(found.inputs)
+    uphill = (joined(found.coefficients) * joined(found.free)).mul_(inputs)
+    batch.ray.addcmul_(_direction(moments.ray, uphill), shape.turn, value=size)
+    torch.clamp(batch.ray, shape.least, shape.most, out=batch.ray)
     if batch.column.shape[1]:
-        uphill = -batch.sign * found.inputs.gather(1, batch.column)
+        uphill = -batch.sign * inputs.gather(1, batch.column)
         batch.multiplier.addcmul_(_direction(moments.multiplier, uphill), moments.scale, value=size).clamp_(min=0)
     if batch.mix.shape[1] > 1:
         _remix(bounding, batch, found, moments, size)
@@ -112,9 +110,9 @@ def _move(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, sche
 
 def _direction(pair: tuple[Tensor, Tensor], uphill: Tensor) -> Tensor:
     mean, square = pair
-    mean.mul_(FIRST).add_(uphill, alpha=1 - FIRST)
+    mean.lerp_(uphill, 1 - FIRST)
     square.mul_(SECOND).addcmul_(uphill, uphill, value=1 - SECOND)
-    return mean / square.sqrt().add_(_NOTHING)
+    return square.rsqrt().mul_(mean)
 
 
 def _remix(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, size: float) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from leaktight.verify.search.multipliers import Batch, Bounding
-from leaktight.verify.search.relaxed import Pass
+from leaktight.verify.search.relaxed import Cuts, Pass, Shape
 
 _AT_THE_KINK = 0.1
 _BETTER_CHILD = 0.1
@@ -22,13 +22,14 @@ _TIE = 1e-3
 
 def scores(bounding: Bounding, batch: Batch, found: Pass) -> Tensor:
     """The score of every neuron that may be split, ``(batch, neurons)``; -1 where it is linear on the domain."""
-    assert found.inputs is not None
     some, shape, relaxed = bounding.columns, batch.shape, bounding.relaxed
-    z, sink, size = found.inputs[:, some], shape.sink[:, some], found.coefficients[:, some].abs()
+    z, size, slopes, offsets = (
+        relaxed.joined(x).index_select(1, some) for x in (found.inputs, found.coefficients, found.slopes, found.offsets)
+    )
     graph = relaxed.left[some] * z + relaxed.gap[some] * z.clamp(min=0)
-    line = found.slopes[:, some] * z + sink.masked_fill(found.free[:, some], 0.0)
-    score = size * ((line - graph).abs() + _AT_THE_KINK * sink.abs())
-    return score.masked_fill(shape.least[:, some] == shape.most[:, some], -1.0)
+    line = torch.addcmul(offsets, slopes, z)
+    score = size.abs() * ((line - graph).abs() + _AT_THE_KINK * shape.sink.index_select(1, some).abs())
+    return torch.where(shape.turn.index_select(1, some) == 0, -1.0, score)
 
 
 def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -> Tensor:
@@ -40,9 +41,11 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
     score = scores(bounding, batch, found)
     best = score.topk(min(candidates, score.shape[1]), dim=1)
     enough = 2 * bounding.tolerance[batch.owner].unsqueeze(1)
-    sides = [torch.minimum(children(bounding, batch, best.indices, above=above), enough) for above in (False, True)]
-    gain = [(side - found.value.unsqueeze(1)).clamp(min=0) for side in sides]
-    worth = torch.minimum(*gain) + _BETTER_CHILD * torch.maximum(*gain) + _TIE * best.values
+    gains = [
+        (torch.minimum(children(bounding, batch, best.indices, above=above), enough) - found.value.unsqueeze(1)).clamp(min=0)
+        for above in (False, True)
+    ]
+    worth = torch.minimum(*gains) + _BETTER_CHILD * torch.maximum(*gains) + _TIE * best.values
     worth = worth.nan_to_num(nan=0.0).masked_fill(best.values < 0, -1.0)
     pick = worth.argmax(1, keepdim=True)
     return torch.where(best.values[:, 0] < 0, -1, best.indices.gather(1, pick).squeeze(1))
@@ -50,12 +53,9 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
 
 def children(bounding: Bounding, batch: Batch, neurons: Tensor, *, above: bool) -> Tensor:
     """The quick values ``(batch, k)`` of domains cut at each of the `neurons` ``(batch, k)``, on one side."""
-    size, k = neurons.shape
-    many = batch.select(torch.arange(size).repeat_interleave(k))
-    column = bounding.columns[neurons.reshape(-1, 1)]
+    column = bounding.columns[neurons].unsqueeze(-1)
     slope = (bounding.relaxed.right if above else bounding.relaxed.left)[column]
-    for lines in (many.ray, many.shape.chord):
-        lines.scatter_(1, column, slope)
-    many.shape.sink.scatter_(1, column, 0.0)
-    rows, offset = bounding.objective(many)
-    return bounding.relaxed.value(rows, offset, many.shape, many.ray, many.pull, many.region).value.reshape(size, k)
+    rows, offset = (x.unsqueeze(1) for x in bounding.objective(batch))
+    shape = Shape(*(x.unsqueeze(1) for x in (batch.shape.chord, batch.shape.sink, batch.shape.least, batch.shape.most)))
+    ray, pull = batch.ray.unsqueeze(1), batch.pull.unsqueeze(1)
+    return bounding.relaxed.value(rows, offset, shape, ray, pull, batch.region, Cuts(column, slope)).value

@@ -44,7 +44,8 @@ class Questions:
 class Batch:
     """Domains unpacked for the ascent: the variables, and what they act on.
 
-    ray ``(batch, width)``, multiplier ``(batch, depth)``, mix ``(batch, atoms)`` are variables; column and sign
+    z ``(batch, width)`` float64 are the neurons' intervals (`select` leaves them as they are). region: that of each
+    domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)``, mix ``(batch, atoms)`` are variables; column and sign
     ``(batch, depth)`` the decisions' places among all neurons and their sides.
     """
 
@@ -63,17 +64,9 @@ class Batch:
 
     def select(self, index: Tensor) -> Batch:
         """The domains at `index`, with the variables' present values."""
-        return Batch(
-            self.owner[index],
-            self.shape.select(index),
-            self.region.select(index),
-            self.z.select(index),
-            self.ray[index],
-            self.multiplier[index],
-            self.column[index],
-            self.sign[index],
-            self.mix[index],
-        )
+        picked = (x.index_select(0, index) for x in (self.ray, self.multiplier, self.column, self.sign, self.mix))
+        region = self.region if self.region.batch == 1 else self.region.select(index)
+        return Batch(self.owner[index], self.shape.select(index), region, self.z, *picked)
 
     @property
     def pull(self) -> Tensor:
@@ -142,7 +135,7 @@ class Bounding:
         some = self.columns
         turned = self.relaxed.left[some] + unpacked(domains.turn) * self.relaxed.gap[some]
         ray[:, some] = torch.minimum(torch.maximum(turned, shape.least[:, some]), shape.most[:, some])
-        region = self.quick_region.select(at)
+        region = self.quick_region if self.quick_region.batch == 1 else self.quick_region.select(at)
         return Batch(owner, shape, region, z, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
 
     def clamped(self, z: Interval, column: Tensor, sign: Tensor) -> Interval:
@@ -166,7 +159,7 @@ class Bounding:
         """One quick pass, replayed."""
         rows, offset = self.objective(batch)
         found = self.relaxed.value(rows, offset, batch.shape, batch.ray, batch.pull, batch.region)
-        return self.relaxed.replay(found, batch.shape, batch.region)
+        return self.relaxed.replay(found)
 
     def margins(self, owner: Tensor, points: Tensor) -> Tensor:
         """The questions' quick margins at some inputs ``(batch, n)``: what the network itself computes there."""

@@ -12,7 +12,8 @@ the bound moves with the slope of the line that was taken, and ``z`` itself how 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -88,9 +89,9 @@ def _parameters(node: Node) -> tuple[Tensor, ...]:
 class Shape:
     """What the neurons of a batch of domains look like, all ``(batch, width)``, measured from the kink.
 
-    On the free side of a neuron (below it where it is convex) lies a line of slope `ray` between `least` and `most`
-    through the kink; on the other side one of slope `chord`, `sink` higher at the kink. Where a neuron is linear all
-    slopes are the same.
+    On the free side of a neuron (below it where it is convex) lies a line through the kink, of a slope between `least`
+    and `most`; on the other side one of slope `chord`, `sink` above the kink. Where a neuron is linear, all slopes are
+    the same.
     """
 
     chord: Tensor
@@ -99,28 +100,54 @@ class Shape:
     most: Tensor
 
     def select(self, index: Tensor) -> Shape:
-        return Shape(self.chord[index], self.sink[index], self.least[index], self.most[index])
+        return Shape(*(x.index_select(0, index) for x in (self.chord, self.sink, self.least, self.most)))
+
+    @cached_property
+    def turn(self) -> Tensor:
+        """How far the free slopes can turn."""
+        return self.most - self.least
 
 
 @dataclass(eq=False)
 class Pass:
-    """What one pass met: `value` ``(batch,)``, and ``(batch, width)`` coefficients, lines taken, and inputs.
+    """What one pass met: `value` ``(batch,)``, and by activation coefficients, 1 where the free line was taken, the
+    slopes and offsets of the lines taken, and (after `Relaxed.replay`) the inputs, all ``(batch, size)``.
 
-    `free`: whether a neuron's free line was taken. `ends`: the coefficients at the network's inputs ``(batch, n)``.
+    `ends`: the coefficients at the network's inputs ``(batch, n)``; `point`: where they are smallest.
     """
 
     value: Tensor
     ends: Tensor
-    coefficients: Tensor
-    free: Tensor
-    slopes: Tensor
-    inputs: Tensor | None = None
+    point: Tensor
+    coefficients: dict[str, Tensor]
+    free: dict[str, Tensor]
+    slopes: dict[str, Tensor]
+    offsets: dict[str, Tensor]
+    inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
-    point: Tensor | None = None
+
+    def select(self, index: Tensor) -> Pass:
+        """The pass of some of the domains."""
+        parts = (self.coefficients, self.free, self.slopes, self.offsets, self.inputs)
+        picked = ({name: x.index_select(0, index) for name, x in part.items()} for part in parts)
+        outputs = None if self.outputs is None else self.outputs[index]
+        return Pass(self.value[index], self.ends[index], self.point[index], *picked, outputs)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """One more decision for each row: column and slope ``(batch, rows, 1)``, the neuron and how steep it then is."""
+
+    column: Tensor
+    slope: Tensor
 
 
 class Relaxed:
-    """Quick passes through one network. `region` ``(batch 1)`` is where its inputs lie."""
+    """Quick passes through one network.
+
+    Selections by masks (`torch.where`, `masked_fill`) cost ten times as much as products on a processor: hence ones and
+    zeros as factors.
+    """
 
     def __init__(self, network: Network, activations: Activations) -> None:
         self.network = network.to(QUICK)
@@ -128,10 +155,10 @@ class Relaxed:
         quick = (p.to(QUICK) for p in (activations.left, activations.right, activations.kink, activations.value))
         self.left, self.right, self.kink, self.value_at_kink = quick
         self.gap = self.right - self.left
-        self.convex = self.gap >= 0
-        self.all_convex = bool(self.convex.all())
+        self.bend = torch.where(self.gap >= 0, 1.0, -1.0)
         self.shifted = {name: bool(self.kink[part].any()) for name, part in activations.parts.items()}
         self.raised = {name: bool(self.value_at_kink[part].any()) for name, part in activations.parts.items()}
+        self.convex = {name: bool((self.bend[part] > 0).all()) for name, part in activations.parts.items()}
         self.bias = {
             node.name: node.op.bias_value.to(QUICK).expand(node.shape).reshape(-1)
             for node in self.network
@@ -142,76 +169,99 @@ class Relaxed:
         """The neurons' lines for intervals ``(batch, width)`` of their inputs."""
         low, high = (z.lower - self.activations.kink).to(QUICK), (z.upper - self.activations.kink).to(QUICK)
         active, inactive = low >= 0, high <= 0
-        chord = (self.right * high - self.left * low) / (high - low).clamp(min=1e-30)
-        sink = ((self.right - chord) * high).masked_fill_(active | inactive, 0.0)
-        chord = torch.where(active, self.right, torch.where(inactive, self.left, chord))
         fixed = active | inactive
+        chord = (self.right * high - self.left * low) / (high - low).clamp(min=1e-30)
+        sink = ((self.right - chord) * high).masked_fill_(fixed, 0.0)
+        chord = torch.where(active, self.right, torch.where(inactive, self.left, chord))
         least = torch.where(fixed, chord, torch.minimum(self.left, self.right))
         most = torch.where(fixed, chord, torch.maximum(self.left, self.right))
         return Shape(chord, sink, least, most)
 
-    def value(self, rows: Tensor, offset: Tensor, shape: Shape, ray: Tensor, pull: Tensor, region: Region) -> Pass:
-        """The relaxed objective's smallest value over the region.
+    def value(
+        self,
+        rows: Tensor,
+        offset: Tensor,
+        shape: Shape,
+        ray: Tensor,
+        pull: Tensor,
+        region: Region,
+        cuts: Cuts | None = None,
+    ) -> Pass:
+        """The relaxed objectives' smallest values over the region.
 
         rows ``(batch, outputs)`` and offset ``(batch,)`` of the objective, ray ``(batch, width)`` the free slopes, pull
-        ``(batch, width)``: what multipliers add to the coefficients of the neurons' inputs.
+        ``(batch, width)``: what multipliers add to the coefficients of the neurons' inputs. With `cuts` everything has
+        an axis for rows behind the batch, of length one but for the cuts'.
         """
-        batch = len(rows)
+        lead = rows.shape[:-1]
         pending: dict[str, Tensor] = {}
         start = 0
         for port in self.network.outputs:
-            _give(pending, port.name, rows[:, start : start + port.size].reshape(batch, *port.shape))
+            _give(pending, port.name, rows[..., start : start + port.size].reshape(*lead, *port.shape))
             start += port.size
-        total = offset.clone()
-        size = self.activations.width
-        coefficients, slopes = ray.new_zeros(batch, size), ray.new_zeros(batch, size)
-        free = torch.zeros(batch, size, dtype=torch.bool)
+        found = Pass(offset, offset, offset, {}, {}, {}, {})
         for node in reversed(self.network.nodes):
+            if isinstance(node.op, Input):
+                continue
             part = self.activations.parts.get(node.name)
-            if isinstance(node.op, Input) or (node.name not in pending and part is None):
-                continue
-            a = pending.pop(node.name, None)
-            if part is None:
-                assert a is not None and isinstance(node.op, Affine)
-                if node.name in self.bias:
-                    total += a.flatten(1) @ self.bias[node.name]
-                shapes = [self.network.by_name[name].shape for name in node.inputs]
-                for name, given in zip(node.inputs, node.op.adjoint(a, shapes), strict=True):
-                    _give(pending, name, given)
-                continue
-            flat = ray.new_zeros(batch, node.size) if a is None else a.flatten(1)
-            coefficients[:, part] = flat
-            pick = flat >= 0
-            if not self.all_convex:
-                pick = pick == self.convex[part]
-            free[:, part] = pick
-            slope = torch.where(pick, ray[:, part], shape.chord[:, part])
-            slopes[:, part] = slope
-            total += (flat.masked_fill(pick, 0.0) * shape.sink[:, part]).sum(1)
-            if self.raised[node.name]:
-                total += flat @ self.value_at_kink[part]
-            given = torch.addcmul(pull[:, part], flat, slope)
-            if self.shifted[node.name]:
-                total -= given @ self.kink[part]
-            _give(pending, node.inputs[0], given.reshape(batch, *node.shape))
-        ends = torch.cat(
-            [
-                pending[p.name].flatten(1) if p.name in pending else ray.new_zeros(batch, p.size)
-                for p in self.network.inputs
-            ],
-            1,
-        )
-        return Pass(total + region.minimum(ends.unsqueeze(1)).squeeze(1), ends, coefficients, free, slopes)
+            if part is not None:
+                self._activation(node, part, pending, found, shape, ray, pull, cuts)
+            elif node.name in pending:
+                self._affine(node, pending, found)
+        ends = [
+            pending[p.name].flatten(-len(p.shape)) if p.name in pending else rows.new_zeros(*lead, p.size)
+            for p in self.network.inputs
+        ]
+        found.ends = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        found.point = corner(region, found.ends)
+        found.value = found.value + (found.ends * found.point).sum(-1)
+        return found
 
-    def replay(self, found: Pass, shape: Shape, region: Region) -> Pass:
-        """The pass with the point where it is smallest, and the values that its lines give there."""
-        point = corner(region, found.ends)
-        batch = len(point)
-        inputs = torch.zeros_like(found.slopes)
-        known: dict[str, Tensor] = {}
-        start = 0
+    def _affine(self, node: Node, pending: dict[str, Tensor], found: Pass) -> None:
+        a, op = pending.pop(node.name), node.op
+        assert isinstance(op, Affine)
+        if node.name in self.bias:
+            found.value = found.value + a.flatten(-len(node.shape)) @ self.bias[node.name]
+        shapes = [self.network.by_name[name].shape for name in node.inputs]
+        for name, given in zip(node.inputs, op.adjoint(a, shapes), strict=True):
+            _give(pending, name, given)
+
+    def _activation(
+        self,
+        node: Node,
+        part: slice,
+        pending: dict[str, Tensor],
+        found: Pass,
+        shape: Shape,
+        ray: Tensor,
+        pull: Tensor,
+        cuts: Cuts | None,
+    ) -> None:
+        given = pending.pop(node.name, None)
+        chord, sink = shape.chord[..., part], shape.sink[..., part]
+        a = torch.zeros_like(chord) if given is None else given.flatten(-len(node.shape))
+        free = torch.gt(a if self.convex[node.name] else a * self.bend[part], 0, out=torch.empty_like(a))
+        slope = torch.lerp(chord, ray[..., part], free)
+        offset = torch.addcmul(sink, free, sink, value=-1)
+        below = torch.addcmul(pull[..., part], a, slope)
+        total = (a * offset).sum(-1)
+        if cuts is not None:
+            below, extra = _cut(cuts, part, a, offset, below)
+            total = total - extra
+        if self.raised[node.name]:
+            total = total + a @ self.value_at_kink[part]
+        if self.shifted[node.name]:
+            total = total - below @ self.kink[part]
+        found.value = found.value + total
+        _give(pending, node.inputs[0], below.reshape(*below.shape[:-1], *node.shape))
+        for kept, x in ((found.coefficients, a), (found.free, free), (found.slopes, slope), (found.offsets, offset)):
+            kept[node.name] = x
+
+    def replay(self, found: Pass) -> Pass:
+        """Adds the values that the lines of the pass give at its point."""
+        batch, known, start = len(found.point), dict[str, Tensor](), 0
         for port in self.network.inputs:
-            known[port.name] = point[:, start : start + port.size].reshape(batch, *port.shape)
+            known[port.name] = found.point[:, start : start + port.size].reshape(batch, *port.shape)
             start += port.size
         for node in self.network:
             if isinstance(node.op, Input):
@@ -223,21 +273,47 @@ class Relaxed:
             z = known[node.inputs[0]].flatten(1)
             if self.shifted[node.name]:
                 z = z - self.kink[part]
-            inputs[:, part] = z
-            y = z * found.slopes[:, part] + shape.sink[:, part].masked_fill(found.free[:, part], 0.0)
+            found.inputs[node.name] = z
+            y = torch.addcmul(found.offsets[node.name], z, found.slopes[node.name])
             if self.raised[node.name]:
                 y = y + self.value_at_kink[part]
             known[node.name] = y.reshape(batch, *node.shape)
-        outputs = torch.cat([known[port.name].flatten(1) for port in self.network.outputs], 1)
-        return replace(found, inputs=inputs, outputs=outputs, point=point)
+        found.outputs = torch.cat([known[port.name].flatten(1) for port in self.network.outputs], 1)
+        return found
+
+    def joined(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """What a pass met at each activation, side by side: ``(batch, width)``."""
+        found = [parts[node.name] for node in self.activations.nodes]
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
 def _give(pending: dict[str, Tensor], name: str, rows: Tensor) -> None:
     pending[name] = pending[name] + rows if name in pending else rows
 
 
+def _cut(cuts: Cuts, part: slice, a: Tensor, offset: Tensor, below: Tensor) -> tuple[Tensor, Tensor | float]:
+    """The coefficients `below` with the neurons exact at which rows are cut, and what offsets were too many.
+
+    Above the first activation with a cut all rows are the same, and have an axis of length one.
+    """
+    here = (cuts.column >= part.start) & (cuts.column < part.stop)
+    if not bool(here.any()):
+        return below, 0.0
+    lead = (*cuts.column.shape[:2], -1)
+    a, offset, below = (x.expand(lead) for x in (a, offset, below))
+    at = (cuts.column - part.start).clamp(0, part.stop - part.start - 1)
+    size = a.gather(-1, at)
+    below = below.scatter(-1, at, torch.where(here, size * cuts.slope, below.gather(-1, at)))
+    return below, (size * offset.gather(-1, at) * here).squeeze(-1)
+
+
 def corner(region: Region, coefficients: Tensor) -> Tensor:
-    """A point of each region where the linear function ``a . x`` is lowest, ``(batch, n)`` like `coefficients`."""
+    """A point of each region where ``a . x`` is lowest, for `coefficients` ``(batch, n)`` or ``(batch, rows, n)``."""
     if isinstance(region, Box):
-        return torch.where(coefficients > 0, region.lower, region.upper)
+        middle, radius = region.lower / 2 + region.upper / 2, (region.upper - region.lower) / 2
+        if coefficients.dim() == 3:
+            middle, radius = middle.unsqueeze(1), radius.unsqueeze(1)
+        return torch.addcmul(middle, coefficients.sign(), radius, value=-1)
+    if coefficients.dim() == 3:
+        return lowest_point(region, coefficients.transpose(0, 1)).transpose(0, 1)
     return lowest_point(region, coefficients.unsqueeze(0))[0]

@@ -11,6 +11,7 @@ from leaktight.models.network import Network
 from leaktight.models.ops import Affine, Input, TwoSlope
 from leaktight.specs.property import Case
 from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.memory import keep_freed_memory
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.search.multipliers import Bounding, Questions
@@ -60,6 +61,7 @@ def begin(
     network: Network, case: Case, atoms: Tensor, memory: int, deadline: float | None, late: Callable[[], bool]
 ) -> Search:
     """A search over the case's open questions, begun with the cheapest bounds of neurons that prove them, or the best."""
+    keep_freed_memory()
     questions = open_questions(case, atoms)
     known = intermediate_bounds(network, case.region, memory, deadline=deadline)
     search = Search(Bounding(network, case.region, known, questions), late, memory)
