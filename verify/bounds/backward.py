@@ -174,6 +174,17 @@ class Backward:
         other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
         return other
 
+    def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
+        """The same for parts of the regions at these places, where `known` holds intervals within theirs.
+
+        What is known of rounding errors on the whole regions is taken over.
+        """
+        other = copy(self)
+        other.region, other.known, other.tilts = self.region.select(regions), known, tilts
+        other._lines, other._plain, other._handed_on = {}, {}, {}
+        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        return other
+
     def step(self, node: Node) -> Interval:
         """The node's interval from those of its inputs."""
         return step(node, [self.known[name] for name in node.inputs], self.region.batch)
