@@ -234,6 +234,10 @@ class Backward:
         """The lines around the activation before any is turned; a place for activations that vary."""
         return relax.envelope(op, lower, upper)
 
+    def ahead_of(self, node: Node) -> Interval:
+        """The interval of an activation's input on which its lines have to hold."""
+        return self.known[node.inputs[0]]
+
     def operator(self, node: Node) -> Elementwise:
         """The activation, its parameters broadcasting against ``(batch, rows, *shape)``."""
         op = node.op
@@ -324,7 +328,7 @@ class Backward:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z, op = self.known[node.inputs[0]], self.operator(node)
+            z, op = self.ahead_of(node), self.operator(node)
             ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
             if node.name not in self._plain:
                 self._plain[node.name] = self.envelope(op, node, *ends)
