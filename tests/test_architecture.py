@@ -29,7 +29,8 @@ ROOMS = {
     "report": set(),
     "bounds": {"relax", "rounding", "verdict"},
     "search": {"relax", "rounding", "verdict", "bounds"},
-    "leak": {"relax", "rounding", "verdict", "bounds", "search"},
+    "lipschitz": {"relax", "rounding", "verdict", "bounds"},
+    "leak": {"relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
 }
 # every heavy import and the only files that may have it
 HEAVY = {
@@ -37,7 +38,7 @@ HEAVY = {
     "auto_LiRPA": {"verify/bounds/auto_lirpa.py"},
     "vnnlib": {"specs/vnnlib2.py"},
     "psutil": {"verify/bounds/memory.py", "leaktight/doctor.py"},
-    "cvxpy": {"verify/bounds/mixed_integer.py"},
+    "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
     "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
