@@ -447,6 +447,45 @@ def leak(
     return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else found.status.exit_code)
 
 
+@command
+def lipschitz(
+    network: cli.NetworkFile,
+    norm: cli.LipschitzNorm = "2",
+    method: cli.Method = "auto",
+    solver: cli.Solver = None,
+    centre: cli.Centre = None,
+    radius: cli.CentreRadius = None,
+    slopes: cli.CurveSlopes = None,
+    timeout: cli.Timeout = None,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """How far outputs move when inputs move.
+
+    A proven Lipschitz constant of the whole network, or of a ball of inputs, beside one that is attained.
+    """
+    from leaktight.verify.lipschitz.lipschitz import lipschitz as bound_constant
+
+    if centre is not None:
+        from leaktight.specs.point import read_point
+    asked = _network(network, architecture, trust)
+    with _bar("solving") as progress:
+        found = bound_constant(
+            asked,
+            norm=norm,
+            method=method,
+            solver=solver,
+            centre=None if centre is None else read_point("--center", centre, asked.input_size),
+            radius=None if radius is None else options.at_least_zero("--radius", radius),
+            slopes=None if slopes is None else options.span("--slopes", slopes),
+            timeout=None if timeout is None else options.number("--timeout", timeout),
+            seed=seed,
+            progress=progress,
+        )
+    return Answer(found.to_json(), found.summary)
+
+
 @functools.partial(command, formats=cli.AsReport, usual=None)
 def report(results: cli.ResultFiles, compare: cli.Compare = False) -> Answer:
     """Results as pages that people read.

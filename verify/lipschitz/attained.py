@@ -15,7 +15,7 @@ from leaktight.verify.rounding import gamma
 _WIDEST = 256  # outputs up to which whole Jacobians are worth their time
 
 
-def attained(network: Network, norm: Norm, region: Region | None = None, *, samples: int = 20, seed: int = 0) -> float:
+def attained(network: Network, norm: Norm, region: Region | None = None, *, samples: int = 8, seed: int = 0) -> float:
     """A number that the Lipschitz constant is not below (in `region`, one of a batch of one; else everywhere).
 
     At random inputs the direction in which the Jacobian stretches most is tried: ``|f(x + h p) - f(x)| / |h p|``, with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context, Decimal
 from math import isfinite
 from typing import Any
 
@@ -48,6 +49,14 @@ class LipschitzBound:
             return None
         return self.upper / self.lower - 1
 
+    @property
+    def summary(self) -> str:
+        """One line about it."""
+        attained = "" if self.lower is None else f", some inputs attain {self.lower:.6g}"
+        where = "everywhere" if self.scope == "global" else "in the ball"
+        proven = f"at most {_above(self.upper)} by {self.method}" if isfinite(self.upper) else "nothing was proven"
+        return f"Lipschitz constant (norm {self.norm.value}) {where}: {proven}{attained} ({self.seconds:.2f} s)"
+
     def to_json(self) -> dict[str, Any]:
         """The document of schema leaktight.lipschitz/1; numbers that are not known are null."""
         from leaktight.version import __version__
@@ -59,6 +68,7 @@ class LipschitzBound:
             "lower": self.lower,
             "gap": self.gap,
             "method": self.method,
+            "engine": self.method,
             "bounds": {name: _finite(upper) for name, upper in self.bounds.items()},
             "scope": self.scope,
             **self.asked,
@@ -72,6 +82,11 @@ class LipschitzBound:
             parts = [{"slopes": [part.lo, part.hi], "upper": _finite(part.upper)} for part in self.curve]
             document["curve"] = parts
         return document
+
+
+def _above(value: float) -> str:
+    """Six digits that are not below the value."""
+    return f"{Decimal(value).normalize(Context(prec=6, rounding=ROUND_CEILING)):g}"
 
 
 def _finite(value: float) -> float | None:

@@ -27,8 +27,8 @@ def optimal(
     solver: str,
     timeout: float | None = None,
     **options: Any,
-) -> list[Array]:
-    """Multipliers as the solver finds them, from the units of feasible ones with the bound ``square ** 0.5``.
+) -> tuple[float, list[Array]]:
+    """The bound that the solver claims, and its multipliers, in the units of feasible ones with a root of `square`.
 
     Raises UsageError: cvxpy or the solver is not installed, or the solver finds nothing.
     """
@@ -49,7 +49,8 @@ def optimal(
         raise UsageError(f"--solver {solver}: it found nothing (it says {question.status}); {_INSTEAD}")
     found = np.maximum(np.asarray(mu.value, np.float64), 1e-12)
     parts = np.split(found, np.cumsum(asked.sizes)[:-1])
-    return [part * unit for part, unit in zip(parts, asked.units, strict=True)]
+    claimed = (max(float(rho.value), 0.0) * square) ** 0.5
+    return claimed, [part * unit for part, unit in zip(parts, asked.units, strict=True)]
 
 
 def _cvxpy(solver: str) -> Any:

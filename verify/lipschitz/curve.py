@@ -91,6 +91,7 @@ def _proven(part: Centred, multipliers: list[Array]) -> float:
     if found < inf or not part.neurons:
         return found
     own = closed_form(part)
+    return repaired(part, own.each, own.each, own.square) if 0 < own.square < inf else inf
 
 
 def _plain(network: Network) -> bool:

@@ -72,7 +72,7 @@ class Question:
                 self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress
             )
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
-        return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)
+        return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
 
 
 Method = Callable[[Question], float]

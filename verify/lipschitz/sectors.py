@@ -59,9 +59,9 @@ def sector(node: Node, before: Interval | None = None) -> Sector:
     rule = _RULES.get(type(node.op))
     if rule is None:
         raise UnsupportedOperator(
-            f"node {node.origin or node.name!r}: {type(node.op).__name__} has no sector of slopes; Lipschitz bounds by"
-            " --method product, liplt, fast and lipsdp need one for every activation"
-            f" ({', '.join(sorted(kind.__name__ for kind in _RULES))} have one)"
+            f"node {node.origin or node.name!r}: {type(node.op).__name__} has no sector of slopes, which every method"
+            f" of lipschitz needs ({', '.join(sorted(kind.__name__ for kind in _RULES))} have one); what works on this"
+            " network is bounds over a region: leaktight bounds, certify and leak"
         )
     everywhere = torch.full(node.shape, torch.inf, dtype=torch.float64)
     low, high = (-everywhere, everywhere) if before is None else (before.lower[0].double(), before.upper[0].double())
