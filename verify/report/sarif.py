@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import Any
 from urllib.parse import quote
 
@@ -62,7 +63,10 @@ def _result(case: testcases.Case, finding: testcases.Finding) -> dict[str, Any]:
 
 def uri(path: str) -> str:
     """A path as a URI reference: relative ones stay relative."""
-    escaped = quote(path.encode("utf-8", "surrogateescape"))
+    try:
+        escaped = quote(os.fsencode(path))
+    except UnicodeEncodeError:  # no name of a file on this system
+        escaped = quote(path.encode("utf-8", "surrogatepass"))
     if path.startswith("/"):
         return f"file://{escaped}"
     return f"./{escaped}" if ":" in path.partition("/")[0] else escaped
