@@ -19,7 +19,9 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
+from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
+from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
@@ -28,6 +30,7 @@ from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
+QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
 
 
@@ -170,30 +173,44 @@ def prove(
 
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
-    region = standing.case.region
-    halving = isinstance(region, Box) and (engine == BRANCH or region.size <= FEW_INPUTS)
+    halving = _halves_inputs(standing.case, engine)
     if engine == BRANCH and not halving:
         raise UsageError("engine 'branch' halves boxes, and the property's region is a ball; use another engine")
-    first, *rest = ("crown", "alpha-crown") if engine in (AUTO, BRANCH) else (engine,)
-    _bound(network, standing, first, budget.first_part() if rest else budget, say)
-    _attack(network, standing, budget, replay, say, briefly=standing.proved)
+    first, *rest = ("crown",) if halving else ("crown", "alpha-crown") if engine == AUTO else (engine,)
+    _bound(network, standing, first, budget.first_part() if rest or halving else budget, say)
+    effort = QUICK_EFFORT if halving else EFFORT
+    _attack(network, standing, budget, replay, say, briefly=standing.proved, effort=effort)
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget.first_part() if halving else budget, say)
-    if engine in (AUTO, BRANCH) and halving and not (standing.proved or standing.found or budget.spent):
+            _bound(network, standing, stage, budget, say)
+    if halving and not (standing.proved or standing.found or budget.spent):
         _halve(network, standing, budget, replay, say)
+
+
+def _halves_inputs(case: Case, engine: str) -> bool:
+    """Whether branching is on the input: always where that was asked for, else where inputs are few."""
+    return (engine == BRANCH and isinstance(case.region, Box)) or (
+        engine == AUTO and isinstance(case.region, Box) and case.region.size <= FEW_INPUTS
+    )
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on the input until the case is settled, the time is up, or too many boxes wait."""
+
+    def attack() -> tuple[Counterexample | None, float]:
+        found, attained = refute(network, standing.case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+        return found, float(attained.amin())
+
     standing.searched = bisect(
         network,
         standing.case,
-        lambda part: atom_bounds(network, part, "crown", budget),
         proves,
         replay,
-        lambda: budget.spent,
-        seed=budget.seed,
+        attained=standing.attained,
+        deadline=budget.deadline,
+        late=lambda: budget.spent,
+        memory=budget.memory or default_memory(),
+        attack=attack,
         say=say,
     )
     standing.found = standing.searched.found
@@ -214,7 +231,14 @@ def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, sa
 
 
 def _attack(
-    network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool
+    network: Network,
+    standing: _Standing,
+    budget: Budget,
+    replay: Replay,
+    say: Progress,
+    *,
+    briefly: bool,
+    effort: float,
 ) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
@@ -223,7 +247,9 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
-    standing.found, attained = refute(network, case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+    standing.found, attained = refute(
+        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, effort=effort
+    )
     standing.attained = float(attained.amin())
 
 
