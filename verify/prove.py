@@ -21,6 +21,7 @@ from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
+from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.neurons import Branched, branch
@@ -33,7 +34,8 @@ SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
 MILP = "milp"
-STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
+STAGES = {AUTO: ("crown", "alpha-crown")}  # of engines that are more than one, where nothing is branched on
+QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
@@ -190,15 +192,21 @@ def prove(
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
     how = _branching(network, standing.case.region, engine)
-    stages = STAGES.get(engine, (engine,))
-    if how is _split:  # which begins with turned lines itself
-        stages = stages[:1]
-    first, *rest = stages
+    # branching begins with good lines itself
+    first, *rest = ("crown",) if how else STAGES.get(engine, (engine,))
     _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
-    _attack(network, standing, budget, replay, say, briefly=standing.proved)
+    _attack(
+        network,
+        standing,
+        budget,
+        replay,
+        say,
+        briefly=standing.proved,
+        effort=QUICK_EFFORT if how is _halve else EFFORT,
+    )
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget.first_part() if how else budget, say)
+            _bound(network, standing, stage, budget, say)
     if how and not (standing.proved or standing.found or budget.spent):
         how(network, standing, budget, replay, say)
 
@@ -258,19 +266,31 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on the input until the case is settled, the time is up, or too many boxes wait."""
+    """Branches on the input until the case is settled, the time is up, or too many boxes wait.
+
+    Raises KeyboardInterrupt: as `_complete`.
+    """
+
+    def attack() -> tuple[Counterexample | None, float]:
+        found, attained = refute(network, standing.case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+        return found, float(attained.amin())
+
     standing.searched = bisect(
         network,
         standing.case,
-        lambda part: atom_bounds(network, part, "crown", budget),
         proves,
         replay,
-        lambda: budget.spent,
-        seed=budget.seed,
+        attained=standing.attained,
+        deadline=budget.deadline,
+        late=lambda: budget.spent,
+        memory=budget.memory or default_memory(),
+        attack=attack,
         say=say,
     )
     standing.found = standing.searched.found
     standing.attained = min(standing.attained, standing.searched.attained)
+    if standing.searched.interrupted:
+        raise KeyboardInterrupt
 
 
 def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
@@ -287,7 +307,14 @@ def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, sa
 
 
 def _attack(
-    network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool
+    network: Network,
+    standing: _Standing,
+    budget: Budget,
+    replay: Replay,
+    say: Progress,
+    *,
+    briefly: bool,
+    effort: float,
 ) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
@@ -296,7 +323,9 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
-    standing.found, attained = refute(network, case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+    standing.found, attained = refute(
+        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, effort=effort
+    )
     standing.attained = float(attained.amin())
 
 
