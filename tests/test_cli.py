@@ -136,7 +136,7 @@ USAGES = {
     "unknown format": ([*VERIFY, "--format", "yaml"], "yaml"),
     "unknown engine": (
         [*VERIFY, "--engine", "magic"],
-        "allowed: auto, interval, crown, alpha-crown, branch, auto-lirpa",
+        "allowed: auto, interval, crown, alpha-crown, branch, milp, auto-lirpa",
     ),
     "unknown engine for bounds": (["bounds", NETWORK, PROVED, "--engine", "auto-lirpa"], "allowed: interval, crown"),
     "other guarantee": ([*VERIFY, "--guarantee", "float32"], "allowed: real"),
@@ -400,7 +400,8 @@ def test_every_command_and_option_has_help() -> None:
     root = typer.main.get_command(cli.app)
     commands = root.commands  # type: ignore[attr-defined]
     assert set(commands) == {
-        *("verify", "certify", "bounds", "leak", "lipschitz", "report", "inspect", "ops", "doctor", "demo")
+        *("verify", "certify", "bounds", "leak", "lipschitz", "run", "init", "history", "report"),
+        *("inspect", "ops", "doctor", "demo"),
     }
     for command in commands.values():
         assert command.help
