@@ -236,8 +236,11 @@ class _Tracer:
         index = (self._in_doubt() & (torch.arange(len(self.domains)) >= first)).nonzero().flatten()
         if len(index) and not self.plan.late:
             some = self.domains.select(index)
-            better = some.better(self._bounded(some, optimise=True))
+            found = self._bounded(some, optimise=True)
+            better = some.better(found)
             self.domains.at_lo[index], self.domains.at_hi[index] = better.at_lo, better.at_hi
+            # turned lines have to hold on the whole segment, so they gain more by halving it than plain ones do
+            self.domains.hope[index] = torch.maximum(some.hope, _SPEND * found.loss)
 
     def _uppers(self) -> tuple[Tensor, Tensor]:
         """What inputs of the domains' regions attain at both ends of their segments."""
