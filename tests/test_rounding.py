@@ -28,8 +28,11 @@ from leaktight.models.ops import (
 )
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
+from leaktight.verify.bounds.backward import Backward, Centred, Rows
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
+from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.prove import proves
+from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 
 DTYPES = (torch.float64, torch.float32)
@@ -299,3 +302,50 @@ def test_kinks_and_values_of_any_size_stay_sound(engine: str, dtype: torch.dtype
 @both
 def test_underflow_is_at_least_what_one_flushed_result_loses(dtype: torch.dtype) -> None:
     assert underflow(dtype) >= torch.finfo(dtype).smallest_normal
+
+
+def drowned(dtype: torch.dtype, size: int) -> Tensor:
+    """One, and many numbers that each vanish when they are added to it: a running sum of them stays one."""
+    return torch.tensor([1.0] + [0.9 * unit(dtype)] * (size - 1)).to(dtype).double()
+
+
+def sums(kind: str, numbers: Tensor) -> Network:
+    """A network at whose input 1 the sum of all outputs is the sum of these numbers."""
+    draft, size = Draft(0), len(numbers)
+    at = draft.input(1, 1)
+    still = torch.zeros(size, 1, dtype=torch.float64)
+    if kind == "bias":
+        return draft.network(draft.add(Linear(still, numbers), at))
+    if kind == "offset":
+        one = torch.ones(size, dtype=torch.float64)
+        return draft.network(draft.add(TwoSlope(one, one, 0 * one, numbers), draft.add(Linear(still, None), at)))
+    if kind == "paths":  # the last path is the first on the way back
+        parts = [draft.add(Scale(x.reshape(1, 1), None), at) for x in numbers.flip(0)]
+        return draft.network(draft.add(Sum((1,) * size), *parts))
+    behind = draft.add(Linear(numbers.reshape(-1, 1), None), at)
+    return draft.network(draft.add(leaky_relu(1.0), behind) if kind == "activation" else behind)
+
+
+@both
+@pytest.mark.parametrize("kind", ["bias", "offset", "activation", "plain", "paths"])
+def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, dtype: torch.dtype) -> None:
+    numbers = drowned(dtype, 200 if kind == "paths" else 20_000)
+    network = sums(kind, numbers).to(dtype)
+    region = Box(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)).to(dtype)
+    backward = Backward(network, region, propagate(network, region))
+    exact = sum(map(Fraction, numbers.tolist()), Fraction(0))
+    for sign in (1, -1):
+        (port,) = network.outputs
+        rows = Rows(port.name, torch.full((1, 1, *port.shape), float(sign), dtype=dtype))
+        assert Fraction(float(backward.lower(rows))) <= sign * exact
+
+
+@both
+@settings(max_examples=100, deadline=None)
+@given(low=HARD, high=HARD)
+def test_halved_offsets_lie_outside_those_of_the_lines(low: float, high: float, dtype: torch.dtype) -> None:
+    below, above = (torch.tensor([x], dtype=torch.float64).to(dtype) for x in (low, high))
+    found = Centred.of(Lines(torch.zeros_like(below), below, torch.zeros_like(below), above))
+    middle, half = (Fraction(float(x)) for x in (found.offset, found.half_offset))
+    assert middle + half <= Fraction(float(below))
+    assert middle - half >= Fraction(float(above))
