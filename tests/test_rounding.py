@@ -28,7 +28,7 @@ from leaktight.models.ops import (
 )
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
-from leaktight.verify.bounds.backward import Backward, Centred, Rows
+from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.prove import proves
@@ -310,8 +310,10 @@ def drowned(dtype: torch.dtype, size: int) -> Tensor:
 
 
 def sums(kind: str, numbers: Tensor) -> Network:
-    """A network at whose input 1 the sum of all outputs is the sum of these numbers."""
+    """A network at whose input 1 (or at these inputs) the sum of all outputs is the sum of these numbers."""
     draft, size = Draft(0), len(numbers)
+    if kind == "inputs":
+        return draft.network(draft.input(1, size))
     at = draft.input(1, 1)
     still = torch.zeros(size, 1, dtype=torch.float64)
     if kind == "bias":
@@ -327,15 +329,16 @@ def sums(kind: str, numbers: Tensor) -> Network:
 
 
 @both
-@pytest.mark.parametrize("kind", ["bias", "offset", "activation", "plain", "paths"])
-def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("kind", ["bias", "offset", "activation", "plain", "paths", "inputs"])
+def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, norm: Norm, dtype: torch.dtype) -> None:
     numbers = drowned(dtype, 200 if kind == "paths" else 20_000)
     network = sums(kind, numbers).to(dtype)
-    region = Box(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)).to(dtype)
+    region = ball((numbers if kind == "inputs" else torch.ones(1))[None], 0.0, norm).to(dtype)
     backward = Backward(network, region, propagate(network, region))
     exact = sum(map(Fraction, numbers.tolist()), Fraction(0))
+    (port,) = network.outputs
     for sign in (1, -1):
-        (port,) = network.outputs
         rows = Rows(port.name, torch.full((1, 1, *port.shape), float(sign), dtype=dtype))
         assert Fraction(float(backward.lower(rows))) <= sign * exact
 
@@ -349,3 +352,24 @@ def test_halved_offsets_lie_outside_those_of_the_lines(low: float, high: float, 
     middle, half = (Fraction(float(x)) for x in (found.offset, found.half_offset))
     assert middle + half <= Fraction(float(below))
     assert middle - half >= Fraction(float(above))
+
+
+@every_engine
+def test_an_objective_that_float32_takes_for_zero_still_counts(engine: str) -> None:
+    draft = Draft(0)
+    network = draft.network(draft.add(Linear(torch.tensor([[1e30]], dtype=torch.float64), None), draft.input(1, 1)))
+    at, rows = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[[-1e-50]]], dtype=torch.float64)
+    low = lower_bounds(network, Box(at, at), rows, engine=engine, dtype=torch.float32)
+    assert float(low) <= -1e-20
+
+
+def test_rows_that_start_from_uncertain_weights_hold_for_all_of_them() -> None:
+    draft = Draft(0)
+    weight, error = torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([[0.5]], dtype=torch.float64)
+    at = draft.add(Linear(weight, None, weight_error=error), draft.input(1, 1))
+    network, one = draft.network(draft.add(leaky_relu(0.1), at)), torch.ones(1, 1, dtype=torch.float64)
+    region = Box(one, one)
+    backward = Backward(network, region, propagate(network, region))
+    for sign, least in ((1.0, 0.5), (-1.0, -1.5)):
+        units = Units(at, torch.zeros(1, 1, dtype=torch.int64), sign * one)
+        assert float(backward.lower(units)) <= least
