@@ -215,6 +215,17 @@ class Backward:
         other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
+    def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
+        """The same for parts of the regions at these places, where `known` holds intervals within theirs.
+
+        What is known of rounding errors on the whole regions is taken over.
+        """
+        other = copy(self)
+        other.region, other.known, other.tilts = self.region.select(regions), known, tilts
+        other._lines, other._plain, other._handed_on = {}, {}, {}
+        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        return other
+
     def step(self, node: Node) -> Interval:
         """The node's interval from those of its inputs."""
         return step(node, [self.known[name] for name in node.inputs], self.region.batch)
@@ -222,6 +233,10 @@ class Backward:
     def envelope(self, op: Elementwise, node: Node, lower: Tensor, upper: Tensor) -> Lines:
         """The lines around the activation before any is turned; a place for activations that vary."""
         return relax.envelope(op, lower, upper)
+
+    def ahead_of(self, node: Node) -> Interval:
+        """The interval of an activation's input on which its lines have to hold."""
+        return self.known[node.inputs[0]]
 
     def operator(self, node: Node) -> Elementwise:
         """The activation, its parameters broadcasting against ``(batch, rows, *shape)``."""
@@ -313,7 +328,7 @@ class Backward:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z, op = self.known[node.inputs[0]], self.operator(node)
+            z, op = self.ahead_of(node), self.operator(node)
             ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
             if node.name not in self._plain:
                 self._plain[node.name] = self.envelope(op, node, *ends)

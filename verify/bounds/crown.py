@@ -66,13 +66,13 @@ def refine_all(
             known[node.name] = backward.step(node)
             if floor is not None and node.name in floor:
                 known[node.name] = known[node.name].meet(floor[node.name])
-        if not _already_tight(network, region, node):
+        if not already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
                 known[node.name] = _refined(backward, node, known[node.name], wanted, memory, refine, deadline)
 
 
-def _already_tight(network: Network, region: Region, node: Node) -> bool:
+def already_tight(network: Network, region: Region, node: Node) -> bool:
     """Whether intervals are exact here: one affine map of a box, or entries that only moved."""
     if isinstance(node.op, Input):
         return True
