@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import Draft, exact_outputs
+from networks import Draft, exact_outputs, fully_connected
 from torch import Tensor
 
 from leaktight.errors import UsageError
@@ -28,7 +28,7 @@ from leaktight.models.ops import (
 )
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
-from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units
+from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.prove import proves
@@ -373,3 +373,18 @@ def test_rows_that_start_from_uncertain_weights_hold_for_all_of_them() -> None:
     for sign, least in ((1.0, 0.5), (-1.0, -1.5)):
         units = Units(at, torch.zeros(1, 1, dtype=torch.int64), sign * one)
         assert float(backward.lower(units)) <= least
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_parts_of_a_batch_are_bounded_over_their_own_regions(norm: Norm) -> None:
+    network = fully_connected(3)
+    region = ball(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)) * 3, 0.1, norm)
+    backward = Backward(network, region, propagate(network, region))
+    rows = torch.eye(3, dtype=torch.float64)
+    starts = rows_on_outputs(network, rows.expand(4, 3, 3))
+    backward.prepare(network.nodes[-1])
+    whole = backward.lower(*starts)
+    order = torch.tensor([2, 0, 3, 1])
+    known = {name: interval.select(order) for name, interval in backward.known.items()}
+    for part in (backward.select(order), backward.narrowed(order, known, {})):
+        torch.testing.assert_close(part.lower(*starts), whole[order], rtol=1e-12, atol=1e-12)

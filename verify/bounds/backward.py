@@ -205,14 +205,12 @@ class Backward:
         """The same for the regions at these places of the batch alone; it takes over what is known by now."""
         if is_whole(regions, self.region.batch):
             return self
-        other = copy(self)
-        other.region, other.known = self.region.select(regions), _Selected(self.known, regions)
+        other = self._placed(regions)
+        other.known = _Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
-        other._plain, other._slacks = _Selected(self._plain, regions), _Selected(self._slacks, regions)
+        other._plain = _Selected(self._plain, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
-        other._underflows = {name: total[regions] for name, total in self._underflows.items()}
-        other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
     def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
@@ -220,10 +218,18 @@ class Backward:
 
         What is known of rounding errors on the whole regions is taken over.
         """
-        other = copy(self)
-        other.region, other.known, other.tilts = self.region.select(regions), known, tilts
+        other = self._placed(regions)
+        other.known, other.tilts = known, tilts
         other._lines, other._plain, other._handed_on = {}, {}, {}
-        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        return other
+
+    def _placed(self, regions: Tensor | slice) -> Self:
+        """A copy at these places of the batch, with what is known of regions and rounding errors, but not of lines."""
+        other = copy(self)
+        other.region = self.region.select(regions)
+        other._slacks = _Selected(self._slacks, regions)
+        other._underflows = {name: total[regions] for name, total in self._underflows.items()}
+        other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
     def step(self, node: Node) -> Interval:
