@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
@@ -71,7 +71,7 @@ class Units:
     node: str
     index: Tensor
     sign: Tensor
-    span: slice | None = None
+    span: slice | None = field(default=None, kw_only=True)
 
     @property
     def entries(self) -> Tensor | slice:
@@ -111,7 +111,8 @@ class _Selected(MutableMapping[str, Value]):
     """What is known of some regions of a batch by name: picked from the whole batch's when it is asked for."""
 
     def __init__(self, whole: Mapping[str, Value], regions: Tensor | slice) -> None:
-        self.whole, self.regions = whole, regions
+        self.whole: Mapping[str, Value] = whole
+        self.regions = regions
         self.picked: dict[str, Value] = {}
 
     def __getitem__(self, name: str) -> Value:
@@ -126,10 +127,10 @@ class _Selected(MutableMapping[str, Value]):
         raise InternalError(f"what is known of {name!r} was to be forgotten")
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self.whole, **self.picked})
+        return iter(dict.fromkeys([*self.whole, *self.picked]))
 
     def __len__(self) -> int:
-        return len({**self.whole, **self.picked})
+        return len(set(self.whole) | set(self.picked))
 
 
 @dataclass(frozen=True)
