@@ -1,14 +1,14 @@
 """Certified radii from Lipschitz constants of margins, with sectors that are anchored at the input.
 
-At ``x`` let ``m_j`` be the margin of the label over class j, and ``L_j(e)`` a constant with ``|margin_j(x') - margin_j(x)|
-<= L_j(e) |x' - x|`` for all ``x'`` in the ball of radius ``e``. If ``e L_j(e) < m_j`` for every j, the label scores
-strictly highest on the ball.
+At ``x`` let ``m_j`` be the margin of the label over class j, and ``L_j(e)`` a constant with ``|margin_j(x') -
+margin_j(x)| <= L_j(e) |x' - x|`` for all ``x'`` in the ball of radius ``e``. If ``e L_j(e) < m_j`` for every j, the
+label scores strictly highest on the ball.
 
-Only differences from the one point ``x`` matter. So a neuron with the pre-activation ``c`` at ``x`` and ``[l, u]`` in the
-ball has a slope between the chords from ``c``: for a kink ``k`` with ``l < k <= c`` and slopes ``left``, ``right`` these
-are ``right + (left - right) w`` with ``0 <= w <= (k - l) / (c - l)``, because the share ``w`` of the chord from ``c`` to
-``t < k`` that lies left of the kink is ``(k - t) / (c - t)``, which grows as ``t`` falls. Likewise on the other side.
-Each margin is one scalar network: its constant is smaller than ``sqrt 2`` times the whole network's.
+Only differences from the one point ``x`` matter. So a neuron with the pre-activation ``c`` at ``x`` and ``[l, u]`` in
+the ball has a slope between the chords from ``c``: for a kink ``k`` with ``l < k <= c`` and slopes ``left``, ``right``
+these are ``right + (left - right) w`` with ``0 <= w <= (k - l) / (c - l)``, because the share ``w`` of the chord from
+``c`` to ``t < k`` that lies left of the kink is ``(k - t) / (c - t)``, which grows as ``t`` falls. Likewise on the
+other side. Each margin is one scalar network: its constant is smaller than ``sqrt 2`` times the whole network's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from leaktight.verify.lipschitz.sectors import Sector, sector
 from leaktight.verify.rounding import down
 
 _HALVINGS = 10
+_WORTH = 1.01  # times the radius that is known: if that fails, no more is tried
 _FAST_ENOUGH = 400  # neurons up to which multipliers are searched for
 
 
@@ -105,18 +106,21 @@ class _Search:
             high = self._first_guess()
         if high <= low:
             return AnchoredRadius(0.0, tuple(self.margins), ())
-        best = 0.0
-        for step in range(_HALVINGS + 1):
-            middle = high if step == 0 else low / 2 + high / 2
-            if self.late or (high - low) < 1e-3 * high and step:
+        best, trials = 0.0, [min(known * _WORTH, high)] if known > 0 else []
+        trials.append(high)
+        for step in range(_HALVINGS + len(trials)):
+            if self.late or (step >= len(trials) and high - low < 1e-3 * high):
                 break
+            middle = trials[step] if step < len(trials) else low / 2 + high / 2
             holds = self.constants(middle)
-            if holds is None:
-                high = middle
-            else:
+            if holds is not None:
                 low = best = middle
                 constants = holds
-            if step == 0 and holds is not None:
+            elif known > 0 and step == 0:
+                break
+            else:
+                high = middle
+            if low >= high:
                 break
         return AnchoredRadius(best, tuple(self.margins), constants or ())
 
@@ -199,8 +203,8 @@ def _scalar(network: Layers, row: Array) -> Layers:
 
 
 def anchored(node: Node, at: Mapping[str, Interval], inside: Mapping[str, Interval]) -> Sector:
-    """Between which slopes the chords lie from the activation's value at a point to its values in a region around it."""
-    here, around = at[node.inputs[0]], inside[node.inputs[0]]
+    """Between which slopes the chords lie from the activation's value at a point to its values in a region around
+    it.""" here, around = at[node.inputs[0]], inside[node.inputs[0]]
     # the point lies in the region: its interval may be taken with the region's, and the region's includes it
     whole = Interval(torch.minimum(around.lower, here.lower), torch.maximum(around.upper, here.upper))
     found = sector(node, whole)
@@ -209,9 +213,7 @@ def anchored(node: Node, at: Mapping[str, Interval], inside: Mapping[str, Interv
     left, right, kink = (
         p.double().expand(node.shape).reshape(-1).numpy() for p in (node.op.left, node.op.right, node.op.kink)
     )
-    low, high, first, last = (
-        z[0].reshape(-1).numpy() for z in (whole.lower, whole.upper, here.lower, here.upper)
-    )
+    low, high, first, last = (z[0].reshape(-1).numpy() for z in (whole.lower, whole.upper, here.lower, here.upper))
     share = np.ones_like(low)  # how much of a chord may lie on the other side of the kink
     on_right, on_left = (first > kink) & (low < kink), (last < kink) & (high > kink)
     with np.errstate(all="ignore"):

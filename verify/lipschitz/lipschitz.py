@@ -45,11 +45,12 @@ def lipschitz(
     1), of the network over the real numbers with the weights that its file gives, all roundings included.
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
-    (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2). solver: ``clarabel`` or ``scs`` instead of the built-in interior point
-    method of ``lipsdp``; what they answer is repaired until it can be proven. centre, radius: only for x and y in the
-    ball of `norm` around the one input ``(n,)``, where neurons that keep to one side have one slope. slopes: also a
-    curve, for every slope of the network's Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best
-    that is proven. Without one, ``auto`` stops after a minute.
+    (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
+    solver: ``clarabel`` or ``scs`` instead of the built-in interior point method of ``lipsdp``; what they answer is
+    repaired until it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
+    ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
+    Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best that is proven. Without one, ``auto``
+    stops after a minute.
 
     Raises UnsupportedOperator: an activation has no sector, or matrices would be too large; UsageError: an option is
     unknown, or does not go with another.

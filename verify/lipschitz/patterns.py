@@ -1,7 +1,7 @@
 """How small a bound from sectors can be: the largest norm of a Jacobian over all patterns of slopes.
 
-Every method that knows only sectors bounds ``max |last ... d_k weight_k ... first|`` over all slopes ``d`` in them, so it
-cannot go below any one of these norms. They are not attained constants: a pattern need not belong to any input.
+Every method that knows only sectors bounds ``max |last ... d_k weight_k ... first|`` over all slopes ``d`` in them, so
+it cannot go below any one of these norms. They are not attained constants: a pattern need not belong to any input.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def steepest_pattern(
 ) -> float:
     """A number that no bound from these sectors is below in `norm`, up to the weights' own errors.
 
-    With a direction ``x`` and a functional ``y`` for which ``y^T J x`` is the norm of ``J``, the derivative by a slope is
-    what ``y`` makes of its neuron's output times what ``x`` makes of its input. Stage by stage every slope goes to the
-    end of its sector where that is larger: ``J`` is affine in the slopes of one stage and the norm convex, so the norm
-    never falls. Where the `network` is given, half of the ascents start from slopes that it has at random inputs.
+    With a direction ``x`` and a functional ``y`` for which ``y^T J x`` is the norm of ``J``, the derivative by a slope
+    is what ``y`` makes of its neuron's output times what ``x`` makes of its input. Stage by stage every slope goes to
+    the end of its sector where that is larger: ``J`` is affine in the slopes of one stage and the norm convex, so the
+    norm never falls. Where the `network` is given, half of the ascents start from slopes that it has at random inputs.
     """
     ascent, generator = _Ascent(layers, norm), np.random.default_rng(seed)
     best = 0.0
@@ -129,7 +129,9 @@ def _step(
     return found
 
 
-def _back(rows: Array, weight: Enclosure | None, feed: Enclosure | None, keep: Enclosure | None, slopes: Array) -> Array:
+def _back(
+    rows: Array, weight: Enclosure | None, feed: Enclosure | None, keep: Enclosure | None, slopes: Array
+) -> Array:
     moved = (rows if feed is None else rows @ feed.value) * slopes
     moved = moved if weight is None else moved @ weight.value
     found: Array = moved if keep is None else moved + rows @ keep.value
