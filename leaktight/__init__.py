@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from leaktight.verify.lipschitz.lipschitz import lipschitz
     from leaktight.verify.prove import prove
     from leaktight.verify.report.render import report
+    from leaktight.verify.tighten import least_margin
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "inspect",
     "leak",
     "leak_of_data",
+    "least_margin",
     "lipschitz",
     "load",
     "normalised",
@@ -88,6 +90,7 @@ _HOMES = {
     "leaktight.verify.lipschitz.lipschitz": ("lipschitz",),
     "leaktight.verify.prove": ("prove",),
     "leaktight.verify.report.render": ("report",),
+    "leaktight.verify.tighten": ("least_margin",),
     "leaktight.verify.verdict": ("Counterexample", "Guarantee", "Margin", "Status", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

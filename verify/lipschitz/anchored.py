@@ -203,8 +203,8 @@ def _scalar(network: Layers, row: Array) -> Layers:
 
 
 def anchored(node: Node, at: Mapping[str, Interval], inside: Mapping[str, Interval]) -> Sector:
-    """Between which slopes the chords lie from the activation's value at a point to its values in a region around
-    it.""" here, around = at[node.inputs[0]], inside[node.inputs[0]]
+    """Between which slopes the chords lie from the activation's value at a point to its values around it."""
+    here, around = at[node.inputs[0]], inside[node.inputs[0]]
     # the point lies in the region: its interval may be taken with the region's, and the region's includes it
     whole = Interval(torch.minimum(around.lower, here.lower), torch.maximum(around.upper, here.upper))
     found = sector(node, whole)

@@ -117,8 +117,9 @@ def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
 
 
 def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
-    """``T = sigma (1 + |m| / r)``: leaktight.verify.lipschitz.ellipsoid.closed_form, with the largest over all
-    frequencies.""" assert wave.middle is not None and wave.half is not None
+    """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies."""
+    assert wave.middle is not None
+    assert wave.half is not None
     largest = float(torch.linalg.eigvalsh(spread).amax())
     ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
     return max(largest, 1e-290) * (1 + ratio)

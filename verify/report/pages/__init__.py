@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from leaktight.verify.report import schemas
 from leaktight.verify.report.outline import Page
-from leaktight.verify.report.pages import bounds, certification, comparison, leak, lipschitz, verdict
+from leaktight.verify.report.pages import bounds, certification, comparison, history, leak, lipschitz, run, verdict
 from leaktight.verify.report.schemas import Document
 
 PAGES: dict[str, Callable[[Document], Page]] = {
@@ -16,6 +16,8 @@ PAGES: dict[str, Callable[[Document], Page]] = {
     schemas.LEAK: leak.page,
     schemas.LIPSCHITZ: lipschitz.page,
     schemas.COMPARISON: comparison.page,
+    schemas.RUN: run.page,
+    schemas.HISTORY: history.page,
 }
 
 
