@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leaktight.errors import UsageError
+from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
+from leaktight.verify.lipschitz.anchored import anchored_radius
 from leaktight.verify.prove import AUTO, BRANCH, MILP, SECOND_OPINION, Budget, atom_bounds, engine_names, proves
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
@@ -107,6 +108,11 @@ class _Question:
     def case(self, inputs: Tensor, labels: Tensor, epsilon: float | Tensor) -> Case:
         return Case(ball(inputs, epsilon, self.norm, self.clip), misclassified(labels, self.network.output_size))
 
+    @property
+    def anchors(self) -> bool:
+        """Whether constants of margins may beat linear bounds: in L2, if no single engine was asked for."""
+        return self.norm is Norm.L2 and len(self.stages) > 1
+
     def limited(self, inputs: int) -> Budget:
         """The budget of a group: the time limit of each input, all together."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout * inputs
@@ -133,7 +139,8 @@ def certify(
 
     inputs ``(batch, ...)`` in the data's units (see `leaktight.models.normalise`), labels ``(batch,)``. An input that
     is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is
-    found for each input by bisection, no larger than `epsilon`.
+    found for each input by bisection, no larger than `epsilon`; with ``auto`` and the norm 2 the larger of what linear
+    bounds and Lipschitz constants of the margins prove (leaktight.verify.lipschitz.anchored).
 
     Args: norm, clip: the ball is ``|x' - x| <= epsilon`` in `norm`, cut with ``clip[0] <= x' <= clip[1]``. timeout:
     seconds for each input. progress: called with the numbers of inputs done and of all.
@@ -199,6 +206,8 @@ def _group(
         if not budget.spent:
             _prove_open(question, case, stage, budget, margins, proved, skip=refuted)
     radii = _radii(question, inputs, labels, epsilon, proved, predicted == labels) if radius else None
+    if radii is not None and question.anchors:
+        radii = _anchored(question, inputs, labels, epsilon, radii, predicted == labels)
     share = (time.monotonic() - began) / len(inputs)
     return [
         InputResult(
@@ -270,3 +279,31 @@ def _radii(
         holds = proves(case, atom_bounds(question.network, case, question.stages[-1], budget))
         low[index], high[index] = torch.where(holds, middle, low[index]), torch.where(holds, high[index], middle)
     return low
+
+
+def _anchored(
+    question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, radii: Tensor, correct: Tensor
+) -> Tensor:
+    """The radii, larger where the Lipschitz constants of the margins prove more than linear bounds do.
+
+    Their ball is the whole one, not cut with `clip`: what holds on it holds on the part.
+    """
+    budget, found = question.limited(len(inputs)), radii.clone()
+    for i in (correct & (radii < epsilon)).nonzero().flatten().tolist():
+        if budget.spent:
+            break
+        known = float(radii[i])
+        try:
+            anchored = anchored_radius(
+                question.network,
+                inputs[i],
+                int(labels[i]),
+                largest=epsilon,
+                known=known,
+                deadline=budget.deadline,
+                memory=budget.memory,
+            )
+        except UnsupportedOperator:  # no sectors, or too large: the linear bounds have to do
+            break
+        found[i] = max(known, anchored.radius)
+    return found
