@@ -40,6 +40,7 @@ HEAVY = {
     "psutil": {"verify/bounds/memory.py", "verify/run/machine.py", "leaktight/doctor.py"},
     "sqlalchemy": {"verify/run/tables.py"},
     "pydantic": {"verify/run/schema.py"},
+    "pytest": {"leaktight/pytest_plugin.py"},
     "junitparser": {"verify/report/junit.py"},
     "cvxpy": set(),
     "matplotlib": {"verify/report/plots.py"},
