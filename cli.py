@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -261,6 +262,7 @@ def verify(
     engine: cli.Engine = "auto",
     timeout: cli.Timeout = None,
     counterexample: cli.CounterexampleFile = None,
+    margin: cli.MarginTolerance = None,
     guarantee: cli.GuaranteeName = "real",
     cross_check: cli.CrossCheck = False,
     memory: cli.Memory = None,
@@ -275,12 +277,14 @@ def verify(
     """
     from leaktight.specs.vnnlib import read_property
     from leaktight.verify.prove import prove
+    from leaktight.verify.tighten import least_margin
 
     options.choice("--guarantee", guarantee, ("real",))
     if counterexample is not None:
         file.check_writable("--counterexample", counterexample)
+    answer = prove if margin is None else partial(least_margin, tolerance=options.number("--margin", margin))
     with _stages() as progress:
-        verdict = prove(
+        verdict = answer(
             _network(network, architecture, trust),
             read_property(property),
             engine=_engine(engine),
@@ -449,6 +453,45 @@ def leak(
                 asked, known.inputs, known.labels, size, within, progress=progress, **balls, **ways
             ).about({"data": {"path": known.path, "sha256": known.sha256}})
     return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else found.status.exit_code)
+
+
+@command
+def lipschitz(
+    network: cli.NetworkFile,
+    norm: cli.LipschitzNorm = "2",
+    method: cli.Method = "auto",
+    solver: cli.Solver = None,
+    centre: cli.Centre = None,
+    radius: cli.CentreRadius = None,
+    slopes: cli.CurveSlopes = None,
+    timeout: cli.Timeout = None,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """How far outputs move when inputs move.
+
+    A proven Lipschitz constant of the whole network, or of a ball of inputs, beside one that is attained.
+    """
+    from leaktight.verify.lipschitz.lipschitz import lipschitz as bound_constant
+
+    if centre is not None:
+        from leaktight.specs.point import read_point
+    asked = _network(network, architecture, trust)
+    with _bar("solving") as progress:
+        found = bound_constant(
+            asked,
+            norm=norm,
+            method=method,
+            solver=solver,
+            centre=None if centre is None else read_point("--center", centre, asked.input_size),
+            radius=None if radius is None else options.at_least_zero("--radius", radius),
+            slopes=None if slopes is None else options.span("--slopes", slopes),
+            timeout=None if timeout is None else options.number("--timeout", timeout),
+            seed=seed,
+            progress=progress,
+        )
+    return Answer(found.to_json(), found.summary)
 
 
 @functools.partial(command, name="run")

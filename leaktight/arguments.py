@@ -88,6 +88,9 @@ Seed = Annotated[int, _option("--seed", value="N", says="Where random starts of 
 CounterexampleFile = Annotated[
     Path | None, _option("--counterexample", value="FILE", says="Write a counterexample: .npz, else VNN-LIB text.")
 ]
+MarginTolerance = Annotated[
+    str | None, _option("--margin", value="TOL", says="Bring the margin's bounds within this of each other.")
+]
 GuaranteeName = Annotated[str, _option("--guarantee", value="NAME", says="What a proof is about; there is one: real.")]
 CrossCheck = Annotated[bool, _option("--cross-check", says="Also ask auto_LiRPA; exit 70 if it contradicts.")]
 
@@ -111,6 +114,23 @@ Tolerance = Annotated[
 ]
 NodeNames = Annotated[
     str | None, _option("--nodes", value="NAMES", says="Only these Leaky ReLU nodes, with commas between them.")
+]
+LipschitzNorm = Annotated[str, _option("--norm", value="NORM", says="The norm of inputs and outputs: 2, inf or 1.")]
+Method = Annotated[
+    str, _option("--method", value="NAME", says="auto (the best of all), product, liplt, fast or lipsdp.")
+]
+Solver = Annotated[
+    str | None,
+    _option("--solver", value="NAME", says="With --method lipsdp: cvxpy's clarabel or scs, as a cross-check."),
+]
+Centre = Annotated[
+    Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")
+]
+CentreRadius = Annotated[
+    str | None, _option("--radius", value="R", says="With --center: the ball's radius in the norm.")
+]
+CurveSlopes = Annotated[
+    str | None, _option("--slopes", value="LO:HI", says="Also a curve: a constant for every slope of the range.")
 ]
 LeakMeaning = Annotated[
     str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")

@@ -29,7 +29,8 @@ ROOMS = {
     "report": set(),
     "bounds": {"relax", "rounding", "verdict"},
     "search": {"relax", "rounding", "verdict", "bounds"},
-    "leak": {"relax", "rounding", "verdict", "bounds", "search"},
+    "lipschitz": {"relax", "rounding", "verdict", "bounds"},
+    "leak": {"relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
     "run": {"relax", "rounding", "verdict", "report", "bounds", "search", "leak", "lipschitz", "prove", "certify"},
 }
 # every heavy import and the only files that may have it
@@ -42,12 +43,13 @@ HEAVY = {
     "pydantic": {"verify/run/schema.py"},
     "pytest": {"leaktight/pytest_plugin.py"},
     "junitparser": {"verify/report/junit.py"},
-    "cvxpy": set(),
+    "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
+    "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
     "ray": set(),
     "sklearn": set(),
-    "scipy": set(),
+    "scipy": {"verify/bounds/mixed_integer.py"},
 }
 
 

@@ -136,7 +136,7 @@ USAGES = {
     "unknown format": ([*VERIFY, "--format", "yaml"], "yaml"),
     "unknown engine": (
         [*VERIFY, "--engine", "magic"],
-        "allowed: auto, interval, crown, alpha-crown, branch, auto-lirpa",
+        "allowed: auto, interval, crown, alpha-crown, branch, milp, auto-lirpa",
     ),
     "unknown engine for bounds": (["bounds", NETWORK, PROVED, "--engine", "auto-lirpa"], "allowed: interval, crown"),
     "other guarantee": ([*VERIFY, "--guarantee", "float32"], "allowed: real"),

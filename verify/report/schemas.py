@@ -30,6 +30,7 @@ VERDICT = "leaktight.verdict/1"
 CERTIFICATION = "leaktight.certification/1"
 BOUNDS = "leaktight.bounds/1"
 LEAK = "leaktight.leak/1"
+LIPSCHITZ = "leaktight.lipschitz/1"
 COMPARISON = "leaktight.comparison/1"
 RUN = "leaktight.run/1"
 HISTORY = "leaktight.history/1"
@@ -147,6 +148,26 @@ def _leak(value: Document) -> None:
     (_LEAK_OF_DATA if "inputs" in value else _LEAK_OF_PROPERTY)(value)
 
 
+_LIPSCHITZ = record(
+    {
+        **_COMMON,
+        "norm": text,
+        "upper": maybe(number),
+        "lower": maybe(number),
+        "method": text,
+        "bounds": mapping_of(maybe(number)),
+        "scope": one_of("global", "local"),
+        "timed_out": truth,
+        "seconds": number,
+    },
+    {
+        **_ORIGIN,
+        "gap": maybe(number),
+        "radius": number,
+        "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
+    },
+)
+
 _MOVE: Mapping[str, Check] = {"name": text, "before": maybe(number), "after": maybe(number), "change": maybe(number)}
 _FARTHEST = maybe(record({"entry": text, "change": number}))
 _SIDE = record({"name": text, "network": _SOURCE, "version": text}, {"command": list_of(text)})
@@ -246,12 +267,13 @@ _SHAPES: dict[str, Check] = {
     CERTIFICATION: _CERTIFICATION,
     BOUNDS: _BOUNDS,
     LEAK: _leak,
+    LIPSCHITZ: _LIPSCHITZ,
     COMPARISON: _COMPARISON,
     RUN: _RUN,
     HISTORY: _HISTORY,
 }
 _SHAPES[BUNDLE] = record({"results": list_of(lambda value: check_shape(value))})
-_HOW = "write it anew with 'leaktight verify, certify, bounds or leak --format json -o FILE'"
+_HOW = "write it anew with 'leaktight verify, certify, bounds, leak or lipschitz --format json -o FILE'"
 
 
 def check_shape(document: Any) -> None:
@@ -286,6 +308,10 @@ def _contradiction(document: Document) -> str | None:
         return "its status is proved, and it has a counterexample"
     if document["schema"] == BOUNDS:
         return next((f"lower and upper of {name!r} differ in shape" for name in _lopsided(document)), None)
+    if document["schema"] == LIPSCHITZ:
+        upper, lower = document["upper"], document["lower"]
+        crossed = upper is not None and lower is not None and lower > upper
+        return f"lower is {lower}, above upper, {upper}" if crossed else None
     if document["schema"] != LEAK:
         return None
     start, end = document["slopes"]

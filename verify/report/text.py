@@ -151,6 +151,7 @@ def _bounds(document: Document) -> RenderableType:
 
 
 @draws(schemas.LEAK)
+@draws(schemas.LIPSCHITZ)
 @draws(schemas.COMPARISON)
 @draws(schemas.BUNDLE)
 @draws(schemas.RUN)
