@@ -6,6 +6,7 @@ Ten thousand problems: ``python -m pytest -m slow tests/test_search_soundness.py
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,16 +18,24 @@ from leaktight.specs.property import Property
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.prove import prove
 from leaktight.verify.search.complete import complete
+from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Status, Verdict
 
 ENGINES = ("auto", "branch", "milp")
 
 
-def judge(shape: str, seed: int, gap: float, engine: str, wide: bool) -> Verdict:
+@pytest.fixture(autouse=True)
+def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack of few steps, so that the search itself has to find counterexamples, and problems are quick."""
+    weak = partial(refute, restarts=1, steps=3, effort=1e4)
+    monkeypatch.setattr("leaktight.verify.prove.refute", weak)
+
+
+def judge(shape: str, seed: int, gap: float, engine: str, wide: bool, timeout: float = 60.0) -> Verdict:
     """The verdict on one problem, after it was compared with the oracle."""
     network, asked, exact = tiny_question(shape, seed, gap, wide=wide)
-    verdict = prove(network, asked, engine=engine, timeout=60)
+    verdict = prove(network, asked, engine=engine, timeout=timeout)
     problem = f"{shape} {seed} {gap} {engine} {wide}: {verdict.status} {verdict.margin}, exactly {float(exact)}"
     assert verdict.status is not (Status.REFUTED if exact > 0 else Status.PROVED), problem
     assert verdict.margin.lower is not None, problem
@@ -94,7 +103,12 @@ def _any_case(size: int):  # type: ignore[no-untyped-def]
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
 def test_ten_thousands_problems_have_no_wrong_verdict(part: int) -> None:
-    """10,000 problems, one engine each in turn, half of them with inputs that do not move."""
+    """10,000 problems, one engine each in turn, half of them with inputs that do not move.
+
+    They hold or fail by a tenth to a thousandth of the margin's size; for milp, which decides all, to a millionth.
+    """
     for seed in range(1000 + 500 * part, 1500 + 500 * part):
-        shape, engine = SHAPES[seed % len(SHAPES)], ENGINES[seed // 6 % 3]
-        judge(shape, seed, 10.0 ** -(1 + seed // 36 % 6), engine, bool(seed // 18 % 2))
+        shape, engine, wide = SHAPES[seed % len(SHAPES)], ENGINES[seed // 6 % 3], bool(seed // 18 % 2)
+        finest, timeout = (6, 60.0) if engine == "milp" else (3, 1.0)
+        verdict = judge(shape, seed, 10.0 ** -(1 + seed // 36 % finest), engine, wide, timeout)
+        assert engine != "milp" or verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
