@@ -6,7 +6,6 @@ Ten thousand problems: ``python -m pytest -m slow tests/test_search_soundness.py
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -28,8 +27,8 @@ ENGINES = ("auto", "branch", "milp")
 @pytest.fixture(autouse=True)
 def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack of few steps, so that the search itself has to find counterexamples, and problems are quick."""
-    weak = partial(refute, restarts=1, steps=3, effort=1e4)
-    monkeypatch.setattr("leaktight.verify.prove.refute", weak)
+    weak = {"restarts": 1, "steps": 3, "effort": 1e4}
+    monkeypatch.setattr("leaktight.verify.prove.refute", lambda *asked, **given: refute(*asked, **{**given, **weak}))
 
 
 def judge(shape: str, seed: int, gap: float, engine: str, wide: bool, timeout: float = 60.0) -> Verdict:

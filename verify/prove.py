@@ -20,6 +20,7 @@ from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.rounding import down
+from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.refute import refute
@@ -41,12 +42,13 @@ def engine_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None."""
+    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None; `effort`: the attack's."""
 
     deadline: float | None
     dtype: torch.dtype
     memory: int | None
     seed: int
+    effort: float = EFFORT
 
     @classmethod
     def starting_now(cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int) -> Budget:
@@ -61,6 +63,11 @@ class Budget:
         """The same with a third of the time that is left: what a first stage may use before others have had a turn."""
         now = time.monotonic()
         return self if self.deadline is None else replace(self, deadline=now + (self.deadline - now) / 3)
+
+    def share(self, parts: int) -> float | None:
+        """The deadline of the first of so many parts that share what time is left."""
+        now = time.monotonic()
+        return None if self.deadline is None else now + (self.deadline - now) / parts
 
     @property
     def spent(self) -> bool:
@@ -127,6 +134,7 @@ def prove(
     memory: int | None = None,
     seed: int = 0,
     cross_check: bool = False,
+    effort: float = EFFORT,
     progress: Progress | None = None,
 ) -> Verdict:
     """Does the property hold?
@@ -138,14 +146,15 @@ def prove(
     Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
     boxes of inputs when bounds do not decide; "milp" decides small networks by linear programs. timeout: seconds.
     dtype: the arithmetic of the bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check:
-    also ask auto_LiRPA. Ctrl-C ends it with what is known by then, as UNKNOWN.
+    also ask auto_LiRPA. effort: multiplications that the attack may cost. Ctrl-C ends it with what is known by then, as
+    UNKNOWN.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
     began = time.monotonic()
     if engine not in engine_names():
         raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
-    budget = Budget.starting_now(timeout, dtype, memory, seed)
+    budget = replace(Budget.starting_now(timeout, dtype, memory, seed), effort=effort)
     say = progress or (lambda _: None)
     replay = Replay(network)
     standings, interrupted = [], False
@@ -250,7 +259,8 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
-    standing.found, attained = refute(network, case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+    limits: dict[str, Any] = {"seed": budget.seed, "deadline": budget.deadline, "effort": budget.effort}
+    standing.found, attained = refute(network, case, replay=replay, **limits)
     standing.attained = float(attained.amin())
 
 
