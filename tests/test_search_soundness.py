@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from planted import plant
 from questions import SHAPES, shifted, tiny_case, tiny_network, tiny_question
 from rational import Fraction, smallest_margin
 
@@ -76,6 +77,16 @@ def test_a_margin_below_zero_by_rounding_is_never_proved(seed: int) -> None:
     assert -(Fraction(10) ** -13) < smallest_margin(network, touching) <= 0
     for engine in ENGINES:
         assert prove(network, Property((touching,)), engine=engine, timeout=5).status is not Status.PROVED
+
+
+@pytest.mark.parametrize("slope", [0.1, -0.5])
+def test_a_counterexample_that_was_planted_in_training_is_never_proved_away(slope: float) -> None:
+    planted = plant(1, problems=4, width=12, slope=slope, steps=250)
+    assert len(planted.properties) > 1
+    for asked, hidden, label in zip(planted.properties, planted.hidden, planted.labels, strict=True):
+        assert int(planted.network.flat(hidden.unsqueeze(0)).argmax()) != int(label)
+        for engine in ("alpha-crown", *ENGINES):
+            assert prove(planted.network, asked, engine=engine, timeout=2).status is not Status.PROVED
 
 
 def test_what_cannot_be_decided_exactly_is_refused_by_name() -> None:
