@@ -6,6 +6,7 @@ Ten thousand problems: ``python -m pytest -m slow tests/test_search_soundness.py
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from leaktight.specs.property import Property
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.prove import prove
 from leaktight.verify.search.complete import complete
+from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Status, Verdict
@@ -87,6 +89,31 @@ def test_a_counterexample_that_was_planted_in_training_is_never_proved_away(slop
         assert int(planted.network.flat(hidden.unsqueeze(0)).argmax()) != int(label)
         for engine in ("alpha-crown", *ENGINES):
             assert prove(planted.network, asked, engine=engine, timeout=2).status is not Status.PROVED
+
+
+def test_ctrl_c_answers_with_what_is_proven_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, asked, exact = tiny_question("kinked", 0, 1e-3)
+    calls = []
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 8:
+            raise KeyboardInterrupt
+        return decide(*given, **named)
+
+    monkeypatch.setattr("leaktight.verify.search.complete.decide", interrupted)
+    verdict = prove(network, asked, engine="milp")
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.reason.startswith("interrupted")
+    assert verdict.margin.lower is not None
+    assert -torch.inf < verdict.margin.lower
+    assert Fraction(verdict.margin.lower) <= exact
+
+
+def test_the_same_question_has_the_same_answer_and_the_same_bounds() -> None:
+    network, asked, _ = tiny_question("maximum", 12, 1e-4)
+    first, second = (prove(network, asked, engine="milp", seed=3) for _ in range(2))
+    assert (first.status, first.margin, first.statistics) == (second.status, second.margin, second.statistics)
 
 
 def test_what_cannot_be_decided_exactly_is_refused_by_name() -> None:
