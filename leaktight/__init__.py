@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certify import Certification, certify
     from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
+    from leaktight.verify.lipschitz.bound import LipschitzBound
+    from leaktight.verify.lipschitz.lipschitz import lipschitz
     from leaktight.verify.prove import prove
     from leaktight.verify.report.render import report
     from leaktight.verify.tighten import least_margin
@@ -45,6 +47,7 @@ __all__ = [
     "LabelledData",
     "LeakResult",
     "LeaktightError",
+    "LipschitzBound",
     "Margin",
     "Network",
     "Norm",
@@ -59,6 +62,7 @@ __all__ = [
     "leak",
     "leak_of_data",
     "least_margin",
+    "lipschitz",
     "load",
     "normalised",
     "parse_property",
@@ -82,6 +86,8 @@ _HOMES = {
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certify": ("Certification", "certify"),
     "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
+    "leaktight.verify.lipschitz.bound": ("LipschitzBound",),
+    "leaktight.verify.lipschitz.lipschitz": ("lipschitz",),
     "leaktight.verify.prove": ("prove",),
     "leaktight.verify.report.render": ("report",),
     "leaktight.verify.tighten": ("least_margin",),
