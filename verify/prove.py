@@ -137,7 +137,8 @@ def prove(
 
     Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
     boxes of inputs when bounds do not decide. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
-    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
+    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. Ctrl-C ends the proof with the
+    bounds so far: an UNKNOWN verdict that says `interrupted`.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -147,19 +148,23 @@ def prove(
     budget = Budget.starting_now(timeout, dtype, memory, seed)
     say = progress or (lambda _: None)
     replay = Replay(network)
-    standings = []
+    standings, interrupted = list[_Standing](), False
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
         standing = _Standing(
             case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
         )
         standings.append(standing)
-        _settle(network, standing, engine, budget, replay, say)
-        if standing.found or (budget.spent and not standing.proved):
+        try:
+            _settle(network, standing, engine, budget, replay, say)
+        except KeyboardInterrupt:  # what is proven stands
+            interrupted = True
+        interrupted |= standing.searched is not None and standing.searched.interrupted
+        if standing.found or interrupted or (budget.spent and not standing.proved):
             break
-    verdict = _verdict(standings, len(property.cases), engine, budget)
+    verdict = _verdict(standings, len(property.cases), engine, budget, interrupted)
     checked = None
-    if cross_check:
+    if cross_check and not interrupted:
         say("asking auto_LiRPA")
         checked = _second_opinion(network, standings)
     return replace(
@@ -253,7 +258,7 @@ def _attack(
     standing.attained = float(attained.amin())
 
 
-def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget) -> Verdict:
+def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget, interrupted: bool) -> Verdict:
     guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
     upper = min((s.attained for s in standings), default=torch.inf)
     everywhere = len(standings) == cases
@@ -277,6 +282,10 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
             )
     if everywhere and all(s.proved for s in standings):
         return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
+    if interrupted:
+        known = f"the margin's proven bound so far is {lower:.6g}" if lower > -torch.inf else "nothing is proven so far"
+        reason = f"interrupted; {known}"
+        return replace(base, reason=reason, interrupted=True)
     if budget.spent:
         return replace(
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
