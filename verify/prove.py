@@ -17,26 +17,32 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Box
+from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
+from leaktight.verify.search.complete import Completed, check_exact, complete
+from leaktight.verify.search.neurons import Branched, branch
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.roots import begin, splittable, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
+MILP = "milp"
+STAGES = {AUTO: ("crown", "alpha-crown")}  # of engines that are more than one, where nothing is branched on
 QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
+Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
 
 def engine_names() -> tuple[str, ...]:
     """Every name that `engine` may take."""
-    return (AUTO, *ENGINES, BRANCH, SECOND_OPINION)
+    return (AUTO, *ENGINES, BRANCH, MILP, SECOND_OPINION)
 
 
 @dataclass(frozen=True)
@@ -75,21 +81,26 @@ class _Standing:
     atoms: Tensor
     attained: float = torch.inf
     found: Counterexample | None = None
-    searched: Bisected | None = None
+    searched: Bisected | Completed | None = None
+    branched: Branched | None = None
 
     @property
     def lower(self) -> float:
         whole = float(self.case.unsafe.combine(self.atoms).amin())
+        if self.branched is not None:
+            whole = whole_margin(self.case, self.atoms, self.branched.lower)
         return whole if self.searched is None else max(whole, self.searched.lower)
 
     @property
     def proved(self) -> bool:
         """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
-        return bool(proves(self.case, self.atoms).all()) or (self.searched is not None and self.searched.proved)
+        by_search = any(search is not None and search.proved for search in (self.searched, self.branched))
+        return by_search or bool(proves(self.case, self.atoms).all())
 
     @property
     def domains(self) -> int:
-        return 1 if self.searched is None else 1 + self.searched.boxes
+        boxes = 0 if self.searched is None else self.searched.boxes
+        return 1 + boxes + (0 if self.branched is None else self.branched.domains)
 
     def learn(self, atoms: Tensor) -> None:
         self.atoms = torch.maximum(self.atoms, atoms)
@@ -135,10 +146,11 @@ def prove(
     is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
-    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it (where inputs are few) and "branch" halve
-    boxes of inputs when bounds do not decide. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
-    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. Ctrl-C ends the proof with the
-    bounds so far: an UNKNOWN verdict that says `interrupted`.
+    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of inputs
+    (where inputs are few) or to split neurons (where all activations are piecewise linear); "milp" decides small
+    networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
+    float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. Ctrl-C ends it with what is known by then, as an
+    UNKNOWN that says `interrupted`.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -148,7 +160,7 @@ def prove(
     budget = Budget.starting_now(timeout, dtype, memory, seed)
     say = progress or (lambda _: None)
     replay = Replay(network)
-    standings, interrupted = list[_Standing](), False
+    standings, interrupted = [], False
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
         standing = _Standing(
@@ -159,10 +171,11 @@ def prove(
             _settle(network, standing, engine, budget, replay, say)
         except KeyboardInterrupt:  # what is proven stands
             interrupted = True
-        interrupted |= standing.searched is not None and standing.searched.interrupted
         if standing.found or interrupted or (budget.spent and not standing.proved):
             break
-    verdict = _verdict(standings, len(property.cases), engine, budget, interrupted)
+    verdict = _verdict(standings, len(property.cases), engine, budget)
+    if interrupted and verdict.status is not Status.REFUTED:
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}", interrupted=True)
     checked = None
     if cross_check and not interrupted:
         say("asking auto_LiRPA")
@@ -178,29 +191,85 @@ def prove(
 
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
-    halving = _halves_inputs(standing.case, engine)
-    if engine == BRANCH and not halving:
-        raise UsageError("engine 'branch' halves boxes, and the property's region is a ball; use another engine")
-    first, *rest = ("crown",) if halving else ("crown", "alpha-crown") if engine == AUTO else (engine,)
-    _bound(network, standing, first, budget.first_part() if rest or halving else budget, say)
-    effort = QUICK_EFFORT if halving else EFFORT
-    _attack(network, standing, budget, replay, say, briefly=standing.proved, effort=effort)
+    how = _branching(network, standing.case.region, engine)
+    # branching begins with good lines itself
+    first, *rest = ("crown",) if how else STAGES.get(engine, (engine,))
+    _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
+    _attack(
+        network,
+        standing,
+        budget,
+        replay,
+        say,
+        briefly=standing.proved,
+        effort=QUICK_EFFORT if how is _halve else EFFORT,
+    )
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
             _bound(network, standing, stage, budget, say)
-    if halving and not (standing.proved or standing.found or budget.spent):
-        _halve(network, standing, budget, replay, say)
+    if how and not (standing.proved or standing.found or budget.spent):
+        how(network, standing, budget, replay, say)
 
 
-def _halves_inputs(case: Case, engine: str) -> bool:
-    """Whether branching is on the input: always where that was asked for, else where inputs are few."""
-    return (engine == BRANCH and isinstance(case.region, Box)) or (
-        engine == AUTO and isinstance(case.region, Box) and case.region.size <= FEW_INPUTS
+def _branching(network: Network, region: Region, engine: str) -> Branching | None:
+    """What to branch on: inputs where they are few, neurons where all that bends can be split.
+
+    Raises: what the engine that is asked for cannot do, by name: UsageError of regions, UnsupportedOperator of nodes.
+    """
+    if engine == MILP:
+        check_exact(network, region)
+        return _complete
+    if engine not in (AUTO, BRANCH):
+        return None
+    halving = isinstance(region, Box)
+    if halving and region.size <= FEW_INPUTS:
+        return _halve
+    if splittable(network):
+        return _split
+    if engine == AUTO:
+        return None
+    if not halving:
+        raise UsageError(
+            "engine 'branch' splits neurons of piecewise linear activations or halves boxes; this network has other"
+            " activations, and the property's region is a ball; use another engine"
+        )
+    return _halve
+
+
+def _complete(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Splits neurons until linear programs decide.
+
+    Raises KeyboardInterrupt: it was interrupted; what it found by then is kept.
+    """
+    found = complete(
+        network, standing.case, replay, deadline=budget.deadline, memory=budget.memory, seed=budget.seed, say=say
     )
+    standing.searched, standing.found = found, found.found
+    standing.attained = min(standing.attained, found.attained)
+    if found.interrupted:
+        raise KeyboardInterrupt
+
+
+def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Branches on neurons until the case is settled, the time is up, or too many domains wait.
+
+    Raises KeyboardInterrupt: as `_complete`.
+    """
+    memory = default_memory() if budget.memory is None else budget.memory
+    with torch.no_grad():
+        search = begin(network, standing.case, standing.atoms, memory, budget.deadline, lambda: budget.spent)
+        standing.branched = branch(search, standing.case, replay, say=say)
+    standing.found = standing.branched.found
+    standing.attained = min(standing.attained, standing.branched.attained)
+    if standing.branched.interrupted:
+        raise KeyboardInterrupt
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on the input until the case is settled, the time is up, or too many boxes wait."""
+    """Branches on the input until the case is settled, the time is up, or too many boxes wait.
+
+    Raises KeyboardInterrupt: as `_complete`.
+    """
 
     def attack() -> tuple[Counterexample | None, float]:
         found, attained = refute(network, standing.case, seed=budget.seed, deadline=budget.deadline, replay=replay)
@@ -220,6 +289,8 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
     )
     standing.found = standing.searched.found
     standing.attained = min(standing.attained, standing.searched.attained)
+    if standing.searched.interrupted:
+        raise KeyboardInterrupt
 
 
 def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
@@ -258,7 +329,7 @@ def _attack(
     standing.attained = float(attained.amin())
 
 
-def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget, interrupted: bool) -> Verdict:
+def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget) -> Verdict:
     guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
     upper = min((s.attained for s in standings), default=torch.inf)
     everywhere = len(standings) == cases
@@ -282,14 +353,13 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
             )
     if everywhere and all(s.proved for s in standings):
         return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
-    if interrupted:
-        known = f"the margin's proven bound so far is {lower:.6g}" if lower > -torch.inf else "nothing is proven so far"
-        reason = f"interrupted; {known}"
-        return replace(base, reason=reason, interrupted=True)
     if budget.spent:
         return replace(
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
         )
+    ends = [s.branched for s in standings if s.branched is not None]
+    if ended := next((end.reason for end in ends if end.reason), ""):
+        return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
     return replace(base, reason=reason)
 

@@ -1,0 +1,228 @@
+"""Bounds of domains: lines turned and multipliers found by a quick ascent, then a proof with all error terms.
+
+A decision ``z_j >= kink`` (``<= kink``) allows to subtract ``m (z_j - kink)`` (to add it) for any multiplier
+``m >= 0``: on the domain the objective only falls (beta-CROWN, Wang et al. 2021, arXiv:2103.06624). Of a conjunction of
+atoms the largest has to be above zero, and the largest is at least any weighted mean of them; the weights are
+variables as well. So whatever lines, multipliers and weights the ascent hands over, the value computed from them by
+`Bounding.proven` bounds the domain's margin from below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.specs.region import Region
+from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
+from leaktight.verify.bounds.interval import Interval, outputs
+from leaktight.verify.rounding import down, gamma, trusted_lower, underflow
+from leaktight.verify.search.relaxed import QUICK, Activations, Pass, Relaxed, Shape
+from leaktight.verify.search.splits import Domains, packed, unpacked
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Conjunctions of atoms that have to be ruled out: region ``(questions,)`` says where.
+
+    weights ``(questions, atoms, outputs)``, bounds ``(questions, atoms)`` float64: ``weights . y <= bounds``; `real`
+    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``.
+    """
+
+    region: Tensor
+    weights: Tensor
+    bounds: Tensor
+    real: Tensor
+    strict: Tensor
+
+
+@dataclass(eq=False)
+class Batch:
+    """Domains unpacked for the ascent: the variables, and what they act on.
+
+    z ``(batch, width)`` float64 are the neurons' intervals (`select` leaves them as they are). region: that of each
+    domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)``, mix ``(batch, atoms)`` are variables; column and sign
+    ``(batch, depth)`` the decisions' places among all neurons and their sides.
+    """
+
+    owner: Tensor
+    shape: Shape
+    region: Region
+    z: Interval
+    ray: Tensor
+    multiplier: Tensor
+    column: Tensor
+    sign: Tensor
+    mix: Tensor
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def select(self, index: Tensor) -> Batch:
+        """The domains at `index`, with the variables' present values."""
+        picked = (x.index_select(0, index) for x in (self.ray, self.multiplier, self.column, self.sign, self.mix))
+        region = self.region if self.region.batch == 1 else self.region.select(index)
+        return Batch(self.owner[index], self.shape.select(index), region, self.z, *picked)
+
+    @property
+    def pull(self) -> Tensor:
+        """What the multipliers add to the coefficients of the neurons' inputs, ``(batch, width)``."""
+        whole = torch.zeros_like(self.ray)
+        return whole.scatter_add_(1, self.column, -self.sign * self.multiplier) if self.sign.shape[1] else whole
+
+
+class Bounding:
+    """Everything about one case that domains share: the network, its root bounds, the questions, the neurons.
+
+    known: intervals of all nodes over the regions. `columns` ``(neurons,)``: which of all neurons may be split, those
+    that no region's intervals show linear.
+    """
+
+    def __init__(self, network: Network, region: Region, known: Mapping[str, Interval], questions: Questions) -> None:
+        self.network, self.region, self.known, self.questions = network, region, known, questions
+        self.activations = Activations.of(network)
+        self.relaxed = Relaxed(network, self.activations)
+        self.base = self.activations.joined(known)
+        kink = self.activations.kink
+        bent = (self.base.lower < kink) & (self.base.upper > kink) & (self.activations.left != self.activations.right)
+        self.columns = bent.any(0).nonzero().flatten()
+        self.backward = Backward(network, region, known)
+        for node in network:
+            self.backward.prepare(node)
+        self.quick_region = region.to(QUICK)
+        self.quick_weights = questions.weights.to(QUICK)
+        self.quick_bounds = questions.bounds.to(QUICK)
+
+    @cached_property
+    def reach(self) -> Tensor:
+        """The largest absolute value of each output, for each question."""
+        return outputs(self.network, self.known).magnitude[self.questions.region]
+
+    @cached_property
+    def tolerance(self) -> Tensor:
+        """How far above zero a quick value should be for each question, ``(questions,)``."""
+        size = (self.questions.weights.abs() @ self.reach.unsqueeze(-1)).squeeze(-1)
+        return (1e-6 * size.amax(1)).to(QUICK)
+
+    def first(self) -> Domains:
+        """One domain without decisions for each question."""
+        count = len(self.questions.region)
+        z = self.base.select(self.questions.region)
+        right = z.upper - self.activations.kink > self.activations.kink - z.lower
+        nothing = torch.zeros(count, 0)
+        return Domains(
+            torch.arange(count, dtype=torch.int32),
+            torch.full((count,), -torch.inf, dtype=torch.float64),
+            nothing.to(torch.int32),
+            nothing.bool(),
+            nothing,
+            packed(right[:, self.columns].float()),
+            self.questions.real.float() / self.questions.real.sum(1, keepdim=True),
+        )
+
+    def unpacked(self, domains: Domains) -> Batch:
+        owner = domains.owner.long()
+        at = self.questions.region[owner]
+        sign = domains.sign
+        column = self.columns[domains.neuron.long().clamp(min=0)] if len(self.columns) else domains.neuron.long()
+        z = self.clamped(self.base.select(at), column, sign)
+        shape = self.relaxed.shape(z)
+        ray = shape.chord.clone()
+        some = self.columns
+        turned = self.relaxed.left[some] + unpacked(domains.turn) * self.relaxed.gap[some]
+        ray[:, some] = torch.minimum(torch.maximum(turned, shape.least[:, some]), shape.most[:, some])
+        region = self.quick_region if self.quick_region.batch == 1 else self.quick_region.select(at)
+        return Batch(owner, shape, region, z, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
+
+    def clamped(self, z: Interval, column: Tensor, sign: Tensor) -> Interval:
+        """Intervals ``(batch, width)`` cut at the kinks that decisions name."""
+        if not column.shape[1]:
+            return z
+        kink = self.activations.kink[column]
+        above = torch.where(sign > 0, kink, -torch.inf)
+        below = torch.where(sign < 0, kink, torch.inf)
+        return Interval(
+            z.lower.scatter_reduce(1, column, above, "amax"), z.upper.scatter_reduce(1, column, below, "amin")
+        )
+
+    def objective(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The quick rows ``(batch, outputs)`` and offsets ``(batch,)`` of the mixed atoms."""
+        mix = batch.mix.unsqueeze(1)
+        rows = (mix @ self.quick_weights[batch.owner]).squeeze(1)
+        return rows, -(batch.mix * self.quick_bounds[batch.owner]).sum(1)
+
+    def glance(self, batch: Batch) -> Pass:
+        """One quick pass, replayed."""
+        rows, offset = self.objective(batch)
+        found = self.relaxed.value(rows, offset, batch.shape, batch.ray, batch.pull, batch.region)
+        return self.relaxed.replay(found)
+
+    def margins(self, owner: Tensor, points: Tensor) -> Tensor:
+        """The questions' quick margins at some inputs ``(batch, n)``: what the network itself computes there."""
+        values = self.relaxed.network.flat(points).unsqueeze(-1)
+        atoms = (self.quick_weights[owner] @ values).squeeze(-1) - self.quick_bounds[owner]
+        return atoms.masked_fill(~self.questions.real[owner], -torch.inf).amax(1).nan_to_num(nan=torch.inf)
+
+    def repacked(self, domains: Domains, batch: Batch, bound: Tensor) -> Domains:
+        """The domains with what the batch's variables have become, and better bounds where `bound` is one."""
+        some = self.columns
+        turn = (batch.ray[:, some] - self.relaxed.left[some]) / self.relaxed.gap[some]
+        better = torch.maximum(domains.bound, bound)
+        return replace(domains, bound=better, multiplier=batch.multiplier, turn=packed(turn), mix=batch.mix)
+
+    def proven(self, batch: Batch) -> Tensor:
+        """Proven lower bounds ``(batch,)``, float64, of the margins of the questions on the domains."""
+        at = self.questions.region[batch.owner]
+        known = _Narrowed(self.known, at, self.activations.parted(batch.z))
+        mix = batch.mix.double()
+        mix = mix / mix.sum(1, keepdim=True)
+        rows = mix.unsqueeze(1) @ self.questions.weights[batch.owner]
+        starts = [*rows_on_outputs(self.network, rows), *self._constraints(batch)]
+        found = self.backward.narrowed(at, known, self._tilts(batch)).lower(*starts).squeeze(1)
+        shift = batch.pull.double() * self.activations.kink
+        level = mix * self.questions.bounds[batch.owner]
+        # both are sums of products; so are the rows, where there are several atoms
+        lost = gamma(shift.shape[1], shift.dtype) * shift.abs().sum(1) + gamma(4, shift.dtype) * found.abs()
+        size = level.abs()
+        if mix.shape[1] > 1:
+            size = size + mix * (self.questions.weights.abs() @ self.reach.unsqueeze(-1)).squeeze(-1)[batch.owner]
+        lost = lost + 2 * gamma(2 * mix.shape[1] + 4, shift.dtype) * size.sum(1)
+        return trusted_lower(down(found - shift.sum(1) - level.sum(1) - lost - 4 * underflow(shift.dtype)))
+
+    def _tilts(self, batch: Batch) -> dict[str, Tensor]:
+        """Where to turn the free lines of each activation, ``(batch, 1, *shape)`` in [0, 1]."""
+        gap = torch.where(self.relaxed.gap == 0, 1.0, self.relaxed.gap)
+        tilt = ((batch.ray - self.relaxed.left) / gap).double().clamp(0, 1)
+        parts = self.activations.parts
+        return {node.name: tilt[:, parts[node.name]].reshape(-1, 1, *node.shape) for node in self.activations.nodes}
+
+    def _constraints(self, batch: Batch) -> list[Rows]:
+        """What the multipliers add to the objective, as rows on the inputs of activations that have decisions."""
+        pull, used = batch.pull.double(), batch.column[batch.sign != 0]
+        return [
+            Rows(node.inputs[0], pull[:, part].reshape(-1, 1, *node.shape))
+            for node, part in ((node, self.activations.parts[node.name]) for node in self.activations.nodes)
+            if bool(((used >= part.start) & (used < part.stop)).any())
+        ]
+
+
+class _Narrowed(Mapping[str, Interval]):
+    """The regions' intervals for the domains that lie in them, narrower where decisions say so."""
+
+    def __init__(self, known: Mapping[str, Interval], at: Tensor, narrower: Mapping[str, Interval]) -> None:
+        self.known, self.at, self.picked = known, at, dict(narrower)
+
+    def __getitem__(self, name: str) -> Interval:
+        if name not in self.picked:
+            self.picked[name] = self.known[name].select(self.at)
+        return self.picked[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)

@@ -1,0 +1,216 @@
+"""Branch and bound over neurons: domains are split at a neuron's kink until each is proved or one is refuted.
+
+It decides what bounds leave open where inputs are many. On either side of its kink a neuron is linear; what the
+decision is worth elsewhere, its multiplier says (see `multipliers`). Many domains go through the same passes at once,
+those with the lowest bounds first. What becomes of a domain depends on itself alone, so that neither memory nor the
+number of threads changes what a finished search proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.specs.property import Case
+from leaktight.verify.bounds.parallel import each
+from leaktight.verify.search.ascent import Schedule, ascend
+from leaktight.verify.search.choice import look_ahead
+from leaktight.verify.search.multipliers import Batch, Bounding
+from leaktight.verify.search.replay import Replay, confirm
+from leaktight.verify.search.splits import Domains, Pool, joined
+from leaktight.verify.verdict import Counterexample
+
+FIRST = Schedule(40, rate=0.3, decay=0.95)
+EACH = Schedule(10)
+LAST = Schedule(150, decay=0.97)  # where no neuron is left to split
+CANDIDATES = 8
+_PARTS = 4  # of a round, so that threads have something to share
+_PART_BYTES = 16 << 20
+_LIVE_TENSORS = 8
+
+
+@dataclass(frozen=True)
+class Branched:
+    """How far a search came. `lower`: a proven bound of the margin over all questions. `proved`: nothing is left.
+
+    `reason` says what ended a search that decided nothing, where it was not the time; `interrupted`: the user did.
+    """
+
+    lower: float
+    proved: bool
+    found: Counterexample | None
+    attained: float
+    domains: int
+    reason: str = ""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What became of some domains: children that are left, domains that cannot be split, bounds of what is proved.
+
+    `point` and `owner`: where in the relaxation of which question the network itself came out lowest, at `margin`.
+    """
+
+    left: Domains
+    stuck: Domains
+    settled: Tensor
+    bounded: int
+    point: Tensor
+    owner: int
+    margin: float
+
+
+class Search:
+    """Carries a search on, round by round. `lower` is a proven bound of the margin over all questions at any time.
+
+    memory: what domains and passes may take, in bytes. late: whether the time is up. size: how many domains to split in
+    one batch.
+    """
+
+    def __init__(self, bounding: Bounding, late: Callable[[], bool], memory: int, size: int | None = None) -> None:
+        self.bounding, self.late, self.memory = bounding, late, memory
+        self.size = size or _fitting(bounding.network, memory)
+        self.domains, self.settled = 0, torch.inf
+        first = bounding.first()
+        self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
+        self.lower = -torch.inf
+        self._start(first)
+
+    def _start(self, first: Domains) -> None:
+        bounded, _ = self._bounded(first, FIRST)
+        closed = self._closed(bounded)
+        self.domains += len(first)
+        self._book(bounded.select((~closed).nonzero().flatten()), bounded.bound[closed])
+
+    def _book(self, left: Domains, settled: Tensor) -> None:
+        self.waiting.add(left)
+        self.settled = min(self.settled, float(settled.amin()) if len(settled) else torch.inf)
+        self.lower = min(self.settled, self.waiting.least, self.stuck.least)
+
+    @property
+    def full(self) -> bool:
+        """Whether the domains that wait take what memory they may."""
+        return self.waiting.bytes + self.stuck.bytes > self.memory // 2
+
+    def round(self) -> _Split | None:
+        """Splits the worst domains; when memory runs short, those that are nearest to a proof.
+
+        Returns where a counterexample is likeliest; None: the time was up before anything was done.
+        """
+        short = self.waiting.bytes > self.memory // 4
+        places = self.waiting.worst(_PARTS * self.size, easiest=short)
+        taken = self.waiting.read(places)
+        parts = [taken.select(slice(i, i + self.size)) for i in range(0, len(taken), self.size)]
+        answers = []
+        for answer in each(self._split, parts):
+            if answer is None:
+                return None
+            answers.append(answer)
+        self.waiting.remove(places)
+        self.domains += sum(answer.bounded for answer in answers)
+        for answer in answers:
+            self.stuck.add(answer.stuck)
+        self._book(joined([a.left for a in answers]), torch.cat([a.settled for a in answers]))
+        return min(answers, key=lambda answer: answer.margin)
+
+    def _split(self, parents: Domains) -> _Split | None:
+        """Both children of each domain, bounded."""
+        batch = self.bounding.unpacked(parents)
+        found = self.bounding.glance(batch)
+        neuron = look_ahead(self.bounding, batch, found, CANDIDATES)
+        margins = self.bounding.margins(batch.owner, found.point)
+        at = int(margins.argmin())
+        last = (neuron < 0).nonzero().flatten()
+        some = (neuron >= 0).nonzero().flatten()
+        children = [
+            parents.select(some).deepened(neuron[some], torch.full((len(some),), above)) for above in (True, False)
+        ]
+        bounded, in_time = self._bounded(joined(children), EACH)
+        ends, last_in_time = self._bounded(parents.select(last), LAST)
+        if not (in_time and last_in_time):
+            return None
+        closed, shut = self._closed(bounded), self._closed(ends)
+        return _Split(
+            bounded.select((~closed).nonzero().flatten()),
+            ends.select((~shut).nonzero().flatten()),
+            torch.cat([bounded.bound[closed], ends.bound[shut]]),
+            len(bounded),
+            found.point[at],
+            int(batch.owner[at]),
+            float(margins[at]),
+        )
+
+    def _bounded(self, domains: Domains, schedule: Schedule) -> tuple[Domains, bool]:
+        """The domains with what an ascent finds; whether there was the time."""
+        if not len(domains):
+            return domains, True
+        batch: Batch = self.bounding.unpacked(domains)
+        ascend(self.bounding, batch, schedule, self.late)
+        if self.late() and self.domains:
+            return domains, False
+        return self.bounding.repacked(domains, batch, self.bounding.proven(batch)), True
+
+    def _closed(self, domains: Domains) -> Tensor:
+        """Which domains are proved."""
+        strict = self.bounding.questions.strict[domains.owner.long()]
+        return (domains.bound > 0) | (strict & (domains.bound >= 0))
+
+
+def _fitting(network: Network, memory: int) -> int:
+    """How many domains go through a pass together: few enough for the caches, many enough for the interpreter."""
+    size = 4 * _LIVE_TENSORS * sum(node.size for node in network)
+    return max(4, min(1024, min(_PART_BYTES, memory // 16) // size))
+
+
+def branch(
+    search: Search,
+    case: Case,
+    replay: Replay,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Branched:
+    """Carries a search on until every domain is proved, a counterexample is confirmed by replay, or it has to end.
+
+    Every point of a question's region lies in a domain that is proved, or waits, or cannot be split any more: so
+    `lower` holds whatever ended it.
+    """
+    attained, found, reason, interrupted = torch.inf, None, "", False
+    try:
+        while len(search.waiting) and not search.late():
+            say(f"splitting neurons: {search.domains} domains bounded, {len(search.waiting)} wait")
+            if search.full:
+                reason = f"{len(search.waiting)} domains wait, as many as the memory holds; raise --memory"
+                break
+            best = search.round()
+            if best is None:
+                break
+            found, margin = _tried(search.bounding, case, best, replay)
+            attained = min(attained, margin)
+            if found is not None:
+                break
+    except KeyboardInterrupt:  # what is proved stands
+        interrupted = True
+    if not reason and len(search.stuck) and not len(search.waiting):
+        reason = (
+            f"every neuron of {len(search.stuck)} domains is decided, and the linear programs that are left of them"
+            " are not solved"
+        )
+    proved = not (len(search.waiting) or len(search.stuck) or interrupted or found)
+    return Branched(search.lower, proved, found, attained, search.domains, reason, interrupted)
+
+
+def _tried(bounding: Bounding, case: Case, best: _Split, replay: Replay) -> tuple[Counterexample | None, float]:
+    """Whether the lowest point of a relaxation is a counterexample, and the margin that it attains."""
+    at = int(bounding.questions.region[best.owner])
+    one = Case(case.region.select(slice(at, at + 1)), case.unsafe.select(slice(at, at + 1)))
+    point = one.region.project(best.point.double().unsqueeze(0))
+    margin = float(one.unsafe.margin(bounding.network.flat(point)))
+    if margin > 1e-6 * float(bounding.reach[best.owner].amax()):
+        return None, margin
+    found = confirm(bounding.network, one, point, replay)
+    return found, margin if found is None else min(margin, found.margin)
