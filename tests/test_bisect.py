@@ -112,11 +112,12 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert first.statistics == again.statistics
 
 
-def test_balls_are_refused_by_name() -> None:
-    network, region, weights = question(1, 0.1, 1)
-    round_one = ball(region.lower + 1.5, 1.0, Norm.L2)
-    with pytest.raises(UsageError, match=r"branch.*halves boxes"):
-        prove(network, property_of(round_one, weights, 0.0), engine="branch")
+def test_balls_are_refused_by_name_where_neurons_cannot_be_split() -> None:
+    network = build("smooth", 1)
+    size, outputs = network.input_size, network.output_size
+    round_one = ball(torch.zeros(1, size, dtype=torch.float64), 1.0, Norm.L2)
+    with pytest.raises(UsageError, match=r"branch.*halves boxes.*ball"):
+        prove(network, property_of(round_one, torch.eye(outputs, dtype=torch.float64)[:1], 0.0), engine="branch")
 
 
 # ---- clipping ----

@@ -254,9 +254,7 @@ class _Reader:
         off = np.where(weight.error > 0, np.nextafter(weight.error, np.inf), 0.0)
         low, high = weight.value - off, weight.value + off
         exact = off == 0
-        return Sector(
-            np.where(exact, low, np.nextafter(low, -np.inf)), np.where(exact, high, np.nextafter(high, np.inf))
-        )
+        return Sector(np.where(exact, low, np.nextafter(low, -np.inf)), np.where(exact, high, np.nextafter(high, np.inf)))
 
     def _slopes(self, found: Sector) -> None:
         """One sector for each channel: the hull of its points'; behind another, the products of slopes."""
@@ -298,7 +296,9 @@ def _product(a: Sector, b: Sector) -> Sector:
     ends = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
     low, high = ends.min(0), ends.max(0)
     plain = ((a.low == 1) & (a.high == 1)) | ((b.low == 1) & (b.high == 1))
-    return Sector(np.where(plain, low, np.nextafter(low, -np.inf)), np.where(plain, high, np.nextafter(high, np.inf)))
+    return Sector(
+        np.where(plain, low, np.nextafter(low, -np.inf)), np.where(plain, high, np.nextafter(high, np.inf))
+    )
 
 
 def _refused(node: Node, what: str) -> UnsupportedOperator:
