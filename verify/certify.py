@@ -171,10 +171,9 @@ def certify(
     """Proves or refutes, for every labelled input, that its label scores strictly highest within `epsilon` of it.
 
     inputs ``(batch, ...)`` in the data's units (see `leaktight.models.normalise`), labels ``(batch,)``. An input that
-    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is
-    found for each input by bisection, no larger than `epsilon`, and one that a counterexample refutes; with ``auto`` and
-    the norm 2 the bounds' share of it is the larger of what linear bounds and Lipschitz constants of the margins prove
-    (leaktight.verify.lipschitz.anchored).
+    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is found
+    for each input by bisection, no larger than `epsilon`, and one that a counterexample refutes. With ``auto`` and the
+    norm 2, Lipschitz constants of the margins prove radii too (leaktight.verify.lipschitz.anchored).
 
     What bounds leave open is decided by a complete search, one input at a time, where `engine` is "branch" or "milp",
     and for "auto" where a `timeout` limits it.
