@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leaktight.errors import UsageError
+from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property, misclassified
 from leaktight.specs.region import Norm, ball
+from leaktight.verify.lipschitz.anchored import anchored_radius
 from leaktight.verify.prove import (
     AUTO,
     BRANCH,
@@ -127,6 +128,11 @@ class _Question:
     def case(self, inputs: Tensor, labels: Tensor, epsilon: float | Tensor) -> Case:
         return Case(ball(inputs, epsilon, self.norm, self.clip), misclassified(labels, self.network.output_size))
 
+    @property
+    def anchors(self) -> bool:
+        """Whether constants of margins may beat linear bounds: in L2, if no single engine was asked for."""
+        return self.norm is Norm.L2 and len(self.stages) > 1
+
     def limited(self, inputs: int) -> Budget:
         """The budget of a group: the time limit of each input, all together."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout * inputs
@@ -165,8 +171,9 @@ def certify(
     """Proves or refutes, for every labelled input, that its label scores strictly highest within `epsilon` of it.
 
     inputs ``(batch, ...)`` in the data's units (see `leaktight.models.normalise`), labels ``(batch,)``. An input that
-    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is
-    found for each input by bisection, no larger than `epsilon`, and one that a counterexample refutes.
+    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is found
+    for each input by bisection, no larger than `epsilon`, and one that a counterexample refutes. With ``auto`` and the
+    norm 2, Lipschitz constants of the margins prove radii too (leaktight.verify.lipschitz.anchored).
 
     What bounds leave open is decided by a complete search, one input at a time, where `engine` is "branch" or "milp",
     and for "auto" where a `timeout` limits it.
@@ -327,6 +334,8 @@ def _radii(
     """Radii up to `epsilon`, by bisection to a thousandth of it; zero where nothing is proven."""
     budget = question.limited(len(inputs))
     low = _bounded_radii(question, inputs, labels, epsilon, proved, correct, budget)
+    if question.anchors:
+        low = _anchored(question, inputs, labels, epsilon, low, correct)
     found = []
     for i, example in enumerate(examples):
         measure = partial(distance, question.norm, inputs[i])
@@ -361,3 +370,31 @@ def _bounded_radii(
         holds = proves(case, atom_bounds(question.network, case, question.stages[-1], budget))
         low[index], high[index] = torch.where(holds, middle, low[index]), torch.where(holds, high[index], middle)
     return low
+
+
+def _anchored(
+    question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, radii: Tensor, correct: Tensor
+) -> Tensor:
+    """The radii, larger where the Lipschitz constants of the margins prove more than linear bounds do.
+
+    Their ball is the whole one, not cut with `clip`: what holds on it holds on the part.
+    """
+    budget, found = question.limited(len(inputs)), radii.clone()
+    for i in (correct & (radii < epsilon)).nonzero().flatten().tolist():
+        if budget.spent:
+            break
+        known = float(radii[i])
+        try:
+            anchored = anchored_radius(
+                question.network,
+                inputs[i],
+                int(labels[i]),
+                largest=epsilon,
+                known=known,
+                deadline=budget.deadline,
+                memory=budget.memory,
+            )
+        except UnsupportedOperator:  # no sectors, or too large: the linear bounds have to do
+            break
+        found[i] = max(known, anchored.radius)
+    return found

@@ -34,7 +34,8 @@ SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
 MILP = "milp"
-STAGES = {AUTO: ("crown", "alpha-crown")}  # of engines that are more than one, where nothing is branched on
+# the bounds that engines begin with that are more than one
+STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
 QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
@@ -157,7 +158,7 @@ def prove(
     (where inputs are few) or to split neurons (where all activations are piecewise linear); "milp" decides small
     networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
     float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. effort: multiplications that an attack may cost
-    at most. Ctrl-C ends it with what is known by then, as UNKNOWN.
+    at most. Ctrl-C ends it with what is known by then, as an UNKNOWN that says `interrupted`.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -182,9 +183,9 @@ def prove(
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)
     if interrupted and verdict.status is not Status.REFUTED:
-        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}")
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}", interrupted=True)
     checked = None
-    if cross_check:
+    if cross_check and not interrupted:
         say("asking auto_LiRPA")
         checked = _second_opinion(network, standings)
     return replace(
