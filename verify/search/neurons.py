@@ -31,6 +31,7 @@ CANDIDATES = 8
 _PARTS = 4  # of a round, so that threads have something to share
 _PART_BYTES = 16 << 20
 _LIVE_TENSORS = 8
+_GENERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,20 @@ class Search:
         """The domains with what an ascent finds; whether there was the time."""
         if not len(domains):
             return domains, True
-        batch: Batch = self.bounding.unpacked(domains)
-        ascend(self.bounding, batch, schedule, self.late)
+        batch = self.bounding.unpacked(domains)
+        value = ascend(self.bounding, batch, schedule, self.late)
         if self.late() and self.domains:
             return domains, False
-        return self.bounding.repacked(domains, batch, self.bounding.proven(batch)), True
+        return self.bounding.repacked(domains, batch, self._proven(domains, batch, value)), True
+
+    def _proven(self, domains: Domains, batch: Batch, value: Tensor) -> Tensor:
+        """Proven bounds: of all that may be done, and of every few generations; else the parent's hold."""
+        depth = (domains.neuron >= 0).sum(1)
+        worth = ((value > 0) | (depth % _GENERATIONS == 0)).nonzero().flatten()
+        bound = domains.bound.clone()
+        if len(worth):
+            bound[worth] = self.bounding.proven(batch.select(worth))
+        return bound
 
     def _closed(self, domains: Domains) -> Tensor:
         """Which domains are proved."""
