@@ -22,10 +22,11 @@ from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.rounding import down
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
-from leaktight.verify.search.neurons import Branched, branch
+from leaktight.verify.search.neurons import Branched
+from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.search.roots import begin, splittable, whole_margin
+from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
@@ -224,8 +225,16 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
     """Branches on neurons until the case is settled, the time is up, or too many domains wait."""
     memory = default_memory() if budget.memory is None else budget.memory
     with torch.no_grad():
-        search = begin(network, standing.case, standing.atoms, memory, budget.deadline, lambda: budget.spent)
-        standing.branched = branch(search, standing.case, replay, say=say)
+        standing.branched = split(
+            network,
+            standing.case,
+            standing.atoms,
+            replay,
+            memory=memory,
+            deadline=budget.deadline,
+            late=lambda: budget.spent,
+            say=say,
+        )
     standing.found = standing.branched.found
     standing.attained = min(standing.attained, standing.branched.attained)
 

@@ -75,7 +75,7 @@ class Search:
 
     def __init__(self, bounding: Bounding, late: Callable[[], bool], memory: int, size: int | None = None) -> None:
         self.bounding, self.late, self.memory = bounding, late, memory
-        self.size = size or _fitting(bounding.network, memory)
+        self.size = size or fitting(bounding.network, memory)
         self.domains, self.settled = 0, torch.inf
         first = bounding.first()
         self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
@@ -171,7 +171,7 @@ class Search:
         return (domains.bound > 0) | (strict & (domains.bound >= 0))
 
 
-def _fitting(network: Network, memory: int) -> int:
+def fitting(network: Network, memory: int) -> int:
     """How many domains go through a pass together: few enough for the caches, many enough for the interpreter."""
     size = 4 * _LIVE_TENSORS * sum(node.size for node in network)
     return max(4, min(1024, min(_PART_BYTES, memory // 16) // size))
@@ -182,16 +182,17 @@ def branch(
     case: Case,
     replay: Replay,
     *,
+    most: float = torch.inf,
     say: Callable[[str], None] = lambda _: None,
 ) -> Branched:
     """Carries a search on until every domain is proved, a counterexample is confirmed by replay, or it has to end.
 
-    Every point of a question's region lies in a domain that is proved, or waits, or cannot be split any more: so
+    It pauses after `most` domains. Every point of a question's region lies in a domain that is proved, or waits, or cannot be split any more: so
     `lower` holds whatever ended it.
     """
     attained, found, reason, interrupted = torch.inf, None, "", False
     try:
-        while len(search.waiting) and not search.late():
+        while len(search.waiting) and search.domains < most and not search.late():
             say(f"splitting neurons: {search.domains} domains bounded, {len(search.waiting)} wait")
             if search.full:
                 reason = f"{len(search.waiting)} domains wait, as many as the memory holds; raise --memory"

@@ -79,6 +79,12 @@ class Activations:
         return known
 
 
+def splittable(network: Network) -> bool:
+    """Whether all that bends in the network are neurons that can be split, and there are some."""
+    fitting = all(isinstance(node.op, (Affine, TwoSlope, Input)) for node in network)
+    return fitting and any(isinstance(node.op, TwoSlope) for node in network)
+
+
 def _parameters(node: Node) -> tuple[Tensor, ...]:
     op = node.op
     assert isinstance(op, TwoSlope)
