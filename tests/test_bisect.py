@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import fully_connected
+from networks import build, fully_connected
 from torch import Tensor
 
 from leaktight.errors import UsageError
@@ -103,7 +103,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 
 
 def test_balls_are_refused_by_name() -> None:
-    network, region, weights = question(1, 0.1, 1)
-    round_one = ball(region.lower + 1.5, 1.0, Norm.L2)
+    network, weights = build("smooth", 1), torch.ones(1, 3, dtype=torch.float64)
+    round_one = ball(torch.zeros(1, 3, dtype=torch.float64), 1.0, Norm.L2)
     with pytest.raises(UsageError, match=r"branch.*halves boxes"):
         prove(network, property_of(round_one, weights, 0.0), engine="branch")

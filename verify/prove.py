@@ -19,12 +19,12 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
-from leaktight.verify.rounding import down
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.rounding import down
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.neurons import Branched
-from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.refute import refute
+from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
@@ -147,9 +147,10 @@ def prove(
     is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
-    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to
-    halve boxes of inputs (where inputs are few) or to split neurons (where all activations are piecewise linear). timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is
-    the same in float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA.
+    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of
+    inputs where these are few, and else to split neurons, where all activations have two slopes. timeout: seconds.
+    dtype: the arithmetic of the bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check:
+    also ask auto_LiRPA.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """

@@ -179,10 +179,9 @@ class Backward:
 
         What is known of rounding errors on the whole regions is taken over.
         """
-        other = copy(self)
-        other.region, other.known, other.tilts = self.region.select(regions), known, tilts
+        other = self.select(regions)
+        other.known, other.tilts = known, tilts
         other._lines, other._plain, other._handed_on = {}, {}, {}
-        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
         return other
 
     def step(self, node: Node) -> Interval:

@@ -42,7 +42,9 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
     best = score.topk(min(candidates, score.shape[1]), dim=1)
     enough = 2 * bounding.tolerance[batch.owner].unsqueeze(1)
     gains = [
-        (torch.minimum(children(bounding, batch, best.indices, above=above), enough) - found.value.unsqueeze(1)).clamp(min=0)
+        (torch.minimum(children(bounding, batch, best.indices, above=above), enough) - found.value.unsqueeze(1)).clamp(
+            min=0
+        )
         for above in (False, True)
     ]
     worth = torch.minimum(*gains) + _BETTER_CHILD * torch.maximum(*gains) + _TIE * best.values

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.models.ops import Affine
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
 from leaktight.verify.bounds.interval import Interval, outputs
@@ -30,7 +31,8 @@ class Questions:
     """Conjunctions of atoms that have to be ruled out: region ``(questions,)`` says where.
 
     weights ``(questions, atoms, outputs)``, bounds ``(questions, atoms)`` float64: ``weights . y <= bounds``; `real`
-    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``.
+    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``. disjunct ``(questions,)``: which of
+    the case's it is.
     """
 
     region: Tensor
@@ -38,14 +40,16 @@ class Questions:
     bounds: Tensor
     real: Tensor
     strict: Tensor
+    disjunct: Tensor
 
 
 @dataclass(eq=False)
 class Batch:
     """Domains unpacked for the ascent: the variables, and what they act on.
 
-    region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)``, mix ``(batch, atoms)`` are variables; column and sign
-    ``(batch, depth)`` the decisions' places among all neurons and their sides.
+    region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)`` and mix
+    ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among all neurons and
+    their sides.
     """
 
     owner: Tensor
@@ -90,7 +94,8 @@ class Bounding:
         self.columns = bent.any(0).nonzero().flatten()
         self.backward = Backward(network, region, known)
         for node in network:
-            self.backward.prepare(node)
+            if isinstance(node.op, Affine):
+                self.backward.slack(node)
         self._shape = self.relaxed.shape(self.base)
         self.quick_region = region.to(QUICK)
         self.quick_weights = questions.weights.to(QUICK)
@@ -169,6 +174,13 @@ class Bounding:
         rows, offset = self.objective(batch)
         found = self.relaxed.value(rows, offset, batch.shape, batch.ray, batch.pull, batch.region)
         return self.relaxed.replay(found)
+
+    def decisions(self, domain: Domains) -> dict[str, Tensor]:
+        """The decisions of a single domain by activation, int8 ``(size,)``: 1 above the kink, -1 below, 0 for none."""
+        whole = torch.zeros(self.activations.width, dtype=torch.int8)
+        made = domain.neuron[0] >= 0
+        whole[self.columns[domain.neuron[0][made].long()]] = domain.sign[0][made].to(torch.int8)
+        return {name: whole[part] for name, part in self.activations.parts.items()}
 
     def margins(self, owner: Tensor, points: Tensor) -> Tensor:
         """The questions' quick margins at some inputs ``(batch, n)``: what the network itself computes there."""

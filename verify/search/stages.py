@@ -29,16 +29,17 @@ def open_questions(case: Case, atoms: Tensor) -> Questions:
     unsafe, regions = case.unsafe, len(atoms)
     ruled_out = _ruled_out(case, atoms)
     members = [(unsafe.disjunct == k).nonzero().flatten() for k in range(unsafe.disjuncts)]
-    pairs = [(g, m) for g in range(regions) for m in members if not bool(ruled_out[g, m].any())]
-    most = max((len(m) for _, m in pairs), default=1)
+    pairs = [(g, k) for g in range(regions) for k, m in enumerate(members) if not bool(ruled_out[g, m].any())]
+    most = max((len(members[k]) for _, k in pairs), default=1)
     weights = torch.zeros(len(pairs), most, unsafe.weights.shape[2], dtype=torch.float64)
     bounds, real = torch.zeros(len(pairs), most, dtype=torch.float64), torch.zeros(len(pairs), most, dtype=torch.bool)
-    for i, (g, m) in enumerate(pairs):
-        row = g if len(unsafe.weights) > 1 else 0
+    for i, (g, k) in enumerate(pairs):
+        m, row = members[k], g if len(unsafe.weights) > 1 else 0
         weights[i, : len(m)], bounds[i, : len(m)] = unsafe.weights[row, m], unsafe.bounds[row, m]
         real[i, : len(m)] = True
-    strict = torch.tensor([bool(unsafe.strict[m].all()) for _, m in pairs], dtype=torch.bool)
-    return Questions(torch.tensor([g for g, _ in pairs], dtype=torch.long), weights, bounds, real, strict)
+    strict = torch.tensor([bool(unsafe.strict[members[k]].all()) for _, k in pairs], dtype=torch.bool)
+    region, disjunct = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
+    return Questions(region, weights, bounds, real, strict, disjunct)
 
 
 def _ruled_out(case: Case, atoms: Tensor) -> Tensor:

@@ -27,16 +27,17 @@ from leaktight.verify.search.neurons import fitting
 from leaktight.verify.search.relaxed import Activations, splittable
 from leaktight.verify.search.splits import Domains, joined
 
+_FIRST = Schedule(20, rate=0.3, decay=0.95)
+_EACH = Schedule(8)
+_CANDIDATES = 4
+
 
 @dataclass(frozen=True)
 class Effort:
     """How many generations of domains, and how many of a question's domains are split in each."""
 
-    generations: int = 6
-    beam: int = 8
-    first: Schedule = Schedule(20, rate=0.3, decay=0.95)
-    each: Schedule = Schedule(8)
-    candidates: int = 4
+    generations: int
+    beam: int
 
 
 def cut_off(network: Network, node: Node) -> Network:
@@ -57,13 +58,13 @@ def ends(node: Node, wanted: Tensor, kink: Tensor, regions: Tensor) -> Questions
     rows[torch.arange(count) + count, 0, wanted] = -1.0
     bounds = torch.cat([kink, -kink]).unsqueeze(1)
     real = torch.ones(2 * count, 1, dtype=torch.bool)
-    return Questions(regions.repeat(2), rows, bounds, real, torch.zeros(2 * count, dtype=torch.bool))
+    return Questions(regions.repeat(2), rows, bounds, real, torch.zeros(2 * count, dtype=torch.bool), regions.repeat(2))
 
 
 def lowest(bounding: Bounding, effort: Effort, size: int, late: Callable[[], bool]) -> Tensor:
     """Proven lower bounds ``(questions,)`` of the questions' margins."""
     count = len(bounding.questions.region)
-    domains = _bounded(bounding, bounding.first(), effort.first, size, late)
+    domains = _bounded(bounding, bounding.first(), _FIRST, size, late)
     settled = torch.full((count,), torch.inf, dtype=torch.float64)
     for _ in range(effort.generations):
         domains, closed = _closed(domains)
@@ -73,10 +74,10 @@ def lowest(bounding: Bounding, effort: Effort, size: int, late: Callable[[], boo
         worst = _worst(domains, effort.beam)
         rest = torch.ones(len(domains), dtype=torch.bool)
         rest[worst] = False
-        children = _children(bounding, domains.select(worst), effort.candidates, size)
+        children = _children(bounding, domains.select(worst), _CANDIDATES, size)
         if not len(children):
             break
-        domains = joined([domains.select(rest.nonzero().flatten()), _bounded(bounding, children, effort.each, size, late)])
+        domains = joined([domains.select(rest.nonzero().flatten()), _bounded(bounding, children, _EACH, size, late)])
     return settled.scatter_reduce(0, domains.owner.long(), domains.bound, "amin")
 
 
@@ -108,9 +109,7 @@ def _children(bounding: Bounding, parents: Domains, candidates: int, size: int) 
     return joined(found)
 
 
-def _bounded(
-    bounding: Bounding, domains: Domains, schedule: Schedule, size: int, late: Callable[[], bool]
-) -> Domains:
+def _bounded(bounding: Bounding, domains: Domains, schedule: Schedule, size: int, late: Callable[[], bool]) -> Domains:
     found = []
     for start in range(0, len(domains), size):
         some = domains.select(slice(start, start + size))
