@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from leaktight.models.network import Network
 
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
+FAIL_ON = ("refuted", "unknown", "timeout", "regression")
 _ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("the arguments of this run", default=())
 CommandLineError: Any = typer.BadParameter.__bases__[0]  # what typer raises for a command line that makes no sense
 
@@ -76,7 +78,10 @@ class Answer:
 
 
 def command(
-    body: Callable[..., Answer], formats: Any = cli.AsFormat, usual: Format | None = Format.TEXT
+    body: Callable[..., Answer],
+    formats: Any = cli.AsFormat,
+    usual: Format | None = Format.TEXT,
+    name: str | None = None,
 ) -> Callable[..., None]:
     """Makes a function a command, with --format (one of `formats`, by default `usual`) and --output.
 
@@ -95,7 +100,7 @@ def command(
     )
     run_body.__signature__ = inspection.Signature((*own, *ways))  # type: ignore[attr-defined]
     run_body.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *ways)}
-    return app.command()(run_body)
+    return app.command(name)(run_body)
 
 
 def _deliver(body: Callable[[], Answer], style: Format | ReportFormat | None, output: Path | None) -> int:
@@ -257,6 +262,7 @@ def verify(
     engine: cli.Engine = "auto",
     timeout: cli.Timeout = None,
     counterexample: cli.CounterexampleFile = None,
+    margin: cli.MarginTolerance = None,
     guarantee: cli.GuaranteeName = "real",
     cross_check: cli.CrossCheck = False,
     memory: cli.Memory = None,
@@ -271,12 +277,14 @@ def verify(
     """
     from leaktight.specs.vnnlib import read_property
     from leaktight.verify.prove import prove
+    from leaktight.verify.tighten import least_margin
 
     options.choice("--guarantee", guarantee, ("real",))
     if counterexample is not None:
         file.check_writable("--counterexample", counterexample)
+    answer = prove if margin is None else partial(least_margin, tolerance=options.number("--margin", margin))
     with _stages() as progress:
-        verdict = prove(
+        verdict = answer(
             _network(network, architecture, trust),
             read_property(property),
             engine=_engine(engine),
@@ -445,6 +453,166 @@ def leak(
                 asked, known.inputs, known.labels, size, within, progress=progress, **balls, **ways
             ).about({"data": {"path": known.path, "sha256": known.sha256}})
     return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else found.status.exit_code)
+
+
+@command
+def lipschitz(
+    network: cli.NetworkFile,
+    norm: cli.LipschitzNorm = "2",
+    method: cli.Method = "auto",
+    solver: cli.Solver = None,
+    centre: cli.Centre = None,
+    radius: cli.CentreRadius = None,
+    slopes: cli.CurveSlopes = None,
+    timeout: cli.Timeout = None,
+    seed: cli.Seed = 0,
+    architecture: cli.Architecture = None,
+    trust: cli.Trust = False,
+) -> Answer:
+    """How far outputs move when inputs move.
+
+    A proven Lipschitz constant of the whole network, or of a ball of inputs, beside one that is attained.
+    """
+    from leaktight.verify.lipschitz.lipschitz import lipschitz as bound_constant
+
+    if centre is not None:
+        from leaktight.specs.point import read_point
+    asked = _network(network, architecture, trust)
+    with _bar("solving") as progress:
+        found = bound_constant(
+            asked,
+            norm=norm,
+            method=method,
+            solver=solver,
+            centre=None if centre is None else read_point("--center", centre, asked.input_size),
+            radius=None if radius is None else options.at_least_zero("--radius", radius),
+            slopes=None if slopes is None else options.span("--slopes", slopes),
+            timeout=None if timeout is None else options.number("--timeout", timeout),
+            seed=seed,
+            progress=progress,
+        )
+    return Answer(found.to_json(), found.summary)
+
+
+@functools.partial(command, name="run")
+def run_suite(
+    suite: cli.SuiteFile,
+    jobs: cli.Jobs = None,
+    resume: cli.Resume = False,
+    ledger: cli.LedgerUrl = "sqlite:///.leaktight/ledger.sqlite",
+    tag: cli.Tags = None,
+    memory: cli.WorkerMemory = None,
+    fail_on: cli.FailOn = None,
+    baseline: cli.Baseline = None,
+    tolerance: cli.RegressionTolerance = None,
+    report: cli.Reports = None,
+) -> Answer:
+    """All jobs of a suite, with a gate.
+
+    Every answer is recorded at once; --resume goes on where a run ended, and asks anew only what changed.
+    """
+    from leaktight.verify.run.pipeline import Wanted, pipeline
+
+    wanted = Wanted(
+        suite=suite,
+        ledger=ledger,
+        resume=resume,
+        workers=jobs,
+        memory=None if memory is None else options.byte_count("--memory", memory),
+        tags=tuple(tag or ()),
+        fail_on=None if fail_on is None else options.words("--fail-on", fail_on, FAIL_ON),
+        baseline=baseline,
+        tolerance=None if tolerance is None else options.at_least_zero("--tolerance", tolerance),
+        reports=_reports(report or []),
+    )
+    with _bar("running") as progress:
+        document, line, code = pipeline(wanted, progress)
+    document = provenance.signed(document, _ARGUMENTS.get())
+    for style, path in wanted.reports:
+        file.write_whole("--report", path, _rendered(document, ReportFormat(style), to_terminal=False))
+    _tell_github(document)
+    return Answer(document, line, code)
+
+
+def _reports(given: list[str]) -> tuple[tuple[str, Path], ...]:
+    """``html=page.html`` and so on; refused before any work where they could not be written."""
+    found = []
+    for text in given:
+        style, equals, path = text.partition("=")
+        options.choice("--report", style, tuple(style.value for style in ReportFormat))
+        if not equals or not path:
+            raise UsageError(f"--report: {text!r} names no file; write it like {style}=FILE")
+        file.check_writable("--report", Path(path))
+        found.append((style, Path(path)))
+    return tuple(found)
+
+
+def _tell_github(document: Mapping[str, Any]) -> None:
+    """Annotations and the step's summary, where this runs in GitHub Actions."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    from leaktight.verify.report import github
+
+    for line in github.commands(document):
+        print(line, file=sys.stderr)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        try:
+            with open(summary, "a", encoding="utf-8") as page:
+                page.write(github.summary(document))
+        except OSError as error:
+            _say(f"warning: the summary of this step cannot be written ({error.strerror})")
+
+
+@command
+def init(folder: cli.Folder = Path("."), force: cli.Force = False) -> Answer:
+    """A first suite for the networks in a folder.
+
+    Writes leaktight.toml, with comments, for the networks, properties and data that it finds there.
+    """
+    from leaktight.verify.run.init import NAME, make
+    from leaktight.verify.run.samples import write_samples
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder")
+    path = folder / NAME
+    if path.exists() and not force:
+        raise UsageError(f"{path}: there is a suite already; give --force to replace it")
+    file.check_writable("FOLDER", path)
+    with _stages() as progress:
+        if progress:
+            progress("looking at the files")
+        made = make(folder)
+    for name, (inputs, labels) in made.samples.items():
+        write_samples(folder / name, inputs, labels)
+    file.write_whole("FOLDER", path, made.text)
+    for reason in made.left_out:
+        _say(f"warning: left out: {reason}")
+    document = {
+        "schema": "leaktight.init/1",
+        "suite": str(path),
+        "networks": made.networks,
+        "tables": made.jobs,
+        "files": [str(folder / name) for name in made.samples],
+        "left_out": list(made.left_out),
+        "version": __version__,
+    }
+    return Answer(
+        document, f"{path} asks {made.jobs} questions of {made.networks} networks; next: leaktight run {path}"
+    )
+
+
+@command
+def history(
+    ledger: cli.LedgerUrl = "sqlite:///.leaktight/ledger.sqlite",
+    job: cli.HistoryJob = None,
+    limit: cli.HistoryLimit = 100,
+) -> Answer:
+    """What the ledger holds, the newest first."""
+    from leaktight.verify.run.pipeline import history as look
+
+    found = look(ledger, job, limit)
+    return Answer(found, f"{len(found['records'])} answers in {found['ledger']}")
 
 
 @functools.partial(command, formats=cli.AsReport, usual=None)

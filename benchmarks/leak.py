@@ -29,9 +29,10 @@ from leaktight.specs.region import ball
 from leaktight.specs.vnnlib import read_property
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import closed_form, local
+from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.leak import leak
-from leaktight.verify.leak.margin import margin_lines
-from leaktight.verify.leak.parametric import Effort, Floor, enclosures
+from leaktight.verify.leak.margin import curve_margins
+from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.trace import Plan, Traced, trace
 
 LO, HI = 0.0, 0.3
@@ -68,11 +69,9 @@ def segments(slopes: Slopes, case: Case, count: int) -> tuple[Tensor, Tensor, Te
     """Lower bounds at the ends of `count` equal segments ``(batch, count)``, and the ends of the segments."""
     ends = torch.linspace(LO, HI, count + 1, dtype=torch.float64)
     batch = case.region.batch
-    who = torch.arange(batch).repeat_interleave(count)
-    many = Case(case.region.select(who), case.unsafe.select(who))
-    known = enclosures(slopes, case.region, *(ends.new_full((batch,), end) for end in (LO, HI)))
-    floor = None if known is None else Floor(known, who)
-    found = margin_lines(slopes, many, ends[:-1].repeat(batch), ends[1:].repeat(batch), Effort(), floor)
+    all_ends = ends.expand(batch, -1)
+    floor = enclosures(slopes, case.region, all_ends[:, [0, -1]], Effort())
+    found, _ = curve_margins(slopes, case, all_ends, 1, Effort(), floor)
     return found.at_lo.reshape(batch, count), found.at_hi.reshape(batch, count), ends
 
 

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certify import Certification, certify
     from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
+    from leaktight.verify.lipschitz.bound import LipschitzBound
+    from leaktight.verify.lipschitz.lipschitz import lipschitz
     from leaktight.verify.prove import prove
     from leaktight.verify.report.render import report
+    from leaktight.verify.tighten import least_margin
     from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "LabelledData",
     "LeakResult",
     "LeaktightError",
+    "LipschitzBound",
     "Margin",
     "Network",
     "Norm",
@@ -57,6 +61,8 @@ __all__ = [
     "inspect",
     "leak",
     "leak_of_data",
+    "least_margin",
+    "lipschitz",
     "load",
     "normalised",
     "parse_property",
@@ -80,8 +86,11 @@ _HOMES = {
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certify": ("Certification", "certify"),
     "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
+    "leaktight.verify.lipschitz.bound": ("LipschitzBound",),
+    "leaktight.verify.lipschitz.lipschitz": ("lipschitz",),
     "leaktight.verify.prove": ("prove",),
     "leaktight.verify.report.render": ("report",),
+    "leaktight.verify.tighten": ("least_margin",),
     "leaktight.verify.verdict": ("Counterexample", "Guarantee", "Margin", "Status", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -23,12 +23,22 @@ class ReportFormat(str, Enum):
     MARKDOWN = "md"
     JSON = "json"
     TEXT = "text"
+    JUNIT = "junit"
+    SARIF = "sarif"
 
     @classmethod
     def of(cls, output: Path | None) -> ReportFormat:
         """The format that a file's name asks for, and text where it asks for none."""
         ending = "" if output is None else output.suffix.lower().removeprefix(".")
-        return {"html": cls.HTML, "htm": cls.HTML, "md": cls.MARKDOWN, "json": cls.JSON}.get(ending, cls.TEXT)
+        known = {
+            "html": cls.HTML,
+            "htm": cls.HTML,
+            "md": cls.MARKDOWN,
+            "json": cls.JSON,
+            "xml": cls.JUNIT,
+            "sarif": cls.SARIF,
+        }
+        return known.get(ending, cls.TEXT)
 
 
 class Precision(str, Enum):
@@ -78,6 +88,9 @@ Seed = Annotated[int, _option("--seed", value="N", says="Where random starts of 
 CounterexampleFile = Annotated[
     Path | None, _option("--counterexample", value="FILE", says="Write a counterexample: .npz, else VNN-LIB text.")
 ]
+MarginTolerance = Annotated[
+    str | None, _option("--margin", value="TOL", says="Bring the margin's bounds within this of each other.")
+]
 GuaranteeName = Annotated[str, _option("--guarantee", value="NAME", says="What a proof is about; there is one: real.")]
 CrossCheck = Annotated[bool, _option("--cross-check", says="Also ask auto_LiRPA; exit 70 if it contradicts.")]
 
@@ -102,9 +115,55 @@ Tolerance = Annotated[
 NodeNames = Annotated[
     str | None, _option("--nodes", value="NAMES", says="Only these Leaky ReLU nodes, with commas between them.")
 ]
+LipschitzNorm = Annotated[str, _option("--norm", value="NORM", says="The norm of inputs and outputs: 2, inf or 1.")]
+Method = Annotated[
+    str, _option("--method", value="NAME", says="auto (the best of all), product, liplt, fast or lipsdp.")
+]
+Solver = Annotated[
+    str | None,
+    _option("--solver", value="NAME", says="With --method lipsdp: cvxpy's clarabel or scs, as a cross-check."),
+]
+Centre = Annotated[
+    Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")
+]
+CentreRadius = Annotated[
+    str | None, _option("--radius", value="R", says="With --center: the ball's radius in the norm.")
+]
+CurveSlopes = Annotated[
+    str | None, _option("--slopes", value="LO:HI", says="Also a curve: a constant for every slope of the range.")
+]
 LeakMeaning = Annotated[
     str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")
 ]
 LeakData = Annotated[Path | None, _option("--data", value="DATA", says="Labelled inputs: a curve for each.")]
 LeakEpsilon = Annotated[str | None, _option("--epsilon", value="E", says="With --data: how far an input may move.")]
 LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown or alpha-crown.")]
+
+SuiteFile = Annotated[Path, _argument("SUITE", "A TOML suite, or an instances.csv as the VNN-COMP has it.")]
+Jobs = Annotated[int | None, _option("--jobs", value="N", says="Workers at a time; default: one a core.", least=1)]
+Resume = Annotated[bool, _option("--resume", says="Take answers to the same questions from the ledger.")]
+LedgerUrl = Annotated[
+    str, _option("--ledger", value="URL", says="Where answers are recorded: sqlite:///FILE or postgresql://...")
+]
+Tags = Annotated[list[str] | None, _option("--tag", value="TAG", says="Only jobs with this tag; may be repeated.")]
+WorkerMemory = Annotated[
+    str | None, _option("--memory", value="SIZE", says="What a worker may use; default: its share of what is free.")
+]
+FailOn = Annotated[
+    str | None,
+    _option("--fail-on", value="WHAT", says="What fails the gate, of refuted,unknown,timeout,regression or none."),
+]
+Baseline = Annotated[
+    Path | None, _option("--baseline", value="FILE", says="An earlier run's JSON report, to be no worse than.")
+]
+RegressionTolerance = Annotated[
+    str | None, _option("--tolerance", value="T", says="How much worse than the baseline is none; default: 0.01.")
+]
+Reports = Annotated[
+    list[str] | None,
+    _option("--report", value="FORMAT=FILE", says="Also write a report: html, md, json, text, junit or sarif."),
+]
+Folder = Annotated[Path, _argument("FOLDER", "Where the networks are.")]
+Force = Annotated[bool, _option("--force", says="Replace a suite that is there.")]
+HistoryJob = Annotated[str | None, _option("--job", value="NAME", says="Only the job of this name.")]
+HistoryLimit = Annotated[int, _option("--limit", value="N", says="Only the newest N answers.", least=1)]

@@ -82,3 +82,13 @@ def choice(option: str, text: str, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise UsageError(f"{option}: {text!r} is not known; allowed: {', '.join(allowed)}")
     return text
+
+
+def words(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Some of the allowed words, with commas between them; or ``none``.
+
+    Raises UsageError: one is not allowed; the message lists them.
+    """
+    if text.strip() == "none":
+        return ()
+    return tuple(choice(option, word.strip(), (*allowed, "none")) for word in text.split(","))

@@ -78,7 +78,11 @@ class Enclosure:
         value = self.value @ other.value
         left, right = np.abs(self.value), np.abs(other.value)
         size = left @ right
-        carried = left @ other.error + self.error @ (right + other.error)
+        carried = np.zeros_like(size)
+        if not other.exact:
+            carried = carried + left @ other.error
+        if not self.exact:
+            carried = carried + self.error @ (right + other.error)
         present = size > 0
         if not present.all():  # nothing to add up, or only what underflows
             present = (left + self.error > 0).astype(np.float64) @ (right + other.error > 0).astype(np.float64) > 0

@@ -116,6 +116,9 @@ def _check_walls(lower: Tensor, upper: Tensor) -> None:
     """Raises PropertyError: a bound is not finite, or a lower bound is above its upper bound."""
     if lower.dim() != 2 or lower.shape != upper.shape:
         raise ValueError(f"a region needs two (batch, n) tensors; got {tuple(lower.shape)}, {tuple(upper.shape)}")
+    width = upper - lower
+    if bool(((width >= 0) & (width < torch.inf)).all()):  # so both are finite, and in order
+        return
     for name, wall in (("lower", lower), ("upper", upper)):
         if not torch.isfinite(wall).all():
             row, at = (~torch.isfinite(wall)).nonzero()[0].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -201,4 +202,95 @@ def leak_over_data(count: int = 30, *, segments: int = 8, seed: int = 0) -> Docu
         "epsilon": 0.01,
         "norm": "inf",
         "data": source("data/digits.npz", "1" * 64),
+    }
+
+
+def job(name: str, result: Document | None, *, passes: bool, network: str = "nets/digits.onnx") -> Document:
+    """A job of a run; without a result, one whose worker was killed."""
+    found = (
+        [] if result is None else [result["status"]] if "status" in result else [r["status"] for r in result["inputs"]]
+    )
+    status = next((word for word in ("refuted", "timeout", "unknown", "proved") if word in found), "error")
+    return {
+        "name": name,
+        "kind": "verify",
+        "tags": ["nightly"],
+        "status": status,
+        "passes": passes,
+        "network": {"path": network, "digest": DIGEST},
+        "files": {"property": f"specs/{name}.vnnlib"},
+        "question": {"timeout": 60.0, "engine": "auto"},
+        "place": {"path": "suite.toml", "line": 7},
+        "assertion": {"path": f"specs/{name}.vnnlib", "line": 12} if status in ("refuted", "unknown") else None,
+        "requires": [],
+        "error": None if result is not None else {"kind": "crash", "message": "the worker was killed by SIGKILL"},
+        "seconds": 0.25,
+        "cached": False,
+        "result": result,
+    }
+
+
+def run(count: int = 8, *, networks: int = 2) -> Document:
+    """A run of `count` jobs of all statuses, of which the refuted and those with errors do not pass."""
+    jobs, failures = [], []
+    for place in range(count):
+        status = ("proved", "refuted", "unknown", "timeout", None)[place % 5]
+        lower, upper = (15.5 + place, 18.25) if status == "proved" else (-2.5 - place, -1.25)
+        result = None if status is None else verdict(status, lower, upper)
+        jobs.append(job(f"p{place}", result, passes=place % 5 not in (1, 4), network=f"nets/{place % networks}.onnx"))
+        if place % 5 in (1, 4):
+            rule = "refuted" if status else "error"
+            failures.append({"job": f"p{place}", "rule": rule, "message": f"{rule}: see there", "about": ""})
+    if count > 1:
+        failures.append(
+            {"job": "p0", "rule": "regression", "message": "margin, proven fell from 17 to 15.5 (by 1.5)", "about": "m"}
+        )
+        jobs[0]["passes"] = False
+    counts = Counter(one["status"] for one in jobs)
+    worse = {"job": "p0", "entry": "the property", "number": "margin, proven", "before": 17.0, "after": 15.5}
+    return {
+        "schema": "leaktight.run/1",
+        "suite": source("suite.toml", "2" * 64),
+        "jobs": jobs,
+        "counts": {word: counts[word] for word in (*_STATUSES, "done", "error")},
+        "gate": {"fail_on": ["refuted", "regression"], "chosen": True, "passed": not failures, "failures": failures},
+        "baseline": {
+            "path": "old.json",
+            "tolerance": 0.01,
+            "regressions": [worse] if count > 1 else [],
+            "missing": ["gone"],
+            "added": [],
+        },
+        "ledger": "sqlite:///.leaktight/ledger.sqlite",
+        "seconds": 12.5,
+        "interrupted": False,
+        "version": "0.1.0",
+        "command": ["leaktight", "run", "suite.toml"],
+        "versions": {"python": "3.11.9"},
+    }
+
+
+def history() -> Document:
+    """What a ledger holds of three answers."""
+    records = [
+        {
+            "run": place,
+            "name": f"p{place}",
+            "status": status,
+            "at": 1.7e9 + place,
+            "seconds": 0.5,
+            "version": "0.1.0",
+            "network": DIGEST,
+            "error": None if status != "error" else {"kind": "crash", "message": "gone"},
+            "numbers": {} if status == "error" else {"margin, proven": 1.25, "certified accuracy": 0.5},
+        }
+        for place, status in enumerate(("proved", "refuted", "error"))
+    ]
+    return {
+        "schema": "leaktight.history/1",
+        "records": records,
+        "ledger": "sqlite:///.l.sqlite",
+        "version": "0.1.0",
+        "command": ["leaktight", "history"],
+        "versions": {"python": "3.11.9"},
     }

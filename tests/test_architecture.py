@@ -29,20 +29,26 @@ ROOMS = {
     "report": set(),
     "bounds": {"relax", "rounding", "verdict"},
     "search": {"relax", "rounding", "verdict", "bounds"},
-    "leak": {"relax", "rounding", "verdict", "bounds", "search"},
+    "lipschitz": {"relax", "rounding", "verdict", "bounds"},
+    "leak": {"relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
+    "run": {"relax", "rounding", "verdict", "report", "bounds", "search", "leak", "lipschitz", "prove", "certify"},
 }
 # every heavy import and the only files that may have it
 HEAVY = {
     "onnxruntime": {"verify/search/replay.py"},
     "auto_LiRPA": {"verify/bounds/auto_lirpa.py"},
     "vnnlib": {"specs/vnnlib2.py"},
-    "psutil": {"verify/bounds/memory.py", "leaktight/doctor.py"},
-    "cvxpy": set(),
+    "psutil": {"verify/bounds/memory.py", "verify/run/machine.py", "leaktight/doctor.py"},
+    "sqlalchemy": {"verify/run/tables.py"},
+    "pydantic": {"verify/run/schema.py"},
+    "junitparser": {"verify/report/junit.py"},
+    "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
+    "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
     "ray": set(),
     "sklearn": set(),
-    "scipy": set(),
+    "scipy": {"verify/bounds/mixed_integer.py"},
 }
 
 

@@ -136,7 +136,7 @@ USAGES = {
     "unknown format": ([*VERIFY, "--format", "yaml"], "yaml"),
     "unknown engine": (
         [*VERIFY, "--engine", "magic"],
-        "allowed: auto, interval, crown, alpha-crown, branch, auto-lirpa",
+        "allowed: auto, interval, crown, alpha-crown, branch, milp, auto-lirpa",
     ),
     "unknown engine for bounds": (["bounds", NETWORK, PROVED, "--engine", "auto-lirpa"], "allowed: interval, crown"),
     "other guarantee": ([*VERIFY, "--guarantee", "float32"], "allowed: real"),
@@ -399,7 +399,10 @@ def test_every_command_and_option_has_help() -> None:
 
     root = typer.main.get_command(cli.app)
     commands = root.commands  # type: ignore[attr-defined]
-    assert set(commands) == {"verify", "certify", "bounds", "leak", "report", "inspect", "ops", "doctor", "demo"}
+    assert set(commands) == {
+        *("verify", "certify", "bounds", "leak", "run", "init", "history", "report"),
+        *("inspect", "ops", "doctor", "demo"),
+    }
     for command in commands.values():
         assert command.help
         names = {name for parameter in command.params for name in parameter.opts}

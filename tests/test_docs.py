@@ -39,7 +39,8 @@ def commands() -> Iterator[tuple[str, str, list[str]]]:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the paths that the documents use, in which files may appear."""
-    (tmp_path / "leaktight").symlink_to(ROOT / "leaktight")
+    for name in ("leaktight", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -490,9 +490,9 @@ def test_an_interrupted_run_returns_what_is_proven_so_far(
 @pytest.mark.parametrize("meaning", ["shared", "independent"])
 def test_a_run_that_is_out_of_time_stops_and_says_so(meaning: str) -> None:
     plain, network, case = question("convolutional", 6, size=0.5)
-    began = time.monotonic()
+    began = time.process_time()  # a busy machine does not stretch it
     result = lt.leak(network, Property((case,)), (-0.5, 1.5), tolerance=1e-6, timeout=1e-3, meaning=meaning)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert result.curve is not None
     assert result.status in (Status.TIMEOUT, Status.REFUTED)
     assert_document_is_whole(result)

@@ -16,7 +16,7 @@ from leaktight.errors import InternalError
 from leaktight.specs.property import Unsafe
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest, proved_up_to, undecided
 from leaktight.verify.leak.margin import combined
-from leaktight.verify.leak.parametric import Lines
+from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.shift import shift
 
 VALUES = st.floats(-100, 100) | st.sampled_from([0.0, -0.0, 1e-300, -1e-300, 5e-324, 1e-12])

@@ -26,7 +26,8 @@ from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.bounds.interval import lower_of_outputs
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.leak.pairs import pairs_pass
-from leaktight.verify.leak.parametric import Effort, Lines, lines, sandwiched
+from leaktight.verify.leak.parametric import Effort, lines, sandwiched
+from leaktight.verify.leak.segments import Lines
 
 PLAIN, TURNED = Effort(), Effort(optimise=True)
 efforts = pytest.mark.parametrize("effort", [PLAIN, TURNED], ids=["plain", "turned"])

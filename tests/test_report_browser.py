@@ -217,3 +217,32 @@ def test_nothing_sticks_out_of_the_page(width: int, show: Any, browser: Any) -> 
     show(documents.leak(), documents.leak_over_data(6), documents.certification(), documents.bounds(), long_name)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_run_of_a_thousand_jobs_opens_and_is_filtered(show: Any) -> None:
+    document = documents.run(1000)
+    browser = show(document)
+    rows = "return Array.from(document.querySelectorAll('table.searchable')).at(-1).tBodies[0].rows.length"
+    count = browser.execute_script(rows)
+    assert count == 1000
+    (button,) = browser.find_elements("css selector", ".tools button.error")
+    assert button.text.endswith("error 200")
+    button.click()
+    assert browser.execute_script(rows) == 200
+    assert browser.find_element("css selector", ".headline").text == "The gate failed: 401 of 1000 jobs do not pass"
+    assert len(browser.get_screenshot_as_png()) > 10_000
+
+
+def test_names_of_files_and_jobs_do_nothing_on_the_page_of_a_run(browser: Any, tmp_path: Path) -> None:
+    nasty = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\x1b[31m"
+    text = (
+        json.dumps(documents.run(10))
+        .replace("specs/", json.dumps(nasty)[1:-1])
+        .replace("nets/", json.dumps(nasty)[1:-1])
+    )
+    path = tmp_path / "page.html"
+    path.write_text(leaktight.report(json.loads(text)), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.title == "The gate failed: 5 of 10 jobs do not pass - leaktight"
+    assert "<script>document.title" in browser.find_element("css selector", "main").text
+    assert browser.find_elements("css selector", "main img, main script") == []

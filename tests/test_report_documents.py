@@ -220,7 +220,7 @@ def test_formats_are_chosen_by_option_then_by_name_then_text(run: Run, tmp_path:
     assert run("report", path)[1].startswith("verdict")
 
 
-@pytest.mark.parametrize("name", ["junit", "sarif", "yaml"])
+@pytest.mark.parametrize("name", ["pdf", "xml", "yaml"])
 def test_an_unknown_format_is_refused_with_what_is_allowed(name: str, run: Run, tmp_path: Path) -> None:
     code, out, err = run("report", written(tmp_path / "r.json", documents.verdict()), "--format", name)
     assert (code, out) == (2, "")

@@ -31,6 +31,8 @@ KINDS: dict[str, Document] = {
     "bounds": documents.bounds(),
     "leak": documents.leak(),
     "leak over data": documents.leak_over_data(6),
+    "run": documents.run(),
+    "history": documents.history(),
     "comparison": compare.compare(documents.certification(40), documents.certification(40, seed=1)),
 }
 _VOID = {"meta", "input", "br", "link", "img"}
@@ -191,7 +193,7 @@ HOSTILE = (
 )
 
 
-_FIXED = ("schema", "status", "leak", "kind")
+_FIXED = ("schema", "status", "leak", "kind", "rule")
 
 
 def hostile(value: Any, key: str = "") -> Any:

@@ -340,17 +340,21 @@ def test_a_file_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.
         read_property(path)
 
 
-def test_three_megabytes_are_read_in_under_a_second() -> None:
-    rng, size = random.Random(0), 27_000
-    lines = [f"(declare-const X_{i} Real)" for i in range(size)] + ["(declare-const Y_0 Real)"]
-    for i in range(size):
-        low = rng.random()
-        lines += [f"(assert (<= X_{i} {low + 0.1!r}))", f"(assert (>= X_{i} {low!r}))"]
-    text = "\n".join([*lines, "(assert (<= Y_0 0.5))"])
-    assert len(text) > 2_900_000
-    start = time.process_time()
-    assert box_of(parse_property(text).cases[0]).size == size
-    assert time.process_time() - start < 1.0
+def test_the_time_to_read_grows_with_the_size_of_a_file_and_no_faster() -> None:
+    """Three megabytes take about ten times as long as a tenth of that; what is quadratic takes a hundred times."""
+
+    def seconds(size: int) -> float:
+        rng = random.Random(0)
+        lines = [f"(declare-const X_{i} Real)" for i in range(size)] + ["(declare-const Y_0 Real)"]
+        for i in range(size):
+            low = rng.random()
+            lines += [f"(assert (<= X_{i} {low + 0.1!r}))", f"(assert (>= X_{i} {low!r}))"]
+        text = "\n".join([*lines, "(assert (<= Y_0 0.5))"])
+        start = time.process_time()
+        assert box_of(parse_property(text).cases[0]).size == size
+        return time.process_time() - start
+
+    assert seconds(27_000) < 40 * min(seconds(2_700) for _ in range(3))
 
 
 @settings(max_examples=200, deadline=None)

@@ -14,7 +14,7 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
-from leaktight.verify.prove import AUTO, BRANCH, SECOND_OPINION, Budget, atom_bounds, engine_names, proves
+from leaktight.verify.prove import AUTO, BRANCH, MILP, SECOND_OPINION, Budget, atom_bounds, engine_names, proves
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status
@@ -140,7 +140,7 @@ def certify(
     Raises: PropertyError: a label, epsilon or input is not allowed. UsageError: an engine or limit is not allowed.
     """
     began = time.monotonic()
-    usable = [name for name in engine_names() if name not in (SECOND_OPINION, BRANCH)]
+    usable = [name for name in engine_names() if name not in (SECOND_OPINION, BRANCH, MILP)]
     if engine not in usable:
         allowed = ", ".join(usable)
         raise UsageError(f"engine {engine!r} cannot certify data; allowed: {allowed}")

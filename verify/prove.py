@@ -21,8 +21,11 @@ from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
+from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
-from leaktight.verify.search.neurons import Branched
+from leaktight.verify.search.complete import Completed, check_exact, complete
+from leaktight.verify.search.leaf import decide
+from leaktight.verify.search.neurons import Branched, Leaf
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay
@@ -32,13 +35,16 @@ from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, 
 SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
+MILP = "milp"
+STAGES = {AUTO: ("crown", "alpha-crown")}  # of engines that are more than one, where nothing is branched on
+QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
 
 def engine_names() -> tuple[str, ...]:
     """Every name that `engine` may take."""
-    return (AUTO, *ENGINES, BRANCH, SECOND_OPINION)
+    return (AUTO, *ENGINES, BRANCH, MILP, SECOND_OPINION)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class _Standing:
     atoms: Tensor
     attained: float = torch.inf
     found: Counterexample | None = None
-    searched: Bisected | None = None
+    searched: Bisected | Completed | None = None
     branched: Branched | None = None
 
     @property
@@ -92,11 +98,6 @@ class _Standing:
         """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
         by_search = any(search is not None and search.proved for search in (self.searched, self.branched))
         return by_search or bool(proves(self.case, self.atoms).all())
-
-    @property
-    def stopped(self) -> bool:
-        """Whether other cases need no turn: a counterexample is found, or the user has had enough."""
-        return self.found is not None or (self.branched is not None and self.branched.interrupted)
 
     @property
     def domains(self) -> int:
@@ -147,10 +148,11 @@ def prove(
     is above zero (`margin.lower` is a proven bound of the smallest). REFUTED: `counterexample` lies in the region and
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
-    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of
-    inputs where these are few, and else to split neurons, where all activations have two slopes. timeout: seconds.
-    dtype: the arithmetic of the bounds (the guarantee is the same in float32). memory: a cap in bytes. cross_check:
-    also ask auto_LiRPA.
+    Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of inputs
+    where these are few, and else to split neurons, where all activations have two slopes; "milp" decides small
+    networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
+    float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. Ctrl-C ends it with what is known by then, as
+    UNKNOWN.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
@@ -160,17 +162,22 @@ def prove(
     budget = Budget.starting_now(timeout, dtype, memory, seed)
     say = progress or (lambda _: None)
     replay = Replay(network)
-    standings = []
+    standings, interrupted = [], False
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
         standing = _Standing(
             case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
         )
         standings.append(standing)
-        _settle(network, standing, engine, budget, replay, say)
-        if standing.stopped or (budget.spent and not standing.proved):
+        try:
+            _settle(network, standing, engine, budget, replay, say)
+        except KeyboardInterrupt:  # what is proven stands
+            interrupted = True
+        if standing.found or interrupted or (budget.spent and not standing.proved):
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)
+    if interrupted and verdict.status is not Status.REFUTED:
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}")
     checked = None
     if cross_check:
         say("asking auto_LiRPA")
@@ -187,15 +194,21 @@ def prove(
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
     how = _branching(network, standing.case.region, engine)
-    stages = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown")}.get(engine, (engine,))
-    if how is _split:  # which begins with turned lines itself
-        stages = stages[:1]
-    first, *rest = stages
+    # branching begins with good lines itself
+    first, *rest = ("crown",) if how else STAGES.get(engine, (engine,))
     _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
-    _attack(network, standing, budget, replay, say, briefly=standing.proved)
+    _attack(
+        network,
+        standing,
+        budget,
+        replay,
+        say,
+        briefly=standing.proved,
+        effort=QUICK_EFFORT if how is _halve else EFFORT,
+    )
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget.first_part() if how else budget, say)
+            _bound(network, standing, stage, budget, say)
     if how and not (standing.proved or standing.found or budget.spent):
         how(network, standing, budget, replay, say)
 
@@ -203,8 +216,11 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
 def _branching(network: Network, region: Region, engine: str) -> Branching | None:
     """What to branch on: inputs where they are few, neurons where all that bends can be split.
 
-    Raises UsageError: branching is asked for where neither will do.
+    Raises: what the engine that is asked for cannot do, by name: UsageError of regions, UnsupportedOperator of nodes.
     """
+    if engine == MILP:
+        check_exact(network, region)
+        return _complete
     if engine not in (AUTO, BRANCH):
         return None
     halving = isinstance(region, Box)
@@ -222,8 +238,37 @@ def _branching(network: Network, region: Region, engine: str) -> Branching | Non
     return _halve
 
 
+def _complete(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
+    """Splits neurons until linear programs decide.
+
+    Raises KeyboardInterrupt: it was interrupted; what it found by then is kept.
+    """
+    found = complete(
+        network, standing.case, replay, deadline=budget.deadline, memory=budget.memory, seed=budget.seed, say=say
+    )
+    standing.searched, standing.found = found, found.found
+    standing.attained = min(standing.attained, found.attained)
+    if found.interrupted:
+        raise KeyboardInterrupt
+
+
+def _leaf(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
+    """Decides domains whose neurons are all decided by linear programs, which want a box around the inputs."""
+    if not isinstance(case.region, Box):
+        return None
+
+    def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
+        found = decide(network, part, sides, replay=replay, deadline=budget.deadline)
+        return found.lower, found.found
+
+    return leaf
+
+
 def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on neurons until the case is settled, the time is up, or too many domains wait."""
+    """Branches on neurons until the case is settled, the time is up, or too many domains wait.
+
+    Raises KeyboardInterrupt: as `_complete`.
+    """
     memory = default_memory() if budget.memory is None else budget.memory
     with torch.no_grad():
         standing.branched = split(
@@ -234,26 +279,41 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
             memory=memory,
             deadline=budget.deadline,
             late=lambda: budget.spent,
+            leaf=_leaf(network, standing.case, budget, replay),
             say=say,
         )
     standing.found = standing.branched.found
     standing.attained = min(standing.attained, standing.branched.attained)
+    if standing.branched.interrupted:
+        raise KeyboardInterrupt
 
 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on the input until the case is settled, the time is up, or too many boxes wait."""
+    """Branches on the input until the case is settled, the time is up, or too many boxes wait.
+
+    Raises KeyboardInterrupt: as `_complete`.
+    """
+
+    def attack() -> tuple[Counterexample | None, float]:
+        found, attained = refute(network, standing.case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+        return found, float(attained.amin())
+
     standing.searched = bisect(
         network,
         standing.case,
-        lambda part: atom_bounds(network, part, "crown", budget),
         proves,
         replay,
-        lambda: budget.spent,
-        seed=budget.seed,
+        attained=standing.attained,
+        deadline=budget.deadline,
+        late=lambda: budget.spent,
+        memory=budget.memory or default_memory(),
+        attack=attack,
         say=say,
     )
     standing.found = standing.searched.found
     standing.attained = min(standing.attained, standing.searched.attained)
+    if standing.searched.interrupted:
+        raise KeyboardInterrupt
 
 
 def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
@@ -270,7 +330,14 @@ def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, sa
 
 
 def _attack(
-    network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress, *, briefly: bool
+    network: Network,
+    standing: _Standing,
+    budget: Budget,
+    replay: Replay,
+    say: Progress,
+    *,
+    briefly: bool,
+    effort: float,
 ) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
@@ -279,7 +346,9 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
-    standing.found, attained = refute(network, case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+    standing.found, attained = refute(
+        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, effort=effort
+    )
     standing.attained = float(attained.amin())
 
 
@@ -312,8 +381,6 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
         )
     ends = [s.branched for s in standings if s.branched is not None]
-    if any(end.interrupted for end in ends):
-        return replace(base, reason=f"interrupted; the margin's proven bound is {lower:.6g} so far")
     if ended := next((end.reason for end in ends if end.reason), ""):
         return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"

@@ -118,6 +118,8 @@ def parallel_tilt(op: TwoSlope, lower: Tensor, upper: Tensor) -> Tensor:
 def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):
+        if _is_leaky(op):
+            return (lower >= 0) | (upper <= 0) | (op.left == 1)
         kink = op.kink.double() * (
             1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim())
         )

@@ -13,18 +13,19 @@ subtracted at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
 from leaktight.errors import InternalError, MissingRule
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum
-from leaktight.specs.region import Region
+from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum, Op
+from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.interval import Interval, step
 from leaktight.verify.relax import Lines
@@ -45,6 +46,11 @@ class Rows:
     coefficients: Tensor
 
 
+def is_whole(regions: Tensor | slice, batch: int) -> bool:
+    """Whether these are all the regions of a batch, in its order."""
+    return isinstance(regions, slice) and regions.indices(batch) == (0, batch, 1)
+
+
 def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
     """Linear functions of all outputs together, ``(batch, rows, output_size)``, as rows on the output nodes."""
     parts = torch.split(objectives, [port.size for port in network.outputs], -1)
@@ -58,12 +64,33 @@ def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
 class Units:
     """The rows ``sign_i z_j`` for the entries ``j = index_i`` of one node's flat value; both ``(batch, k)``.
 
-    An affine node answers them from its weights, without a product.
+    An affine node answers them from its weights, without a product. `span`: the same, where all regions have the same
+    consecutive entries.
     """
 
     node: str
     index: Tensor
     sign: Tensor
+    span: slice | None = None
+
+    @property
+    def entries(self) -> Tensor | slice:
+        """The entries as an index."""
+        return self.index if self.span is None else self.span
+
+
+@cache
+def _kind(operator: type[Op]) -> type[Op]:
+    """The family that decides how rows pass an operator; looked up, because an instance check of these costs more."""
+    return next((family for family in (Affine, Elementwise, Maximum, Input) if issubclass(operator, family)), Op)
+
+
+def is_affine(op: Op) -> TypeGuard[Affine]:
+    return _kind(type(op)) is Affine
+
+
+def is_elementwise(op: Op) -> TypeGuard[Elementwise]:
+    return _kind(type(op)) is Elementwise
 
 
 @dataclass(frozen=True)
@@ -77,23 +104,32 @@ class _Slack:
         return _Slack(None if self.vector is None else self.vector[regions], self.constant[regions])
 
 
-class _Selected(Mapping[str, Interval]):
-    """The intervals of some regions of a batch, picked when they are asked for."""
+Value = TypeVar("Value", Interval, Lines, _Slack)
 
-    def __init__(self, known: Mapping[str, Interval], regions: Tensor | slice) -> None:
-        self.known, self.regions = known, regions
-        self.picked: dict[str, Interval] = {}
 
-    def __getitem__(self, name: str) -> Interval:
+class _Selected(MutableMapping[str, Value]):
+    """What is known of some regions of a batch by name: picked from the whole batch's when it is asked for."""
+
+    def __init__(self, whole: Mapping[str, Value], regions: Tensor | slice) -> None:
+        self.whole, self.regions = whole, regions
+        self.picked: dict[str, Value] = {}
+
+    def __getitem__(self, name: str) -> Value:
         if name not in self.picked:
-            self.picked[name] = self.known[name].select(self.regions)
+            self.picked[name] = self.whole[name].select(self.regions)
         return self.picked[name]
 
+    def __setitem__(self, name: str, value: Value) -> None:
+        self.picked[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise InternalError(f"what is known of {name!r} was to be forgotten")
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
+        return iter({**self.whole, **self.picked})
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len({**self.whole, **self.picked})
 
 
 @dataclass(frozen=True)
@@ -150,11 +186,13 @@ class Backward:
         self.network, self.region, self.known = network, region, known
         self.tilts = tilts or {}
         self.dtype = region.lower.dtype
-        self._plain: dict[str, Lines] = {}
+        self._plain: MutableMapping[str, Lines] = {}
         self._lines: dict[str, Centred] = {}
         self._handed_on: dict[str, Tensor] = {}
-        self._slacks: dict[str, _Slack] = {}
+        self._slacks: MutableMapping[str, _Slack] = {}
+        self._underflows: dict[str, Tensor] = {}
         self._matrices: dict[str, Tensor | None] = {}
+        self._widened: Region | None = None
         self._place = {node.name: i for i, node in enumerate(network.nodes)}
 
     def turned(self, tilts: Mapping[str, Tensor]) -> Self:
@@ -165,13 +203,16 @@ class Backward:
 
     def select(self, regions: Tensor | slice) -> Self:
         """The same for the regions at these places of the batch alone; it takes over what is known by now."""
+        if is_whole(regions, self.region.batch):
+            return self
         other = copy(self)
         other.region, other.known = self.region.select(regions), _Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
-        other._plain = {name: lines.select(regions) for name, lines in self._plain.items()}
+        other._plain, other._slacks = _Selected(self._plain, regions), _Selected(self._slacks, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
-        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        other._underflows = {name: total[regions] for name, total in self._underflows.items()}
+        other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
     def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
@@ -192,10 +233,14 @@ class Backward:
         """The lines around the activation before any is turned; a place for activations that vary."""
         return relax.envelope(op, lower, upper)
 
+    def ahead_of(self, node: Node) -> Interval:
+        """The interval of an activation's input on which its lines have to hold."""
+        return self.known[node.inputs[0]]
+
     def operator(self, node: Node) -> Elementwise:
         """The activation, its parameters broadcasting against ``(batch, rows, *shape)``."""
         op = node.op
-        if not isinstance(op, Elementwise):
+        if not is_elementwise(op):
             raise InternalError(f"node {node.name!r} is no activation")
         return op
 
@@ -206,10 +251,12 @@ class Backward:
     def prepare(self, last: Node) -> None:
         """Works out what every pass that starts at a node needs, for the whole batch at once."""
         for node in self.network.nodes[: self._place[last.name] + 1]:
-            if isinstance(node.op, Elementwise):
+            if is_elementwise(node.op):
                 self.handed_on(node)
-            elif not isinstance(node.op, Input):
+            elif _kind(type(node.op)) is not Input:
                 self.slack(node)
+        self.underflows(last)
+        self.widened()
 
     def lower(self, *starts: Rows | Units) -> Tensor:
         """Proven lower bounds ``(batch, rows)`` of the sum of `starts` (the same rows on several nodes)."""
@@ -221,11 +268,37 @@ class Backward:
 
     def carry(self, walk: SomeWalk, *starts: Rows | Units) -> SomeWalk:
         """The walk, with these rows carried as far as the inputs."""
+        first = max(self._place[start.node] for start in starts)
+        walk.slack = walk.slack + self.underflows(self.network.nodes[first])
         for start in starts:
             walk.begin(start)
-        for node in reversed(self.network.nodes[: max(self._place[s.node] for s in starts) + 1]):
+        for node in reversed(self.network.nodes[: first + 1]):
             walk.through(node)
         return walk
+
+    def underflows(self, last: Node) -> Tensor:
+        """What products that underflow may add up to in a pass from a node to the inputs, ``(batch, 1)``."""
+        found = self._underflows.get(last.name)
+        if found is None:
+            total = torch.zeros((self.region.batch, 1), dtype=self.dtype)
+            for node in self.network.nodes[: self._place[last.name] + 1]:
+                if _kind(type(node.op)) is not Input:
+                    total = total + self.slack(node).constant.unsqueeze(1)
+            found = self._underflows[last.name] = total
+        return found
+
+    def widened(self) -> Region | None:
+        """A box that is wider by the rounding errors of a minimum over it; None for balls, and next to overflow.
+
+        A minimum over the wider box is smaller by ``|a| . pad``, where ``pad = gamma magnitude``.
+        """
+        region = self.region
+        if self._widened is None and isinstance(region, Box):
+            pad = gamma(region.size, self.dtype) * region.magnitude
+            lower, upper = region.lower - pad, region.upper + pad
+            if bool((torch.isfinite(lower) & torch.isfinite(upper)).all()):
+                self._widened = Box(lower, upper)
+        return self._widened
 
     def matrix(self, node: Node, rows: int) -> Tensor | None:
         """An affine node of one input as a matrix ``(size, input size)``, exactly; None where it is not worth having.
@@ -254,7 +327,7 @@ class Backward:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z, op = self.known[node.inputs[0]], self.operator(node)
+            z, op = self.ahead_of(node), self.operator(node)
             ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
             if node.name not in self._plain:
                 self._plain[node.name] = self.envelope(op, node, *ends)
@@ -285,14 +358,14 @@ class Backward:
         reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
         found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
         source = self.network.by_name[node.inputs[0]]
-        if isinstance(source.op, Affine) and (vector := self.slack(source).vector) is not None:
+        if is_affine(source.op) and (vector := self.slack(source).vector) is not None:
             found = found + steep * vector.reshape(-1, *source.shape)
         return found
 
     def slack(self, node: Node) -> _Slack:
         found = self._slacks.get(node.name)
         if found is None:
-            found = self._affine_slack(node, node.op) if isinstance(node.op, Affine) else self._line_slack(node)
+            found = self._affine_slack(node, node.op) if is_affine(node.op) else self._line_slack(node)
             self._slacks[node.name] = found
         return found
 
@@ -337,7 +410,7 @@ class Walk:
     def __init__(self, backward: Backward) -> None:
         self.b = backward
         self.pending: dict[str, Tensor] = {}
-        self.offset: Tensor | float = 0.0
+        self.terms: list[Tensor] = []  # which add up to the offset
         self.slack: Tensor | float = 0.0
         self.rate: Tensor | float = 0.0  # how the offset moves with the parameter of a drift
         self.spent: Tensor | float = 0.0  # the part of the slack that a smaller range of the parameter would save
@@ -346,7 +419,7 @@ class Walk:
         node = self.b.network.by_name[start.node]
         if isinstance(start, Rows):
             self.give(node.name, start.coefficients)
-        elif isinstance(node.op, Affine) and (matrix := self.b.matrix(node, start.index.numel())) is not None:
+        elif is_affine(node.op) and (matrix := self.b.matrix(node, start.index.numel())) is not None:
             self._rows_of(node, node.op, matrix, start)
         else:
             rows = start.sign.new_zeros(*start.index.shape, node.size)
@@ -355,10 +428,10 @@ class Walk:
 
     def _rows_of(self, node: Node, op: Affine, matrix: Tensor, start: Units) -> None:
         (name,) = node.inputs
-        rows = matrix[start.index].mul_(start.sign.unsqueeze(-1))
+        rows = matrix[start.entries] * start.sign.unsqueeze(-1)
         self.give(name, rows.reshape(*start.index.shape, *self.b.network.by_name[name].shape))
         if op.bias_value is not None:
-            self.shift(op.bias_value.expand(node.shape).reshape(-1)[start.index] * start.sign)
+            self.shift(op.bias_value.expand(node.shape).reshape(-1)[start.entries] * start.sign)
         spread = op.spread(self.b.known[name].magnitude)
         if spread is not None:
             wide = spread.expand(self.b.region.batch, *node.shape).flatten(1)
@@ -367,7 +440,7 @@ class Walk:
     def give(self, name: str, rows: Tensor, charged: bool = False) -> None:
         """Adds rows on a node, and the slack of rewriting them there if the node is affine."""
         node = self.b.network.by_name[name]
-        if isinstance(node.op, Affine) and not charged and (vector := self.b.slack(node).vector) is not None:
+        if is_affine(node.op) and not charged and (vector := self.b.slack(node).vector) is not None:
             self._charge(rows, vector)
         if name in self.pending:  # the sum of two is one rounding off
             rows = self.pending[name] + rows
@@ -379,20 +452,24 @@ class Walk:
         self.slack = self.slack + dot(rows.detach().abs(), whole.unsqueeze(1))
 
     def shift(self, term: Tensor) -> None:
-        """Adds to the offset; the sum is one rounding off."""
-        self.offset = self.offset + term
-        self.slack = self.slack + 2 * unit(self.b.dtype) * self.offset.detach().abs()
+        """Adds to the offset; `whole_slack` charges for the sum."""
+        self.terms.append(term)
+
+    @property
+    def offset(self) -> Tensor | float:
+        """The constant of the rows, ``(batch, rows)``."""
+        return torch.stack(self.terms).sum(0) if self.terms else 0.0
 
     def through(self, node: Node) -> None:
-        if isinstance(node.op, Input) or node.name not in self.pending:
+        kind = _kind(type(node.op))
+        if kind is Input or node.name not in self.pending:
             return
         a = self.pending.pop(node.name)
-        self.slack = self.slack + self.b.slack(node).constant.unsqueeze(1)
-        if isinstance(node.op, Affine):
+        if is_affine(node.op):
             self._affine(node, node.op, a)
-        elif isinstance(node.op, Elementwise):
+        elif kind is Elementwise:
             self.elementwise(node, a)
-        elif isinstance(node.op, Maximum):
+        elif kind is Maximum:
             self._maximum(node, a)
         else:
             raise MissingRule(
@@ -444,16 +521,26 @@ class Walk:
         """The rows over the region, minus all slack."""
         if self.pending:  # otherwise no row depends on an input
             flat = self.on_inputs()
-            self._charge(flat, gamma(flat.shape[-1], self.b.dtype) * self.b.region.magnitude)
-            self.shift(self.b.region.minimum(flat))
-            self.slack = self.slack + flat.shape[-1] * underflow(self.b.dtype)
+            region = self.b.widened()
+            if region is None:
+                region = self.b.region
+                self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)
+            self.shift(region.minimum(flat))
+            self.slack = self.slack + region.size * underflow(self.b.dtype)
         return trusted_lower(down(torch.as_tensor(self.offset) - self.whole_slack))
 
     @property
     def whole_slack(self) -> Tensor:
-        """The slack so far, and what was lost in summing it: its terms are nonnegative, at most eight a node."""
+        """The slack so far, and what was lost in summing it: its terms are nonnegative, at most eight a node.
+
+        The offset's own terms may have been added in any order.
+        """
         steps = 1 + 10 * (len(self.b.network.nodes) + 4) * unit(self.b.dtype)
-        return steps * torch.as_tensor(self.slack)
+        total = torch.as_tensor(self.slack)
+        if self.terms:
+            sizes = torch.stack([term.detach() for term in self.terms]).abs().sum(0)
+            total = total + gamma(len(self.terms), self.b.dtype) * sizes
+        return steps * total
 
     def on_inputs(self) -> Tensor:
         lead = next(iter(self.pending.values())).shape[:2]

@@ -66,13 +66,13 @@ def refine_all(
             known[node.name] = backward.step(node)
             if floor is not None and node.name in floor:
                 known[node.name] = known[node.name].meet(floor[node.name])
-        if not _already_tight(network, region, node):
+        if not already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
                 known[node.name] = _refined(backward, node, known[node.name], wanted, memory, refine, deadline)
 
 
-def _already_tight(network: Network, region: Region, node: Node) -> bool:
+def already_tight(network: Network, region: Region, node: Node) -> bool:
     """Whether intervals are exact here: one affine map of a box, or entries that only moved."""
     if isinstance(node.op, Input):
         return True
@@ -141,28 +141,44 @@ def _one_side(
     each region has the same bounds in every batch. Where that would waste much, those that want about as many share a
     part; else parts are slices of the batch, which cost no copies.
     """
-    lower, upper = z.lower.flatten(1).clone(), z.upper.flatten(1).clone()
-    count = wanted.sum(1)
-    even = count.amax().expand(len(count))
-    order = None
-    if int(even.sum()) > _WASTE * int(count.sum()):
-        order = count.argsort(stable=True, descending=True)
-        even = count[order]
+    counts = wanted.sum(1)
+    count, total = counts.tolist(), wanted.shape[1]
+    most, order = max(count), None
+    if most * len(count) > _WASTE * sum(count):
+        order = counts.argsort(stable=True, descending=True)
+        count.sort(reverse=True)
+    else:  # nearly all entries are all of them, which need no list
+        count = [total if total <= _WASTE * most else most] * len(count)
+    refined = [z.lower.flatten(1).clone(), z.upper.flatten(1).clone()]
 
     def bounded(part: tuple[slice, slice]) -> tuple[Tensor | slice, Units, Tensor] | None:
         if deadline is not None and time.monotonic() > deadline:
             return None
         some = part[0] if order is None else order[part[0]]
-        index = wanted[some].to(torch.uint8).topk(int(count[some].amax()), dim=1).indices[:, part[1]]
-        units = Units(node.name, index, sign[some].gather(1, index))
+        units = _units(node.name, wanted[some], sign[some], count[part[0].start], part[1])
         return some, units, refine(backward.select(some), units)
 
-    parts = list(passes(backward.network, even.tolist(), memory // torch.get_num_threads()))
+    parts = list(passes(backward.network, count, memory // torch.get_num_threads()))
     for answer in each(bounded, parts):
         if answer is not None:
             some, units, found = answer
-            real = wanted[some].gather(1, units.index)
-            for ends, side, bound, reduce in ((lower, 1, found, "amax"), (upper, -1, -found, "amin")):
-                kept = bound.masked_fill(~(real & (units.sign == side)), -side * torch.inf)
-                ends[some] = ends[some].scatter_reduce(1, units.index, kept, reduce)
-    return Interval(lower.reshape(z.lower.shape), upper.reshape(z.upper.shape))
+            _keep(refined, some, units, found, wanted[some])
+    return Interval(*(ends.reshape(z.lower.shape) for ends in refined))
+
+
+def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> Units:
+    """These of the `count` entries that are to be bounded: the wanted ones first."""
+    if count == wanted.shape[1]:
+        index = torch.arange(count)[rows].expand(len(wanted), -1)
+        return Units(name, index, sign[:, rows], rows)
+    index = wanted.to(torch.uint8).topk(count, dim=1).indices[:, rows]
+    return Units(name, index, sign.gather(1, index))
+
+
+def _keep(refined: list[Tensor], some: Tensor | slice, units: Units, found: Tensor, wanted: Tensor) -> None:
+    """Writes the bounds of wanted entries into the lower and upper ends, in place, where they are better."""
+    lower, upper = refined
+    real = wanted.gather(1, units.index)
+    for ends, side, bound, reduce in ((lower, 1, found, "amax"), (upper, -1, -found, "amin")):
+        kept = bound.masked_fill(~(real & (units.sign == side)), -side * torch.inf)
+        ends[some] = ends[some].scatter_reduce(1, units.index, kept, reduce)

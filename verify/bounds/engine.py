@@ -14,8 +14,8 @@ from leaktight.models.network import Network
 from leaktight.specs.region import Region
 from leaktight.verify.bounds import interval
 from leaktight.verify.bounds.backward import Backward
-from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.crown import refine_all
+from leaktight.verify.bounds.interval import input_intervals
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
 from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, other_tilts, turn_last, turned_bounds
 from leaktight.verify.bounds.parallel import each
@@ -31,25 +31,32 @@ def _interval(question: Question) -> Tensor:
 
 
 def _crown(question: Question) -> Tensor:
-    known = intermediate_bounds(question.network, question.region, question.memory, deadline=question.deadline)
-    return _last_pass(question, known)
+    return _last_pass(question, _refined(question))
 
 
-def _last_pass(question: Question, known: Mapping[str, Interval]) -> Tensor:
+def _refined(question: Question) -> Backward:
+    """A backward pass that knows bounds of every node."""
+    backward = Backward(question.network, question.region, known := input_intervals(question.network, question.region))
+    refine_all(backward, known, question.memory, deadline=question.deadline)
+    return backward
+
+
+def _last_pass(question: Question, plain: Backward) -> Tensor:
     """The better of intervals and of two passes, whose lines are turned by different rules."""
-    best = interval.lower_of_outputs(question.network, known, question.objectives)  # lines may be looser than intervals
-    plain = Backward(question.network, question.region, known)
-    for backward in (plain, plain.turned(other_tilts(question.network, known))):
-        if backward is not plain and not backward.tilts:
-            break
-        for node in question.network:
-            backward.prepare(node)
-        parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
-        for (regions, rows), found in zip(parts, each(partial(_bounded, question, backward), parts), strict=True):
-            best[regions, rows] = torch.maximum(best[regions, rows], found)
-        if not bool(question.still_open(best).any()):
-            break
+    # lines may be looser than intervals
+    best = interval.lower_of_outputs(question.network, plain.known, question.objectives)
+    _better(best, question, plain)
+    if bool(question.still_open(best).any()) and (tilts := other_tilts(question.network, plain.known)):
+        _better(best, question, plain.turned(tilts))
     return best
+
+
+def _better(best: Tensor, question: Question, backward: Backward) -> None:
+    """Raises the best bounds, in place, where a pass finds better ones."""
+    backward.prepare(question.network.nodes[-1])
+    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
+    for (regions, rows), found in zip(parts, each(partial(_bounded, question, backward), parts), strict=True):
+        best[regions, rows] = torch.maximum(best[regions, rows], found)
 
 
 def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) -> Tensor:
@@ -59,8 +66,8 @@ def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) 
 
 def _alpha_crown(question: Question) -> Tensor:
     """Turns the lines of the last pass; then those behind every neuron; where that nearly did it, again and finely."""
-    known = intermediate_bounds(question.network, question.region, question.memory, deadline=question.deadline)
-    best = _last_pass(question, known)
+    backward = _refined(question)
+    best, known = _last_pass(question, backward), dict(backward.known)
     index, start = torch.arange(len(best)), best
     for stage, (behind, last) in enumerate(SCHEDULES):
         before, some = best[index], question.select(index)

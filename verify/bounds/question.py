@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Rows, rows_on_outputs
+from leaktight.verify.bounds.backward import Rows, is_whole, rows_on_outputs
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Question:
 
     def select(self, index: Tensor | slice) -> Question:
         """The question about the regions at `index` of the batch."""
+        if is_whole(index, self.region.batch):
+            return self
         target = None if self.target is None else self.target[index]
         return replace(self, region=self.region.select(index), objectives=self.objectives[index], target=target)
 

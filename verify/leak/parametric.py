@@ -24,7 +24,7 @@ from torch import Tensor
 
 from leaktight.errors import InternalError
 from leaktight.models.network import Node
-from leaktight.models.ops import Affine, Elementwise, TwoSlope
+from leaktight.models.ops import Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify import relax
@@ -34,8 +34,9 @@ from leaktight.verify.bounds.interval import Interval, input_intervals, lower_of
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
 from leaktight.verify.bounds.optimise import ascend, default_tilts
 from leaktight.verify.bounds.parallel import each
-from leaktight.verify.leak.intervals import departures, hull
+from leaktight.verify.leak.intervals import departures
 from leaktight.verify.leak.pairs import Band, PairWalk, pairs_pass
+from leaktight.verify.leak.segments import Lines, OverSegments, Rowed
 from leaktight.verify.rounding import down, trusted_lower, unit, up
 
 if TYPE_CHECKING:
@@ -46,81 +47,7 @@ LAST = (0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
 BEHIND = (0.5, 0.25)
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Proven lower bounds at the two ends of each segment, ``(batch, rows)`` in float64; the chord is one in between.
-
-    `loss`: by how much at most a shorter segment would raise them, at the same lines.
-    """
-
-    at_lo: Tensor
-    at_hi: Tensor
-    loss: Tensor
-
-    def select(self, index: Tensor | slice) -> Lines:
-        return Lines(self.at_lo[index], self.at_hi[index], self.loss[index])
-
-    def where_higher(self, other: Lines) -> Lines:
-        """Row by row the line that is higher in the middle."""
-        better = other.at_lo + other.at_hi > self.at_lo + self.at_hi
-        return Lines(
-            torch.where(better, other.at_lo, self.at_lo),
-            torch.where(better, other.at_hi, self.at_hi),
-            torch.where(better, other.loss, self.loss),
-        )
-
-
-class _OverSegments(Backward):
-    """Backward bounds of a network whose slope is anywhere in a segment, a segment for each region."""
-
-    def __init__(self, slopes: Slopes, region: Region, known: dict[str, Interval], lo: Tensor, hi: Tensor) -> None:
-        # the operators of the chosen nodes are replaced below; the graph needs some slope at which they are not linear
-        super().__init__(slopes.at(0.5), region, known)
-        self.slopes = slopes
-        self.first, self.last = slopes.at(lo), slopes.at(hi)
-        middle = slopes.at(lo / 2 + hi / 2)
-        self.operators = {name: _Rowed.of(middle.by_name[name]) for name in slopes.nodes}
-
-    def select(self, regions: Tensor | slice) -> Self:
-        other = super().select(regions)
-        other.operators = {name: rowed.select(regions) for name, rowed in self.operators.items()}
-        return other
-
-    def step(self, node: Node) -> Interval:
-        if node.name not in self.operators:
-            return super().step(node)
-        return hull(*(super(_OverSegments, self).step(net.by_name[node.name]) for net in (self.first, self.last)))
-
-    def ends(self, *starts: Rows | Units) -> Lines:
-        """Bounds of these rows at both ends of the segments."""
-        found = self.lower(*starts)
-        return Lines(found, found, torch.zeros_like(found))
-
-    def operator(self, node: Node) -> Elementwise:
-        return self.operators[node.name].op if node.name in self.operators else super().operator(node)
-
-
-@dataclass(frozen=True)
-class _Rowed:
-    """An activation whose parameters differ between the regions of a batch, with an axis for rows behind the batch."""
-
-    op: TwoSlope
-    varying: tuple[str, ...]
-
-    @classmethod
-    def of(cls, node: Node) -> _Rowed:
-        op = node.op
-        if not isinstance(op, TwoSlope):
-            raise InternalError(f"node {node.name!r} is no Leaky ReLU, and its slope was to move")
-        sides = {name: getattr(op, name) for name in ("left", "right", "kink", "value")}
-        wide = {name: side.unsqueeze(1) for name, side in sides.items() if side.dim() > len(node.shape)}
-        return cls(replace(op, leak=None, **wide), tuple(wide))
-
-    def select(self, regions: Tensor | slice) -> _Rowed:
-        return replace(self, op=replace(self.op, **{name: getattr(self.op, name)[regions] for name in self.varying}))
-
-
-class Parametric(_OverSegments):
+class Parametric(OverSegments):
     """One unknown slope for all chosen activations: bounds are lines in it."""
 
     def __init__(self, slopes: Slopes, region: Region, known: dict[str, Interval], lo: Tensor, hi: Tensor) -> None:
@@ -193,7 +120,7 @@ class Parametric(_OverSegments):
         return Lines(at_ends[0], at_ends[1], torch.as_tensor(walk.spent, dtype=self.dtype).expand(value.shape))
 
 
-class Sandwich(_OverSegments):
+class Sandwich(OverSegments):
     """Every neuron has a slope of its own, anywhere in the segment: bounds hold for all of them at once.
 
     An activation lies between the lower and the upper one of its values at the segment's ends; either is an activation
@@ -203,7 +130,7 @@ class Sandwich(_OverSegments):
     def envelope(self, op: Elementwise, node: Node, lower: Tensor, upper: Tensor) -> relax.Lines:
         if node.name not in self.operators:
             return super().envelope(op, node, lower, upper)
-        first, last = (_Rowed.of(net.by_name[node.name]).op for net in (self.first, self.last))
+        first, last = (Rowed.of(net.by_name[node.name]).op for net in (self.first, self.last))
         low, high = (
             replace(first, left=one(first.left, last.left), right=other(first.right, last.right), precision=precision)
             for one, other in ((torch.maximum, torch.minimum), (torch.minimum, torch.maximum))
@@ -244,29 +171,6 @@ class Floor:
         return {name: interval.select(self.owner[part]) for name, interval in self.known.items()}
 
 
-def enclosures(
-    slopes: Slopes, region: Region, lo: Tensor, hi: Tensor, effort: Effort = Effort()
-) -> dict[str, Interval] | None:
-    """Bounds of what activations see, over each region and its whole range of slopes, for use as a `Floor`.
-
-    None where they would take more than a small part of the memory.
-    """
-    wanted = {name for node in slopes.network if not isinstance(node.op, Affine) for name in node.inputs}
-    size = sum(slopes.network.by_name[name].size for name in wanted)
-    memory = effort.memory or default_memory()
-    if 16 * size * region.batch > memory // 8:
-        return None
-    parts = []
-    with torch.no_grad():
-        for part in batch_chunks(slopes.network, region.batch, torch.float64, memory):
-            found = _refined(Parametric, slopes, region.select(part), lo[part], hi[part], effort, None).known
-            parts.append({name: found[name] for name in wanted})
-    return {
-        name: Interval(torch.cat([x[name].lower for x in parts]), torch.cat([x[name].upper for x in parts]))
-        for name in wanted
-    }
-
-
 def lines(
     slopes: Slopes,
     region: Region,
@@ -283,7 +187,7 @@ def lines(
     ``(lo[b], at_lo[b, r])`` to ``(hi[b], at_hi[b, r])``.
 
     Args: objectives ``(batch or 1, rows, output_size)``. lo, hi ``(batch,)``, any finite slopes, ``lo <= hi``. floor:
-    what is known already (see `enclosures`).
+    what is known already.
     Returns: minus infinity where nothing can be said.
     Raises: MissingRule: an operator has no rule. UsageError: float64 does not hold a slope.
     """
@@ -345,7 +249,7 @@ def _sandwiched(
     return Lines(best, best, torch.zeros_like(best))
 
 
-Kind = TypeVar("Kind", bound=_OverSegments)
+Kind = TypeVar("Kind", bound=OverSegments)
 
 
 def _refined(
@@ -372,7 +276,7 @@ def _turning(effort: Effort) -> Refine:
     return refine
 
 
-def _last_pass(backward: _OverSegments, objectives: Tensor, effort: Effort) -> Lines:
+def _last_pass(backward: OverSegments, objectives: Tensor, effort: Effort) -> Lines:
     """The rows' lines; best ones by their height in the middle where lines are turned."""
     for node in backward.network:
         backward.prepare(node)
@@ -390,7 +294,7 @@ def _last_pass(backward: _OverSegments, objectives: Tensor, effort: Effort) -> L
     return whole
 
 
-def _turned(backward: _OverSegments, starts: list[Rows], effort: Effort) -> Lines:
+def _turned(backward: OverSegments, starts: list[Rows], effort: Effort) -> Lines:
     tilts = default_tilts(backward.network, backward.known, starts[0].coefficients.shape[1])
     best: Lines | None = None
 

@@ -22,13 +22,16 @@ from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.leak.attack import along, search
+from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
-from leaktight.verify.leak.margin import MarginLines, margin_lines
-from leaktight.verify.leak.parametric import Effort, Floor, enclosures
+from leaktight.verify.leak.margin import MarginLines, curve_margins, margin_lines
+from leaktight.verify.leak.parametric import Effort, Floor
 from leaktight.verify.leak.throughout import highest
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
 _FIRST = 8  # segments to begin with; one batch of them costs less than several rounds of halving
+_EVERY = (2, 1)  # passes at each so-manieth end of the first segments, one stage after the other
+_ENOUGH = 0.8  # what may be lost before the next stage, in tolerances
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _ROUND = 2048  # domains halved at once
 _NARROW = 2.0**-12  # segments are not halved below this part of the range
@@ -150,17 +153,21 @@ class _Tracer:
         region = case.region if not isinstance(case.region, Box) else Box(case.region.lower, case.region.upper)
         nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
         first, last = self.ends[:-1].repeat(regions), self.ends[1:].repeat(regions)
-        self.domains = _Domains(owner, region.select(owner), first, last, nothing, nothing, -nothing)
+        self.domains = _Domains(owner, region.select(owner), first, last, nothing, nothing.clone(), -nothing)
         self.known: dict[str, Interval] | None = None
         self.attained: list[dict[float, tuple[float, Tensor]]] = [{} for _ in range(regions)]
         self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
 
     def begin(self) -> None:
-        if self.width > 0:  # what is stable at all slopes is so on every segment
-            lo, hi = (self.ends.new_full((self.case.region.batch,), float(end)) for end in self.ends[[0, -1]])
-            self.known = enclosures(self.slopes, self.case.region, lo, hi, self.plan.effort(False))
-        found = self._bounded(self.domains, optimise=False)
-        self.domains = replace(self.domains.better(found), hope=_SPEND * found.loss)
+        if len(self.ends) == _FIRST + 1 and self.width > 0:
+            self._between()
+        unbounded = self.domains.least.isneginf().nonzero().flatten()
+        if len(unbounded):  # a single slope, or a range of a few floats; or numbers overflowed
+            some = self.domains.select(unbounded)
+            found = self._bounded(some, optimise=False)
+            better = some.better(found)
+            for name, x in (("at_lo", better.at_lo), ("at_hi", better.at_hi), ("hope", _SPEND * found.loss)):
+                getattr(self.domains, name)[unbounded] = x
         if not self.plan.attack:
             return
         at = self.ends.unique()
@@ -170,6 +177,25 @@ class _Tracer:
                 self._keep(owner, slope, float(lowest_found.upper[owner, place]), lowest_found.points[owner, place])
         if self.plan.optimise:
             self._optimise()
+
+    def _between(self) -> None:
+        """The first bounds of all segments: passes at a few slopes; at twice as many where what is lost is too much."""
+        regions, effort = self.case.region.batch, self.plan.effort(False)
+        ends = self.ends.expand(regions, -1)
+        self.known = enclosures(self.slopes, self.case.region, ends[:, [0, -1]], effort)
+        index = torch.arange(regions)
+        for every in _EVERY:
+            some = Case(self.case.region.select(index), self.case.unsafe.select(index))
+            floor = {name: z.select(index) for name, z in self.known.items()}
+            found, _ = curve_margins(self.slopes, some, ends[index], every, effort, floor)
+            places = (index.unsqueeze(1) * _FIRST + torch.arange(_FIRST)).flatten()
+            domains = self.domains
+            better = domains.select(places).better(found)
+            for name, x in (("at_lo", better.at_lo), ("at_hi", better.at_hi), ("hope", found.loss)):
+                getattr(domains, name)[places] = x
+            index = index[(found.loss.reshape(-1, _FIRST).amax(1) > _ENOUGH * self.plan.tolerance)]
+            if not len(index) or self.plan.late:
+                break
 
     def halve(self) -> bool:
         """Halves the domains that are worth it; whether there were any."""

@@ -14,7 +14,14 @@ from leaktight.verify.report.read import read
 from leaktight.verify.report.schemas import Document
 from leaktight.version import __version__
 
-_HOMES = {"html": "html", "md": "markdown", "json": "json", "text": "text"}
+_HOMES = {
+    "html": "html",
+    "md": "markdown",
+    "json": "json",
+    "text": "text",
+    "junit": "junit",
+    "sarif": "sarif",
+}
 FORMATS = tuple(_HOMES)
 
 

@@ -30,7 +30,10 @@ VERDICT = "leaktight.verdict/1"
 CERTIFICATION = "leaktight.certification/1"
 BOUNDS = "leaktight.bounds/1"
 LEAK = "leaktight.leak/1"
+LIPSCHITZ = "leaktight.lipschitz/1"
 COMPARISON = "leaktight.comparison/1"
+RUN = "leaktight.run/1"
+HISTORY = "leaktight.history/1"
 BUNDLE = "leaktight.report/1"
 
 _STATUS = one_of("proved", "refuted", "unknown", "timeout")
@@ -145,6 +148,26 @@ def _leak(value: Document) -> None:
     (_LEAK_OF_DATA if "inputs" in value else _LEAK_OF_PROPERTY)(value)
 
 
+_LIPSCHITZ = record(
+    {
+        **_COMMON,
+        "norm": text,
+        "upper": maybe(number),
+        "lower": maybe(number),
+        "method": text,
+        "bounds": mapping_of(maybe(number)),
+        "scope": one_of("global", "local"),
+        "timed_out": truth,
+        "seconds": number,
+    },
+    {
+        **_ORIGIN,
+        "gap": maybe(number),
+        "radius": number,
+        "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
+    },
+)
+
 _MOVE: Mapping[str, Check] = {"name": text, "before": maybe(number), "after": maybe(number), "change": maybe(number)}
 _FARTHEST = maybe(record({"entry": text, "change": number}))
 _SIDE = record({"name": text, "network": _SOURCE, "version": text}, {"command": list_of(text)})
@@ -164,15 +187,93 @@ _COMPARISON = record(
         "version": text,
     }
 )
+_JOB_STATUS = one_of("proved", "refuted", "unknown", "timeout", "done", "error")
+_PLACE = record({"path": text, "line": whole})
+_FAULT = record({"kind": text, "message": text})
+_JOB = record(
+    {
+        "name": text,
+        "kind": text,
+        "tags": list_of(text),
+        "status": _JOB_STATUS,
+        "passes": truth,
+        "network": record({"path": text, "digest": maybe(text)}),
+        "files": mapping_of(text),
+        "place": _PLACE,
+        "assertion": maybe(_PLACE),
+        "requires": list_of(record({"text": text, "value": maybe(number), "holds": truth})),
+        "error": maybe(_FAULT),
+        "seconds": number,
+        "cached": truth,
+        "result": maybe(lambda value: check_shape(value)),
+    },
+    {"question": mapping_of(lambda _: None)},
+)
+_RULE = one_of("refuted", "unknown", "timeout", "error", "requirement", "regression")
+_WORSE = record({"job": text, "entry": text, "number": text}, {"before": lambda _: None, "after": lambda _: None})
+_RUN = record(
+    {
+        "suite": _SOURCE,
+        "jobs": list_of(_JOB),
+        "counts": mapping_of(whole),
+        "gate": record(
+            {
+                "fail_on": list_of(text),
+                "passed": truth,
+                "failures": list_of(record({"job": text, "rule": _RULE, "message": text}, {"about": text})),
+            }
+        ),
+        "baseline": maybe(
+            record(
+                {
+                    "path": text,
+                    "tolerance": number,
+                    "regressions": list_of(_WORSE),
+                    "missing": list_of(text),
+                    "added": list_of(text),
+                }
+            )
+        ),
+        "seconds": number,
+        "interrupted": truth,
+        "version": text,
+    },
+    {"command": list_of(text), "versions": mapping_of(maybe(text)), "ledger": text},
+)
+_HISTORY = record(
+    {
+        "records": list_of(
+            record(
+                {
+                    "run": whole,
+                    "name": text,
+                    "status": _JOB_STATUS,
+                    "at": number,
+                    "seconds": number,
+                    "version": text,
+                    "network": text,
+                    "error": maybe(_FAULT),
+                    "numbers": mapping_of(maybe(number)),
+                }
+            )
+        ),
+        "ledger": text,
+        "version": text,
+    },
+    {"command": list_of(text), "versions": mapping_of(maybe(text))},
+)
 _SHAPES: dict[str, Check] = {
     VERDICT: _VERDICT,
     CERTIFICATION: _CERTIFICATION,
     BOUNDS: _BOUNDS,
     LEAK: _leak,
+    LIPSCHITZ: _LIPSCHITZ,
     COMPARISON: _COMPARISON,
+    RUN: _RUN,
+    HISTORY: _HISTORY,
 }
 _SHAPES[BUNDLE] = record({"results": list_of(lambda value: check_shape(value))})
-_HOW = "write it anew with 'leaktight verify, certify, bounds or leak --format json -o FILE'"
+_HOW = "write it anew with 'leaktight verify, certify, bounds, leak or lipschitz --format json -o FILE'"
 
 
 def check_shape(document: Any) -> None:
@@ -201,10 +302,16 @@ def _contradiction(document: Document) -> str | None:
     """Claims that cannot all hold; a page with them would show something as proved that its file denies."""
     if document["schema"] == BUNDLE:
         return next(filter(None, map(_contradiction, document["results"])), None)
+    if document["schema"] == RUN:
+        return next(filter(None, map(_denied, document["jobs"])), None)
     if document["schema"] == VERDICT and document["status"] == "proved" and document["counterexample"] is not None:
         return "its status is proved, and it has a counterexample"
     if document["schema"] == BOUNDS:
         return next((f"lower and upper of {name!r} differ in shape" for name in _lopsided(document)), None)
+    if document["schema"] == LIPSCHITZ:
+        upper, lower = document["upper"], document["lower"]
+        crossed = upper is not None and lower is not None and lower > upper
+        return f"lower is {lower}, above upper, {upper}" if crossed else None
     if document["schema"] != LEAK:
         return None
     start, end = document["slopes"]
@@ -218,6 +325,17 @@ def _contradiction(document: Document) -> str | None:
         if found["status"] == "proved" and (refuted is not None or found["open"]):
             return "its status is proved, and some slopes are refuted or open"
     return None
+
+
+def _denied(job: Document) -> str | None:
+    """What a job of a run says that its result denies."""
+    if job["result"] is None:
+        return None if job["error"] is not None else f"job {job['name']!r} has neither a result nor an error"
+    if job["error"] is not None or job["result"].get("status", job["status"]) != job["status"]:
+        return f"job {job['name']!r} is {job['status']}, and its result is not"
+    if job["status"] == "proved" and any(one["status"] != "proved" for one in job["result"].get("inputs", ())):
+        return f"job {job['name']!r} is proved, and some of its inputs are not"
+    return _contradiction(job["result"])
 
 
 def _lopsided(document: Document) -> list[str]:

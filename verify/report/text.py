@@ -151,8 +151,11 @@ def _bounds(document: Document) -> RenderableType:
 
 
 @draws(schemas.LEAK)
+@draws(schemas.LIPSCHITZ)
 @draws(schemas.COMPARISON)
 @draws(schemas.BUNDLE)
+@draws(schemas.RUN)
+@draws(schemas.HISTORY)
 def _outlined(document: Document) -> RenderableType:
     """Kinds without a drawing of their own: the sections that every format has, without their pictures."""
     return Group(*(part for page in pages(document) for part in _page(page)))
@@ -247,6 +250,19 @@ def _operators(document: Document) -> RenderableType:
         Text(),
         Text("What they become, and what each engine does with it", style="bold"),
         table("operator", *engines, rows=rows, left=1 + len(engines)),
+    )
+
+
+@draws("leaktight.init/1")
+def _init(document: Document) -> RenderableType:
+    return facts(
+        [
+            ("suite", document["suite"]),
+            ("networks", document["networks"]),
+            ("questions", document["tables"]),
+            *(("inputs", path) for path in document["files"]),
+            *(("left out", reason) for reason in document["left_out"]),
+        ]
     )
 
 

@@ -1,7 +1,8 @@
-"""Branch and bound on the input: boxes are halved until each is proved or one holds a counterexample.
+"""Branch and bound on the input: boxes are clipped and halved until each is proved or one holds a counterexample.
 
-It decides what bounds alone cannot where inputs are few: halving a box about halves the slack of its bounds, and a box
-is halved where the margin moves most. Many boxes are bounded in one batch, the least proven first.
+It decides what bounds alone cannot where inputs are few: halving a box about halves the slack of its bounds. The linear
+functions that the bounds are minima of say where in a box unsafe points can lie; the rest is cut off before the box is
+halved (`leaktight.verify.search.clip`). Many boxes are bounded in one batch, the least proven first.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.verify.search.box_bounds import Bounder, BoxBounds
+from leaktight.verify.search.boxes import Boxes, Queue
+from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample
 
-FEW_INPUTS = 12  # up to so many, halving inputs is worth trying without being asked for
+FEW_INPUTS = 20  # up to so many, halving inputs is worth trying without being asked for
 MOST = 1_000_000  # boxes that wait at once
-_BATCH = 1024
-_WHOLE_SPLITS = 4  # a box is cut into at most 2^4 parts at once, while there are few
-_SAMPLES = 2
+_BATCH = 512
 _MEMORY = 256 << 20
+_WIDE = 0.3  # the weight of the width in the choice of an input
 _NARROW = 1e-7  # of the region
+_TARGET = 1e-3  # what is cut off is proved to this part of the margin that some input attains,
+_LEAST_TARGET = 1e-30  # and always above zero
 
-Bound = Callable[[Case], Tensor]
 Proves = Callable[[Case, Tensor], Tensor]
+Attack = Callable[[], tuple[Counterexample | None, float]]
 
 
 @dataclass(frozen=True)
@@ -40,135 +45,228 @@ class Bisected:
     found: Counterexample | None
     attained: float
     boxes: int
-
-
-@dataclass(frozen=True)
-class _Boxes:
-    """Boxes that wait: of which region of the case, and the margin's proven lower bound on each."""
-
-    owner: Tensor
-    lower: Tensor
-    upper: Tensor
-    bound: Tensor
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def select(self, index: Tensor) -> _Boxes:
-        return _Boxes(self.owner[index], self.lower[index], self.upper[index], self.bound[index])
-
-    def joined(self, other: _Boxes) -> _Boxes:
-        pairs = zip(_fields(self), _fields(other), strict=True)
-        return _Boxes(*(torch.cat(pair) for pair in pairs))
-
-    def case(self, whole: Case) -> Case:
-        return Case(Box(self.lower, self.upper), whole.unsafe.select(self.owner))
-
-
-def _fields(boxes: _Boxes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return boxes.owner, boxes.lower, boxes.upper, boxes.bound
+    interrupted: bool = False
 
 
 def bisect(
     network: Network,
     case: Case,
-    bound: Bound,
     proves: Proves,
     replay: Replay,
-    late: Callable[[], bool],
     *,
+    attained: float = torch.inf,
+    deadline: float | None = None,
+    late: Callable[[], bool] = lambda: False,
+    memory: int = _MEMORY,
     most: int = MOST,
-    seed: int = 0,
+    batch: int = _BATCH,
+    attack: Attack | None = None,
+    patience: int = 16384,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
 
-    `bound` gives proven lower bounds ``(batch, atoms)`` of a case's atoms, `proves` says which regions they rule out.
-    Ends when every box is proved, a counterexample is confirmed by replay, `late` says so, `most` boxes wait, or one of
-    them is a mere point. Every point of a region lies in a box that is proved or waits, so `lower` holds whatever ended
-    it.
+    `proves` says which regions proven lower bounds ``(batch, atoms)`` of a case's atoms rule out; `attained` is the
+    lowest margin that is known of some input. Ends when every box is proved, a counterexample is confirmed by replay,
+    `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called once, when `patience`
+    boxes were bounded. Every point of a region is cut off and proved, or lies in a box that is proved or waits, so
+    `lower` holds whatever ended it. What is done to a box depends on that box alone, so neither `batch` nor threads
+    change a proof.
     """
-    region = case.region
-    if not isinstance(region, Box):
+    if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    count = region.batch
-    waiting = _Boxes(torch.arange(count), region.lower, region.upper, torch.full((count,), -torch.inf).double())
-    settled, attained, boxes = torch.inf, torch.inf, 0
-    generator = torch.Generator().manual_seed(seed)
-    while len(waiting) and len(waiting) < most and not late():
-        say(f"halving boxes: {boxes} bounded, {len(waiting)} wait")
-        order = waiting.bound.argsort(stable=True)
-        if _is_narrow(waiting, int(order[0]), region):
-            break
-        some, waiting = waiting.select(order[:_BATCH]), waiting.select(order[_BATCH:])
-        parts = some if boxes == 0 else _cut(network, case, some, generator)
-        example, least = _tried(network, case, parts, replay)
-        attained = min(attained, least)
-        if example is not None:
-            held = min(settled, float(parts.bound.amin()), float(waiting.bound.amin()) if len(waiting) else torch.inf)
-            return Bisected(held, False, example, min(attained, example.margin), boxes)
-        asked = parts.case(case)
-        atoms = bound(asked)
-        boxes += len(parts)
-        done = proves(asked, atoms)
-        parts = replace(parts, bound=torch.maximum(parts.bound, asked.unsafe.combine(atoms)))
-        if bool(done.any()):
-            settled = min(settled, float(parts.bound[done].amin()))
-        waiting = parts.select((~done).nonzero().flatten()).joined(waiting)
-    lower = min(settled, float(waiting.bound.amin()) if len(waiting) else torch.inf)
-    return Bisected(lower, not len(waiting), None, attained, boxes)
+    search = _Search(network, case, proves, replay, attained, memory, most, batch)
+    proven = -torch.inf
+    try:
+        while len(search.queue) and search.found is None and not late() and not search.stuck:
+            proven = search.lower
+            say(f"halving boxes: {search.boxes} bounded, {len(search.queue)} wait")
+            search.advance(deadline)
+            if attack is not None and search.boxes >= patience and len(search.queue) and search.found is None:
+                search.found, least = attack()
+                search.attained, attack = min(search.attained, least), None
+    except KeyboardInterrupt:
+        return Bisected(proven, False, search.found, search.attained, search.boxes, interrupted=True)
+    return search.outcome()
 
 
-def _is_narrow(boxes: _Boxes, worst: int, region: Box) -> bool:
-    """Whether the least proven box is next to a point: then the margin touches zero there, and no halving will do."""
-    owner = int(boxes.owner[worst])
-    first = float((region.upper[owner] - region.lower[owner]).amax())
-    return float((boxes.upper[worst] - boxes.lower[worst]).amax()) < _NARROW * first
+class _Search:
+    """The state between rounds: what waits, what is settled, what was found."""
+
+    def __init__(
+        self,
+        network: Network,
+        case: Case,
+        proves: Proves,
+        replay: Replay,
+        attained: float,
+        memory: int,
+        most: int,
+        batch: int,
+    ) -> None:
+        self.network, self.case, self.proves, self.replay, self.batch = network, case, proves, replay, batch
+        self.attained, self.settled, self.boxes = attained, torch.inf, 0
+        self.found: Counterexample | None = None
+        self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
+        self.bounder = Bounder(network, case, memory)
+        self.queue = Queue(case.unsafe, most)
+        self.queue.push(Boxes.whole(case, self.bounder.signs), batch)
+        self.stuck = False
+        self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
+
+    @property
+    def lower(self) -> float:
+        """The proven bound of the margin between rounds, when every box is settled or waits."""
+        return min(self.settled, self.queue.lower)
+
+    def outcome(self) -> Bisected:
+        proved = not len(self.queue) and self.found is None
+        best = self.attained if self.found is None else min(self.attained, self.found.margin)
+        return Bisected(self.lower, proved, self.found, best, self.boxes)
+
+    def advance(self, deadline: float | None) -> None:
+        """One round: some of the boxes are bounded, and what is left of them waits, in halves."""
+        left, settled = self._treated(self.queue.pop(self.batch), deadline)
+        self.settled = min(self.settled, settled)
+        self.queue.push(left, self.batch)
+
+    def _treated(self, boxes: Boxes, deadline: float | None) -> tuple[Boxes, float]:
+        """What is left of the boxes, in halves, and the proven margin on everything else of them."""
+        found = self.bounder(boxes, self._standing(boxes), deadline)
+        self.boxes += len(boxes)
+        boxes = replace(boxes, atoms=torch.maximum(boxes.atoms, found.atoms), signs=found.signs)
+        boxes, index, settled = self._without_proved(boxes)
+        found = BoxBounds(found.atoms[index], found.signs[index], tuple(rows.select(index) for rows in found.rows))
+        if not len(boxes):
+            return boxes, settled
+        self._try(boxes, found)
+        if self.found is not None:
+            return boxes, settled
+        boxes, found, cut = self._clipped(boxes, found)
+        settled = min(settled, cut)
+        if not len(boxes):
+            return boxes, settled
+        if self._narrow(boxes):
+            self.stuck = True
+            return boxes, settled
+        children, cut = self._halved(boxes, found)
+        return children, min(settled, cut)
+
+    def _standing(self, boxes: Boxes) -> Tensor:
+        """Which disjuncts no proven bound rules out yet, ``(batch, disjuncts)``."""
+        unsafe = self.case.unsafe
+        out = torch.where(unsafe.strict, boxes.atoms >= 0, boxes.atoms > 0)
+        ruled = torch.zeros(len(boxes), unsafe.disjuncts, dtype=torch.int8)
+        return ruled.scatter_reduce(1, unsafe.disjunct.expand(out.shape), out.to(torch.int8), "amax") == 0
+
+    def _without_proved(self, boxes: Boxes) -> tuple[Boxes, Tensor, float]:
+        """The boxes that are open, their places, and the proven margin of the others."""
+        done = self.proves(boxes.case(self.case), boxes.atoms)
+        index = (~done).nonzero().flatten()
+        margins = boxes.margins(self.case.unsafe)[done]
+        return boxes.select(index), index, float(margins.amin()) if len(margins) else torch.inf
+
+    def _clipped(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
+        """The boxes without what their rows prove, the rows on what is left, and the proven margin of what is cut."""
+        standing, cut = self._standing(boxes), torch.inf
+        conjunction = self.case.unsafe.disjunct
+        rows, kept = list(found.rows), torch.ones(len(boxes), dtype=torch.bool)
+        lower, upper = boxes.lower, boxes.upper
+        for k, own in enumerate(rows):
+            if k:
+                own = LinearRows(own.slopes, floors_on(own, boxes.lower, boxes.upper, lower, upper))
+            lower, upper, empty = clip(lower, upper, own, conjunction, standing, self.target)
+            kept &= ~empty
+        rows = [LinearRows(r.slopes, floors_on(r, boxes.lower, boxes.upper, lower, upper)) for r in rows]
+        moved = ~kept | (lower != boxes.lower).any(1) | (upper != boxes.upper).any(1)
+        if bool(moved.any()):
+            cut = min(self.target, self._ruled_out(boxes, standing, moved))
+        index = kept.nonzero().flatten()
+        atoms = torch.stack([boxes.atoms, *(r.floors for r in rows)]).amax(0)
+        boxes = replace(boxes, lower=lower, upper=upper, atoms=atoms).select(index)
+        left = BoxBounds(atoms[index], found.signs[index], tuple(r.select(index) for r in rows))
+        return boxes, left, cut
+
+    def _ruled_out(self, boxes: Boxes, standing: Tensor, moved: Tensor) -> float:
+        """The proven margin of the disjuncts that do not stand any more, over the boxes that were `moved`."""
+        unsafe = self.case.unsafe
+        best = torch.full((len(boxes), unsafe.disjuncts), -torch.inf, dtype=torch.float64)
+        best = best.scatter_reduce(1, unsafe.disjunct.expand(boxes.atoms.shape), boxes.atoms, "amax")
+        return float(best.masked_fill(standing, torch.inf)[moved].amin())
+
+    def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, float]:
+        """The halves of every box without what the rows prove, and the proven margin of the rest."""
+        side = self._side(boxes, found)
+        parts, settled = list[Boxes](), torch.inf
+        for half in boxes.halves(side):
+            rows = tuple(
+                LinearRows(r.slopes, floors_on(r, boxes.lower, boxes.upper, half.lower, half.upper)) for r in found.rows
+            )
+            atoms = torch.stack([half.atoms, *(r.floors for r in rows)]).amax(0)
+            half = replace(half, atoms=atoms)
+            half, index, proven = self._without_proved(half)
+            settled = min(settled, proven)
+            if len(half):
+                left = BoxBounds(half.atoms, half.signs, tuple(r.select(index) for r in rows))
+                half, _, cut = self._clipped(half, left)
+                settled = min(settled, cut)
+                parts.append(half)
+        return (Boxes.joined(parts) if parts else boxes.select(slice(0, 0))), settled
+
+    def _side(self, boxes: Boxes, found: BoxBounds) -> Tensor:
+        """For each box the input to halve.
+
+        What counts is how far the move from wall to wall takes the rows of all open atoms, each in units of what it
+        lacks; how far it takes the margin itself, by the derivative at the centre; and the part of the region's width
+        that is left. Each alone keeps halving the wrong input on some networks.
+        """
+        width = boxes.upper - boxes.lower
+        open_atoms = self._standing(boxes)[:, self.case.unsafe.disjunct].unsqueeze(-1)
+        lacks = found.rows[0].floors.abs().clamp(min=1e-9).unsqueeze(-1)
+        moves = (found.rows[0].slopes.abs() * width.unsqueeze(1) / lacks * open_atoms).sum(1)
+        score = _relative(moves) + _relative(self._derivative(boxes).abs() * width)
+        whole = (self.case.region.upper - self.case.region.lower)[boxes.owner]
+        share = width / whole.clamp(min=torch.finfo(width.dtype).tiny)
+        return (score + _WIDE * score.amax(1, keepdim=True) * share).argmax(1)
+
+    def _derivative(self, boxes: Boxes) -> Tensor:
+        """The derivative of the margin at each box's centre ``(batch, n)``."""
+        points = (boxes.lower / 2 + boxes.upper / 2).unsqueeze(0)
+        objective = Objective(self.network, self.case.unsafe.select(boxes.owner), self.room)
+        losses = objective.losses(objective.atoms(points))
+        alone = torch.zeros_like(losses[..., 0], dtype=torch.bool)
+        return objective.gradient(points, losses.argmin(-1), alone)[2][0]
+
+    def _telling(self, boxes: Boxes, found: BoxBounds) -> Tensor:
+        """For each box the slopes ``(batch, n)`` of the best atom of its worst disjunct."""
+        unsafe, plain = self.case.unsafe, found.rows[0]
+        best = torch.full((len(boxes), unsafe.disjuncts), -torch.inf, dtype=torch.float64)
+        best = best.scatter_reduce(1, unsafe.disjunct.expand(plain.floors.shape), boxes.atoms, "amax")
+        worst = best.argmin(1, keepdim=True)
+        atom = plain.floors.masked_fill(unsafe.disjunct != worst, -torch.inf).argmax(1)
+        return plain.slopes[torch.arange(len(boxes)), atom]
+
+    def _narrow(self, boxes: Boxes) -> bool:
+        """Whether the least proven box is next to a point: the margin touches zero there, and no halving will do."""
+        worst = int(boxes.margins(self.case.unsafe).argmin())
+        owner = int(boxes.owner[worst])
+        first = float((self.case.region.upper[owner] - self.case.region.lower[owner]).amax())
+        return float((boxes.upper[worst] - boxes.lower[worst]).amax()) < _NARROW * first
+
+    def _try(self, boxes: Boxes, found: BoxBounds) -> None:
+        """Evaluates the corner of each box where its most telling row is lowest; confirms the worst if it is unsafe."""
+        corner = torch.where(self._telling(boxes, found) > 0, boxes.lower, boxes.upper)
+        part = boxes.case(self.case)
+        margins = Objective(self.network, part.unsafe, self.room).margins(corner.unsqueeze(0))[0]
+        box = int(margins.argmin())
+        self.attained = min(self.attained, float(margins[box]))
+        if float(margins[box]) <= 0:
+            owner = slice(int(boxes.owner[box]), int(boxes.owner[box]) + 1)
+            one = Case(self.case.region.select(owner), self.case.unsafe.select(owner))
+            self.found = confirm(self.network, one, corner[box].unsqueeze(0), self.replay)
 
 
-def _cut(network: Network, case: Case, boxes: _Boxes, generator: torch.Generator) -> _Boxes:
-    """Both halves of every box, or while there are few, halves of halves."""
-    for _ in range(_WHOLE_SPLITS):
-        side = _steepest(network, case, boxes, generator)
-        middle = boxes.lower / 2 + boxes.upper / 2
-        cut = torch.nn.functional.one_hot(side, boxes.lower.shape[1]).bool()
-        first = replace(boxes, upper=torch.where(cut, middle, boxes.upper))
-        last = replace(boxes, lower=torch.where(cut, middle, boxes.lower))
-        boxes = first.joined(last)
-        if len(boxes) >= _BATCH // 4:
-            break
-    return boxes
-
-
-def _steepest(network: Network, case: Case, boxes: _Boxes, generator: torch.Generator) -> Tensor:
-    """For each box the input whose move from wall to wall changes the margin most, by derivatives at a few points."""
-    width = boxes.upper - boxes.lower
-    share = torch.rand(_SAMPLES, *width.shape, generator=generator, dtype=torch.float64)
-    points = torch.cat([(boxes.lower / 2 + boxes.upper / 2).unsqueeze(0), boxes.lower + share * width])
-    objective = Objective(network, case.unsafe.select(boxes.owner), 1 << 16)
-    losses = objective.losses(objective.atoms(points))
-    _, _, gradient = objective.gradient(points, losses.argmin(-1), torch.zeros_like(losses[..., 0], dtype=torch.bool))
-    steep = gradient.abs().mean(0)
-    # a flat margin says nothing of what the bounds depend on: there the width counts
-    steep = steep + 0.02 * steep.amax(1, keepdim=True) + 1e-30
-    return (steep * width).argmax(1)
-
-
-def _tried(network: Network, case: Case, boxes: _Boxes, replay: Replay) -> tuple[Counterexample | None, float]:
-    """The lowest margin at the boxes' centres and at corners that derivatives there point at; confirmed if unsafe."""
-    room = max(1, _MEMORY // (8 * values(network)))
-    part = boxes.case(case)
-    objective = Objective(network, part.unsafe, room)
-    centre = (boxes.lower / 2 + boxes.upper / 2).unsqueeze(0)
-    losses = objective.losses(objective.atoms(centre))
-    _, _, gradient = objective.gradient(centre, losses.argmin(-1), torch.zeros_like(losses[..., 0], dtype=torch.bool))
-    corner = torch.where(gradient > 0, boxes.lower, boxes.upper)
-    points = torch.cat([centre, corner])
-    margins = objective.margins(points)
-    least = float(margins.amin())
-    if least > 0:
-        return None, least
-    at, box = divmod(int(margins.argmin()), len(boxes))
-    owner = slice(int(boxes.owner[box]), int(boxes.owner[box]) + 1)
-    one = Case(case.region.select(owner), case.unsafe.select(owner))
-    return confirm(network, one, points[at, box].unsqueeze(0), replay), least
+def _relative(x: Tensor) -> Tensor:
+    """Each row in units of its largest entry; zero where that is not a positive number."""
+    most = x.amax(1, keepdim=True)
+    return torch.where(most > 0, x / most, 0.0).nan_to_num(0.0, 0.0, 0.0)

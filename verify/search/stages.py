@@ -17,7 +17,7 @@ from leaktight.verify.bounds.memory import keep_freed_memory
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.search.multipliers import Bounding, Questions
-from leaktight.verify.search.neurons import Branched, Search, branch
+from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.tighten import Effort, tightened
 
@@ -81,12 +81,13 @@ def split(
     memory: int,
     deadline: float | None,
     late: Callable[[], bool],
+    leaf: Leaf | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Branched:
     """Searches over neurons until the open questions of a case are settled, or the time is up.
 
-    atoms ``(regions, atoms)``: proven lower bounds that were found before. Deep networks are searched in stages, each
-    of which begins with better bounds of single neurons.
+    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. Deep networks are
+    searched in stages, each of which begins with better bounds of single neurons.
     """
     keep_freed_memory()
     questions = open_questions(case, atoms)
@@ -106,7 +107,9 @@ def split(
             except KeyboardInterrupt:
                 return replace(began, interrupted=True)
             search = Search(Bounding(network, case.region, known, questions), late, memory)
-        began = _after(began, branch(search, case, replay, most=stage.domains if deep else torch.inf, say=say))
+        began = _after(
+            began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
+        )
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
     return began

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from leaktight.verify.report import schemas
 from leaktight.verify.report.outline import Page
-from leaktight.verify.report.pages import bounds, certification, comparison, leak, verdict
+from leaktight.verify.report.pages import bounds, certification, comparison, history, leak, lipschitz, run, verdict
 from leaktight.verify.report.schemas import Document
 
 PAGES: dict[str, Callable[[Document], Page]] = {
@@ -14,7 +14,10 @@ PAGES: dict[str, Callable[[Document], Page]] = {
     schemas.CERTIFICATION: certification.page,
     schemas.BOUNDS: bounds.page,
     schemas.LEAK: leak.page,
+    schemas.LIPSCHITZ: lipschitz.page,
     schemas.COMPARISON: comparison.page,
+    schemas.RUN: run.page,
+    schemas.HISTORY: history.page,
 }
 
 

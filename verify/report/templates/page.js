@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll("table.searchable")) {
   const column = heads.findIndex((head) => head.textContent.trim() === "status");
   let chosen = null;
   if (column >= 0) {
-    for (const status of ["proved", "refuted", "unknown", "timeout"]) {
+    for (const status of ["proved", "refuted", "unknown", "timeout", "done", "error"]) {
       const number = body.querySelectorAll(`td.${status}`).length;
       if (!number) continue;
       const button = document.createElement("button");

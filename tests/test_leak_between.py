@@ -1,0 +1,188 @@
+"""Curves from passes at a few slopes: nothing lies below them, in between neither, and what they dip is quadratic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from time import monotonic
+
+import pytest
+import torch
+from leaky import EXACT_KINDS, Question, ask, exact_rows
+from networks import fully_connected
+from torch import Tensor
+
+from leaktight.models.slopes import Slopes
+from leaktight.specs.region import Box, Norm
+from leaktight.verify.bounds.engine import lower_bounds
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.leak.between import curves, enclosures
+from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.segments import Lines
+
+PIECES = 4
+PLAIN = Effort()
+
+
+def wide(kind: str, seed: int, norm: Norm = Norm.LINF, radius: float = 0.6) -> Question:
+    """Regions with ranges of slopes that have room for several: below 0, across 0 and 1, above 1."""
+    question = ask(kind, seed, norm, radius)
+    kept = (question.hi - question.lo > 1e-3).nonzero().flatten()
+    return replace(
+        question,
+        region=question.region.select(kept),
+        objectives=question.objectives[kept],
+        lo=question.lo[kept],
+        hi=question.hi[kept],
+    )
+
+
+def ends_of(question: Question, pieces: int = PIECES) -> Tensor:
+    share = torch.arange(pieces + 1, dtype=torch.float64) / pieces
+    inner = question.lo[:, None] + share * (question.hi - question.lo)[:, None]
+    return torch.cat([question.lo[:, None], inner[:, 1:-1], question.hi[:, None]], 1)
+
+
+def traced(question: Question, every: int, floor: dict[str, Interval] | None = None, effort: Effort = PLAIN) -> Lines:
+    given = (question.slopes, question.region, question.objectives, ends_of(question), every, effort, floor)
+    return curves(*given)[0]
+
+
+def chord(found: Lines, ends: Tensor, i: int, r: int, a: float) -> Fraction:
+    """The highest of the pieces' chords at a slope, without rounding."""
+    heights = []
+    for k in range(PIECES):
+        lo, hi, at = Fraction(float(ends[i, k])), Fraction(float(ends[i, k + 1])), Fraction(a)
+        if lo <= at <= hi:
+            low, high = (Fraction(float(x[i * PIECES + k, r])) for x in (found.at_lo, found.at_hi))
+            heights.append(low + (high - low) * (at - lo) / (hi - lo))
+    return max(heights)
+
+
+def assert_below(question: Question, *found: Lines, draws: int = 2) -> None:
+    """No input at any slope is below the lines: rational arithmetic, tolerance 0."""
+    ends = ends_of(question)
+    middles = (ends[:, 1:] + ends[:, :-1]) / 2
+    tried = [ends[:, 2], middles[:, 0], middles[:, -1]]
+    samples = [(question.region.sample(question.generator), a) for a in tried]
+    samples += [question.draw() for _ in range(draws)]
+    for x, a in samples:
+        for i in range(len(x)):
+            for r, value in enumerate(exact_rows(question, i, x[i], float(a[i]))):
+                for each in found:
+                    assert chord(each, ends, i, r, float(a[i])) <= value
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+def test_no_input_lies_below_the_curve_at_any_slope(kind: str, norm: Norm) -> None:
+    question = wide(kind, 1, norm)
+    ends = ends_of(question)
+    floor = enclosures(question.slopes, question.region, ends[:, [0, -1]], Effort())
+    rough, fine = traced(question, 4), traced(question, 2, floor)
+    for found in (rough, fine):
+        assert bool(torch.isfinite(found.at_lo + found.at_hi).all())
+    assert_below(question, rough, fine)
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-6, 3.0])
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+def test_nor_where_regions_are_points_or_large(kind: str, radius: float) -> None:
+    question = wide(kind, 4, list(Norm)[len(kind) % 3], radius)
+    assert_below(question, traced(question, 1), traced(question, 2), draws=1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["fully_connected", "per_channel", "residual", "flipped", "convolutional"])
+def test_very_many_inputs_and_slopes_lie_above_the_curve(kind: str, seed: int) -> None:
+    """Corners, and points that gradients push down, at slopes all over the range."""
+    question = wide(kind, 10 + seed, radius=0.3 * 4**seed)
+    found, ends, many = traced(question, 2), ends_of(question), 5_000
+    which = torch.arange(len(question.lo)).repeat_interleave(many)
+    regions, generator = question.region.select(which), question.generator
+    share = torch.rand(len(which), generator=generator, dtype=torch.float64)
+    a = torch.lerp(question.lo[which], question.hi[which], share)
+    corner = torch.where(torch.rand(len(which), regions.size, generator=generator) < 0.5, regions.lower, regions.upper)
+    x = torch.where(torch.rand(len(which), 1, generator=generator) < 0.5, corner, regions.sample(generator))
+    row = torch.randint(question.objectives.shape[1], (len(which),), generator=generator)
+    rows, network = question.objectives[which, row], question.slopes.at(a)
+    for step in range(3):
+        with torch.enable_grad():
+            start = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad((network.flat(start) * rows).sum(), start)
+        pushed = regions.project(x - (regions.upper - regions.lower) * 0.5**step * slope.sign())
+        x = torch.where(torch.arange(len(x)).unsqueeze(1) % 2 == 0, pushed, x)
+    values = (network.flat(x) * rows).sum(-1)
+    piece = (torch.searchsorted(ends[which], a.unsqueeze(1)).squeeze(1) - 1).clamp(0, PIECES - 1)
+    lo, hi = (ends[which].gather(1, (piece + k).unsqueeze(1)).squeeze(1) for k in (0, 1))
+    low, high = (x[which * PIECES + piece, row] for x in (found.at_lo, found.at_hi))
+    bound = torch.lerp(low, high, (a - lo) / (hi - lo))
+    assert bool((values - bound >= -1e-11 * (1 + values.abs() + low.abs() + high.abs())).all())
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "residual", "per_channel", "convolutional"])
+def test_at_the_slopes_of_passes_the_curve_is_the_single_certificate(kind: str) -> None:
+    """Up to the tangents of what dips, which shorter segments make nothing of."""
+    question = wide(kind, 7, radius=0.2)
+    narrow = replace(question, hi=question.lo + 1e-5)
+    found, ends = traced(narrow, 1), ends_of(narrow)
+    for i in range(len(narrow.lo)):
+        one = narrow.region.select(slice(i, i + 1))
+        for k in range(PIECES):
+            network = narrow.slopes.at(float(ends[i, k]))
+            single = lower_bounds(network, one, narrow.objectives[i : i + 1])[0]
+            assert torch.allclose(found.at_lo[i * PIECES + k], single, rtol=1e-7, atol=1e-7)
+
+
+def test_what_the_curve_loses_is_quadratic_in_the_distance_of_slopes() -> None:
+    """Sixteen segments lose far less than an eighth of what two lose, which linear losses would be."""
+    rows, lost = torch.eye(3, dtype=torch.float64)[None], [0.0, 0.0]
+    region = Box(torch.full((1, 4), 0.38).double(), torch.full((1, 4), 0.42).double())
+    for seed in range(6):
+        slopes = Slopes.of(fully_connected(seed, (4, 12, 10, 3), 0.1))
+        for which, parts in enumerate((2, 16)):
+            ends = torch.linspace(0, 0.4, parts + 1, dtype=torch.float64)[None]
+            found, _ = curves(slopes, region, rows, ends, 1, Effort())
+            middles = (ends[0, 1:] + ends[0, :-1]) / 2
+            alone = torch.cat([lower_bounds(slopes.at(float(a)), region, rows) for a in middles])
+            lost[which] += float((alone - (found.at_lo + found.at_hi) / 2).clamp(min=0).mean())
+    assert lost[0] > 1e-3
+    assert lost[1] < lost[0] / 24
+
+
+@pytest.mark.parametrize("kind", ["per_channel", "residual", "max_pool", "flipped", "several_inputs"])
+def test_a_batch_is_each_of_its_regions(kind: str) -> None:
+    question = wide(kind, 2, list(Norm)[len(kind) % 3])
+    for effort in (Effort(), Effort(memory=2**17)):
+        together = traced(question, 2, effort=effort)
+        for i in range(0, len(question.lo), 2):
+            one, own = slice(i, i + 1), slice(i * PIECES, (i + 1) * PIECES)
+            alone, _ = curves(
+                question.slopes,
+                question.region.select(one),
+                question.objectives[one],
+                ends_of(question)[one],
+                2,
+                Effort(),
+            )
+            assert torch.allclose(alone.at_lo, together.at_lo[own], rtol=1e-9, atol=1e-11)
+            assert torch.allclose(alone.at_hi, together.at_hi[own], rtol=1e-9, atol=1e-11)
+
+
+def test_after_the_deadline_what_is_returned_holds() -> None:
+    question = wide("residual", 3)
+    late = traced(question, 2, effort=Effort(deadline=monotonic() - 1))
+    assert bool((late.at_lo <= traced(question, 2).at_lo + 1e-9).any())
+    assert_below(question, late)
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "convolutional", "flipped"])
+def test_what_activations_see_lies_in_the_enclosures(kind: str) -> None:
+    question = wide(kind, 5)
+    found = enclosures(question.slopes, question.region, ends_of(question)[:, [0, -1]], Effort())
+    for _ in range(50):
+        x, a = question.draw()
+        values = question.slopes.at(a).values(x)
+        for name, z in found.items():
+            slack = 1e-12 * (1 + values[name].abs())
+            assert bool(((values[name] >= z.lower - slack) & (values[name] <= z.upper + slack)).all())

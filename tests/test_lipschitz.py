@@ -1,0 +1,320 @@
+"""Lipschitz constants are proven: no pair of inputs, no pattern of slopes and no other program gets past them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from chains import chain, random_weights, residual, worst
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import KINDS, build
+
+import leaktight as lt
+from leaktight.errors import PropertyError, UnsupportedOperator, UsageError
+from leaktight.models.enclosure import exactly
+from leaktight.specs.region import Norm, ball
+from leaktight.verify.lipschitz import convex, interior
+from leaktight.verify.lipschitz.barrier import derivatives, point, problem
+from leaktight.verify.lipschitz.centred import centred, middle_and_half
+from leaktight.verify.lipschitz.certificate import certified, repaired
+from leaktight.verify.lipschitz.fast import closed_form
+from leaktight.verify.lipschitz.layers import layers
+from leaktight.verify.lipschitz.methods import names
+from leaktight.verify.lipschitz.sectors import Sector
+
+ORDERS = {"2": 2, "inf": np.inf, "1": 1}
+SECTORED = [kind for kind in KINDS if kind != "max_pool"]
+SLOPES = (-2.0, -1.0, -0.3, 0.0, 0.01, 0.1, 0.5, 1.0, 1.7, 3.0)
+
+
+@pytest.mark.parametrize("norm", ["2", "inf", "1"])
+@settings(max_examples=8)
+@given(st.integers(0, 10**6), st.lists(st.sampled_from(SLOPES), min_size=10, max_size=10), st.sampled_from([1, 2]))
+def test_no_method_falls_below_the_worst_pattern(norm: str, seed: int, slopes: list[float], hidden: int) -> None:
+    sizes = [3, *([5, 4] if hidden == 2 else [7]), 2]
+    weights, each = random_weights(sizes, seed), [slopes[:5], slopes[5:9]] if hidden == 2 else [slopes[:7]]
+    true = worst(weights, each, ORDERS[norm])
+    found = lt.lipschitz(chain(weights, each), norm=norm)
+    assert set(found.bounds) == set(names(Norm.named(norm)))
+    for name, upper in found.bounds.items():
+        assert upper >= true * (1 - 1e-13), name
+    assert found.lower is not None
+    assert found.lower <= true * (1 + 1e-13)
+
+
+@pytest.mark.parametrize("norm", ["2", "inf", "1"])
+@pytest.mark.parametrize("kind", SECTORED)
+def test_no_two_inputs_get_past_the_bound(kind: str, norm: str) -> None:
+    """Of every kind of network, everywhere and in a ball."""
+    for seed in range(1):
+        network = build(kind, seed)
+        centre = torch.full((network.input_size,), 0.3, dtype=torch.float64)
+        region, order = ball(centre.unsqueeze(0), 0.2, Norm.named(norm)), ORDERS[norm]
+        generator = torch.Generator().manual_seed(seed)
+        for found, inside in (
+            (lt.lipschitz(network, norm=norm), False),
+            (lt.lipschitz(network, norm=norm, centre=centre, radius=0.2), True),
+        ):
+            assert found.lower is not None
+            assert found.lower <= found.upper
+            for _ in range(20):
+                x, y = (
+                    region.sample(generator)
+                    if inside
+                    else 3 * torch.randn(1, network.input_size, generator=generator, dtype=torch.float64)
+                    for _ in range(2)
+                )
+                apart = torch.linalg.vector_norm(network.flat(x) - network.flat(y), order)
+                assert float(apart) <= found.upper * float(torch.linalg.vector_norm(x - y, order)) * (1 + 1e-12) + 1e-14
+
+
+@pytest.mark.parametrize("kind", SECTORED)
+def test_stages_say_how_differences_move(kind: str) -> None:
+    for seed in range(3):
+        network = build(kind, seed)
+        generator = torch.Generator().manual_seed(seed)
+        x, y = (torch.randn(1, network.input_size, generator=generator, dtype=torch.float64) for _ in range(2))
+        parts = [port.size for port in network.inputs]
+        before, after = (network.values(*point.split(parts, -1)) for point in (x, y))
+        moved = {name: (after[name] - before[name])[0].flatten().numpy() for name in before}
+        found = layers(network)
+        state = (y - x)[0].numpy() if found.first is None else found.first.value @ (y - x)[0].numpy()
+        for stage in found.stages:
+            u = state if stage.weight is None else stage.weight.value @ state
+            assert np.allclose(u, moved[network.by_name[stage.name].inputs[0]], atol=1e-12)
+            v = moved[stage.name]
+            assert ((v - stage.sector.low * u) * (stage.sector.high * u - v) >= -1e-12).all()
+            fed = v if stage.feed is None else stage.feed.value @ v
+            state = fed if stage.keep is None else stage.keep.value @ state + fed
+        last = state if found.last is None else found.last.value @ state
+        assert np.allclose(last, (network.flat(y) - network.flat(x))[0].numpy(), atol=1e-12)
+
+
+@settings(max_examples=200)
+@given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))
+def test_middle_and_half_cover_the_sector(a: float, b: float) -> None:
+    from fractions import Fraction
+
+    low, high = min(a, b), max(a, b)
+    middle, half = (float(x[0]) for x in middle_and_half(Sector(np.array([low]), np.array([high]))))
+    assert Fraction(middle) - Fraction(half) <= Fraction(low)
+    assert Fraction(middle) + Fraction(half) >= Fraction(high)
+    assert (half == 0) == (low == high)
+
+
+def test_a_linear_network_is_exact_in_every_method() -> None:
+    weights = random_weights([6, 9, 7, 4], 3)
+    for norm, order in ORDERS.items():
+        truth = float(np.linalg.norm(weights[2] @ weights[1] @ weights[0], order))
+        for name, upper in lt.lipschitz(chain(weights, 1.0), norm=norm).bounds.items():
+            assert truth * (1 - 1e-13) <= upper, name
+            assert name == "product" or upper <= truth * (1 + 1e-9), name
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.5])
+def test_the_network_on_which_full_multipliers_are_wrong_keeps_its_constant(slope: float) -> None:
+    """``phi(x + 1) - phi(x)`` rises by ``1 - slope`` at most; full multipliers "prove" 5e-6."""
+    weights = [np.array([[1.0], [1.0]]), np.array([[1.0, -1.0]])]
+    found = lt.lipschitz(chain(weights, slope), method="lipsdp")
+    assert 1 - slope <= found.upper <= 1 - slope + 1e-6
+
+
+@pytest.mark.parametrize("name", ["liplt", "fast", "lipsdp"])
+def test_two_identities_have_the_constant_one(name: str) -> None:
+    found = lt.lipschitz(chain([np.eye(3), np.eye(3)], 0.0), method=name)
+    assert 1 <= found.upper <= 1 + 1e-6
+
+
+def test_a_dead_network_has_the_constant_zero() -> None:
+    weights = random_weights([3, 4, 2], 0)
+    for norm in ORDERS:
+        found = lt.lipschitz(chain([weights[0], 0 * weights[1]], 0.0), norm=norm)
+        assert (found.lower, found.upper) == (0, 0)
+
+
+def test_the_order_of_methods() -> None:
+    """LipSDP is below the closed form, which is below the product."""
+    for seed, slope in enumerate((0.0, 0.1, 0.5, 0.9)):
+        found = lt.lipschitz(chain(random_weights([6, 8, 8, 3], seed), slope)).bounds
+        assert found["lipsdp"] <= found["fast"] * (1 + 1e-9)
+        assert found["fast"] <= found["product"] * (1 + 1e-9)
+
+
+def test_bounds_fall_as_the_slope_rises() -> None:
+    weights = random_weights([4, 6, 6, 6, 2], 1)
+    known = [lt.lipschitz(chain(weights, a)).bounds for a in (0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0)]
+    for name in known[0]:
+        values = [bounds[name] for bounds in known]
+        assert all(b <= a * (1 + 1e-8) for a, b in itertools.pairwise(values)), name
+
+
+def test_splitting_and_scaling_layers_changes_little() -> None:
+    weights = random_weights([4, 6, 5, 2], 2)
+    plain = lt.lipschitz(chain(weights, 0.1), method="lipsdp").upper
+    scaled = [weights[0] * 1e6, weights[1] * 1e-9, weights[2] * 1e3]
+    assert lt.lipschitz(chain(scaled, 0.1), method="lipsdp").upper == pytest.approx(plain, rel=1e-6)
+    order = np.random.default_rng(0).permutation(6)
+    permuted = [weights[0][order], weights[1][:, order], weights[2]]
+    assert lt.lipschitz(chain(permuted, 0.1), method="lipsdp").upper == pytest.approx(plain, rel=1e-6)
+
+
+def test_a_residual_block_is_not_more_than_its_parts() -> None:
+    generator = np.random.default_rng(0)
+    first, outer = generator.standard_normal((5, 4)), generator.standard_normal((2, 5))
+    blocks = [(generator.standard_normal((3, 5)), 0.3 * generator.standard_normal((5, 3))) for _ in range(2)]
+    network = residual(outer, blocks, first, 0.1)
+    found = lt.lipschitz(network)
+    assert [stage.is_layer for stage in layers(network).stages] == [True, False, False]
+    assert found.lower is not None
+    assert found.lower <= found.upper <= found.bounds["product"] / 1.5
+    norms = [np.linalg.norm(m, 2) for m in (first, outer)]
+    crude = norms[0] * norms[1] * np.prod([1 + np.linalg.norm(a, 2) * np.linalg.norm(b, 2) for a, b in blocks])
+    assert found.bounds["product"] <= crude * (1 + 1e-9)
+
+
+def test_a_ball_without_kinks_has_the_norm_of_its_jacobian() -> None:
+    network = build("fully_connected", 4)
+    centre = torch.tensor([0.5, -0.4, 0.7, 0.1], dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: network.flat(x)[0], centre.unsqueeze(0))[:, 0].numpy()
+    for norm, order in ORDERS.items():
+        found = lt.lipschitz(network, norm=norm, centre=centre, radius=1e-6)
+        assert found.scope == "local"
+        assert found.upper == pytest.approx(float(np.linalg.norm(jacobian, order)), rel=1e-9)
+
+
+# ---- solvers propose, certificates decide ----
+
+
+def test_the_derivatives_of_the_barrier_are_its_differences() -> None:
+    network = centred(layers(build("branches", 0)))
+    start = closed_form(network)
+    asked = problem(network, start.each, start.square)
+    generator = torch.Generator().manual_seed(0)
+    mu = 2 + torch.rand(sum(asked.sizes), generator=generator, dtype=torch.float64)
+    way = torch.randn(len(mu) + 1, generator=generator, dtype=torch.float64)
+
+    def at(step: float) -> tuple[float, torch.Tensor, torch.Tensor]:
+        here = point(asked, 3.0 + step * float(way[0]), mu + step * way[1:])
+        assert here is not None
+        return here.barrier, *derivatives(asked, here, 0.0)
+
+    (low, gradient_low, _), (_, gradient, hessian), (high, gradient_high, _) = at(-1e-5), at(0.0), at(1e-5)
+    assert (high - low) / 2e-5 == pytest.approx(float(gradient @ way), rel=1e-6)
+    assert torch.allclose((gradient_high - gradient_low) / 2e-5, hessian @ way, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10**6))
+def test_no_multipliers_whatever_prove_too_much(seed: int) -> None:
+    """Random ones around the closed form's: either they prove nothing, or something true."""
+    weights = random_weights([3, 5, 4, 2], seed)
+    network = centred(layers(chain(weights, 0.1)))
+    start, generator = closed_form(network), np.random.default_rng(seed)
+    true = worst(weights, 0.1, 2)
+    for spread in (0.01, 1.0):
+        multipliers = [lam * np.exp(spread * generator.standard_normal(len(lam))) for lam in start.each]
+        assert certified(network, multipliers) >= true * (1 - 1e-13)
+        assert true * (1 - 1e-13) <= repaired(network, multipliers, start.each, start.square) < np.inf
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> None:
+    network = centred(layers(chain(random_weights([3, 4, 2], 0), 0.1)))
+    start = closed_form(network)
+    assert certified(network, start.each) < np.inf
+    spoiled = [lam.copy() for lam in start.each]
+    spoiled[0][1] = bad
+    assert certified(network, spoiled) == np.inf
+
+
+@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2)])
+def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
+    pytest.importorskip("cvxpy")
+    weights = random_weights([5, 12, 12, 1], 0)
+    own = lt.lipschitz(chain(weights, 0.3), method="lipsdp").upper
+    theirs = lt.lipschitz(chain(weights, 0.3), method="lipsdp", solver=solver).upper
+    assert own * (1 - 1e-6) <= theirs <= own * (1 + loss)
+
+
+def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() -> None:
+    cvxpy = pytest.importorskip("cvxpy")
+    assert "SCS" in cvxpy.installed_solvers()
+    network = centred(layers(chain(random_weights([5, 12, 12, 1], 0), 0.3)))
+    start = closed_form(network)
+    claimed, raw = convex.optimal(network, start.each, start.square, solver="scs", eps=1e-5)
+    best = certified(network, interior.optimal(network, start.each, start.square))
+    assert not certified(network, raw) <= claimed
+    assert best * (1 - 1e-9) <= repaired(network, raw, start.each, start.square) <= best * 1.01
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("ways", "says"),
+    [
+        ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
+        ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt, fast, lipsdp"),
+        ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: clarabel, scs"),
+        ({"solver": "scs"}, "with --method lipsdp"),
+        ({"radius": 0.1}, "belong together"),
+        ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),
+        ({"centre": torch.zeros(4), "radius": -0.1}, "must be a finite number >= 0"),
+        ({"slopes": (1.0, 0.0)}, "two finite numbers in order"),
+        ({"slopes": (0.0, 1.0), "centre": torch.zeros(4), "radius": 0.1}, "global"),
+        ({"timeout": 0.0}, "not a positive number"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(ways: dict[str, object], says: str) -> None:
+    with pytest.raises((UsageError, PropertyError), match=says.replace("(", r"\(")):
+        lt.lipschitz(build("fully_connected"), **ways)  # type: ignore[arg-type]
+
+
+def test_an_activation_without_a_sector_is_named() -> None:
+    with pytest.raises(UnsupportedOperator, match=r"node 'Maximum_\d+': Maximum has no sector.*leaktight bounds"):
+        lt.lipschitz(build("max_pool"))
+
+
+def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    with pytest.raises(UsageError, match=r"needs cvxpy, which is not installed.*--method fast"):
+        lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
+
+
+def test_time_that_runs_out_leaves_what_is_proven() -> None:
+    weights = random_weights([20, 80, 80, 80, 10], 0)
+    found = lt.lipschitz(chain(weights, 0.0), timeout=0.05)
+    assert found.timed_out
+    assert np.isfinite(found.upper)
+    assert found.upper >= lt.lipschitz(chain(weights, 0.0), method="fast").lower  # type: ignore[operator]
+
+
+def test_positive_matrices_are_proven_and_others_are_not() -> None:
+    from leaktight.models.enclosure import Enclosure
+    from leaktight.verify.lipschitz.norms import spectral
+    from leaktight.verify.lipschitz.positive import is_positive_semidefinite
+
+    generator = np.random.default_rng(0)
+    for size in (1, 2, 5, 40):
+        basis, _ = np.linalg.qr(generator.standard_normal((size, size)))
+        for least, proven in ((1.0, True), (1e-6, True), (-1e-6, False), (-1.0, False)):
+            values = np.concatenate([[least], 1 + generator.random(size - 1)])
+            matrix = (basis * values) @ basis.T
+            scale = np.exp(5 * generator.standard_normal(size))
+            scaled = scale[:, None] * (matrix + matrix.T) / 2 * scale
+            assert is_positive_semidefinite(exactly(scaled)) is proven
+            wide = Enclosure(matrix, np.full_like(matrix, 2.0))
+            assert not is_positive_semidefinite(wide)
+        rectangle = generator.standard_normal((size, 7))
+        truth = float(np.linalg.norm(rectangle, 2))
+        assert truth * (1 - 1e-14) <= spectral(exactly(rectangle)) <= truth * (1 + 1e-9)
+        left, _, right = np.linalg.svd(rectangle)
+        moved = rectangle + 0.01 * np.outer(np.sign(left[:, 0]), np.sign(right[0]))
+        uncertain = Enclosure(rectangle, np.full_like(rectangle, 0.01))
+        assert spectral(uncertain) >= float(np.linalg.norm(moved, 2)) * (1 - 1e-14)

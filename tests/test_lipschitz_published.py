@@ -1,0 +1,139 @@
+"""Numbers of other programs, and a check by ball arithmetic that knows nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chains import Array, chain, random_weights, residual
+
+import leaktight as lt
+from leaktight.verify.lipschitz import interior
+from leaktight.verify.lipschitz.centred import centred
+from leaktight.verify.lipschitz.certificate import certified
+from leaktight.verify.lipschitz.fast import closed_form
+from leaktight.verify.lipschitz.layers import layers
+
+
+@pytest.fixture(scope="module")
+def published(bench: Path) -> Path:
+    pytest.importorskip("scipy")
+    folder = bench / "lipschitz"
+    if not folder.is_dir():
+        pytest.skip(f"no published constants at {folder}")
+    return folder
+
+
+def matlab(place: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    found: dict[str, Any] = loadmat(place, simplify_cells=True)
+    return found
+
+
+def test_the_random_network_of_lipsdp(published: Path) -> None:
+    place = published / "LipSDP" / "LipSDP" / "examples" / "saved_weights" / "random_weights.mat"
+    weights = [np.asarray(w, np.float64) for w in matlab(place)["weights"]]
+    found = lt.lipschitz(chain(weights, 0.0)).bounds
+    assert found["product"] == pytest.approx(43.305574, rel=1e-6)
+    assert found["liplt"] == pytest.approx(39.860916, rel=1e-6)
+    assert found["fast"] == pytest.approx(39.901500, rel=1e-6)
+    assert found["lipsdp"] == pytest.approx(36.482230, rel=1e-6)
+    # all weights are positive, so the linear map attains the constant
+    assert found["lipsdp"] >= float(np.linalg.norm(np.linalg.multi_dot(weights[::-1]), 2))
+
+
+@pytest.mark.parametrize("kind", ["fnn2", "fnn3"])
+def test_the_digits_networks_have_the_values_that_mosek_found(published: Path, kind: str) -> None:
+    exports = published / "GLipSDP" / "Comparison" / "exports"
+    known = matlab(exports / "lipschitz_summary_all_models.mat")["all_results"][kind]["individual"]
+    for seed in range(10):
+        stored = matlab(exports / f"{kind}_seed{seed}_weights.mat")
+        weights = [stored[f"fc{i}_weight"].T.astype(np.float64) for i in range(1, int(kind[-1]) + 1)]
+        weights[-1] = weights[-1][7:8]
+        found = lt.lipschitz(chain(weights, 0.0)).bounds
+        assert found["lipsdp"] == pytest.approx(known["Lip_LipSDP"][seed], rel=1e-6)
+        assert found["liplt"] == pytest.approx(known["Lip_LT"][seed], rel=1e-5)
+        assert found["product"] == pytest.approx(known["Lip_MP"][seed], rel=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "value"), [(2, 0.8827180), (4, 0.5770962), (8, 0.1846373)])
+def test_networks_of_growing_depth(published: Path, depth: int, value: float) -> None:
+    """The published program chains the transposes of the layers behind the first."""
+    place = published / "GLipSDP" / "Scalability" / "exported_mnist_models" / f"mlp_L{depth + 1}_W16.mat"
+    layer = matlab(place)["params"]
+    weights = [layer[f"linear_{i}_weight"].T.astype(np.float64) for i in range(1, depth + 1)]
+    assert lt.lipschitz(chain(weights, 0.0), method="lipsdp").upper == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_residual_network_of_eight_blocks(published: Path) -> None:
+    stored = matlab(published / "GLipSDP" / "Versatility" / "models" / "weights_mat" / "FC-R18.mat")
+    blocks = [(stored[f"blocks_{k}_fc1_weight"], stored[f"blocks_{k}_fc2_weight"]) for k in range(8)]
+    network = residual(stored["output_layer_weight"], blocks, stored["input_layer_weight"], 0.0)
+    found = lt.lipschitz(network, method="lipsdp").upper
+    assert 12.51 <= found <= 20.957  # MOSEK found 20.956
+
+
+# ---- ball arithmetic ----
+
+
+def matrix(weights: Sequence[Array], slope: float, multipliers: Sequence[Array], bound: float) -> Any:
+    """``L^2 |x|^2 - |y|^2 - sum lam (v - a u)(u - v)`` as a matrix of balls, in the coordinates ``(x, v_1, ...)``."""
+    import flint
+
+    def ball(x: Array) -> Any:
+        return flint.arb_mat([[flint.arb(float(e)) for e in row] for row in np.atleast_2d(x)])
+
+    starts = np.concatenate([[0], np.cumsum([weights[0].shape[1], *(len(w) for w in weights[:-1])])])
+    total = int(starts[-1])
+
+    def placed(weight: Array, k: int) -> Any:
+        wide = np.zeros((len(weight), total))
+        wide[:, starts[k] : starts[k + 1]] = weight
+        return ball(wide)
+
+    scale = np.zeros((total, total))
+    scale[: starts[1], : starts[1]] = np.eye(starts[1])
+    last = placed(weights[-1], len(weights) - 1)
+    found = ball(scale) * flint.arb(bound) ** 2 - last.transpose() * last
+    for k, lam in enumerate(multipliers):
+        u, v = placed(weights[k], k), placed(np.eye(len(lam)), k + 1)
+        left, right = v - u * flint.arb(slope), u - v
+        part = left.transpose() * ball(np.diag(lam)) * right
+        found = found - (part + part.transpose()) * flint.arb(0.5)
+    return found
+
+
+def positive(found: Any) -> bool:
+    """Whether all pivots of an elimination without exchanges are positive balls."""
+    import flint
+
+    rows = [[found[i, j] for j in range(found.ncols())] for i in range(found.nrows())]
+    for k, row in enumerate(rows):
+        if not row[k] > flint.arb(0):
+            return False
+        for other in rows[k + 1 :]:
+            factor = other[k] / row[k]
+            for j in range(k, len(row)):
+                other[j] -= factor * row[j]
+    return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slope", [0.0, 0.25])  # numbers with which all sectors' middles and halves are exact
+def test_ball_arithmetic_confirms_the_certificates_and_nothing_smaller(seed: int, slope: float) -> None:
+    flint = pytest.importorskip("flint")
+    weights = random_weights([3, 6, 5, 2], seed)
+    network = centred(layers(chain(weights, slope)))
+    start = closed_form(network)
+    multipliers = interior.optimal(network, start.each, start.square)
+    bound = certified(network, multipliers)
+    half = (1 - slope) / 2
+    raw = [lam / half**2 for lam in multipliers]
+    with flint.ctx.workprec(160):
+        assert positive(matrix(weights, slope, raw, bound))
+        assert not positive(matrix(weights, slope, raw, bound * (1 - 1e-6)))

@@ -1,0 +1,356 @@
+"""Runs: answers as the single commands give them, whatever is killed meanwhile; and only what changed is asked anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import torch
+from onnx import numpy_helper
+
+from leaktight import cli
+from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
+from leaktight.errors import MissingRule, PropertyError, UsageError
+from leaktight.verify.run import answer, worker
+from leaktight.verify.run import pool as pools
+from leaktight.verify.run.pipeline import Wanted, pipeline
+
+Document = dict[str, Any]
+SUITE = """\
+[networks]
+digits = "net.onnx"
+
+[[certify]]
+name = "seeds"
+network = "digits"
+data = "data.npz"
+epsilon = 0.03
+clip = [0, 1]
+limit = 3
+seed = [0, 1, 2, 3, 4, 5]
+timeout = 30
+require = "certified_accuracy >= 0.6"
+
+[[verify]]
+network = "digits"
+property = ["proved.vnnlib", "refuted.vnnlib"]
+timeout = 30
+"""
+
+
+def folder(path: Path, text: str = SUITE) -> Path:
+    """A folder with the demo's files and a suite; the path of the suite."""
+    path.mkdir(exist_ok=True)
+    for source, name in (
+        (NETWORK, "net.onnx"),
+        (IMAGES, "data.npz"),
+        (PROVED, "proved.vnnlib"),
+        (REFUTED, "refuted.vnnlib"),
+    ):
+        (path / name).write_bytes(Path(source).read_bytes())
+    (path / "suite.toml").write_text(text)
+    return path / "suite.toml"
+
+
+def wanted(suite: Path, **more: Any) -> Wanted:
+    settings: dict[str, Any] = {"ledger": f"sqlite:///{suite.parent / 'ledger.sqlite'}", "workers": 1, **more}
+    return Wanted(suite=suite, **settings)
+
+
+def told(document: Document) -> list[tuple[str, str, object]]:
+    """What every job answered, without what differs from run to run."""
+
+    def numbers(found: Document) -> object:
+        return [one["margin"] for one in found.get("inputs", [found])]
+
+    return [
+        (job["name"], job["status"], None if job["result"] is None else numbers(job["result"]))
+        for job in document["jobs"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    found, _, code = pipeline(wanted(folder(tmp_path_factory.mktemp("undisturbed"))))
+    assert code == 1
+    return found
+
+
+def test_a_run_answers_what_the_single_commands_answer(
+    undisturbed: Document, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert [job["status"] for job in undisturbed["jobs"]] == ["proved", "refuted", *6 * ["proved"]]
+    assert [job["passes"] for job in undisturbed["jobs"]] == [True, False, *6 * [True]]
+    assert cli.run(["verify", str(NETWORK), str(PROVED), "--timeout", "30", "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out)["margin"] == undisturbed["jobs"][0]["result"]["margin"]
+    (failure,) = undisturbed["gate"]["failures"]
+    assert failure["job"] == "verify digits refuted.vnnlib"
+    assert failure["message"].startswith("refuted: an input in the region has an unsafe output")
+
+
+def children() -> list[int]:
+    return [child.pid for child in psutil.Process().children() if "verify.run.worker" in " ".join(child.cmdline())]
+
+
+def kill_a_worker(how: int, after: int, did: list[int]) -> Callable[[int, int], None]:
+    """A progress that sends a signal to a worker, once, when `after` jobs are done and it is working on the next."""
+
+    def progress(done: int, total: int) -> None:
+        if done >= after and not did:
+            (did.append(children()[0]) if children() else None)
+            threading.Timer(0.01, os.kill, (did[0], how)).start()
+
+    return progress
+
+
+def test_a_killed_worker_costs_its_job_which_is_named_and_answered_on_resuming(
+    undisturbed: Document, tmp_path: Path
+) -> None:
+    suite, did = folder(tmp_path), list[int]()
+    found, line, code = pipeline(wanted(suite), kill_a_worker(signal.SIGKILL, 2, did))
+    assert did
+    errors = [job for job in found["jobs"] if job["status"] == "error"]
+    assert len(errors) == 1
+    assert errors[0]["error"]["kind"] == "crash"
+    assert "the worker was killed by SIGKILL while it was working on it" in errors[0]["error"]["message"]
+    assert errors[0]["result"] is None
+    assert not errors[0]["passes"]
+    assert (code, "1 error" in line) == (70, True), "a crash is never an answer"
+    assert [one for one in told(found) if one[1] != "error"] == [
+        one for one, job in zip(told(undisturbed), found["jobs"], strict=True) if job["status"] != "error"
+    ]
+    again, _, code = pipeline(wanted(suite, resume=True))
+    assert (told(again), code) == (told(undisturbed), 1)
+    assert [job["cached"] for job in again["jobs"]] == [job["status"] != "error" for job in found["jobs"]]
+
+
+def test_a_worker_that_hangs_is_killed_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "GRACE", 0.3)
+    suite, did = folder(tmp_path, SUITE.replace("timeout = 30", "timeout = 0.4")), list[int]()
+    found, _, code = pipeline(wanted(suite), kill_a_worker(signal.SIGSTOP, 1, did))
+    errors = [job["error"] for job in found["jobs"] if job["error"] is not None]
+    assert [error["kind"] for error in errors] == ["deadline"]
+    assert "it did not keep to its time limit" in errors[0]["message"]
+    assert code == 70
+    assert sum(job["status"] == "proved" for job in found["jobs"]) >= 5
+    assert not psutil.pid_exists(did[0]) or psutil.Process(did[0]).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_runner_loses_nothing_and_leaves_no_worker(undisturbed: Document, tmp_path: Path) -> None:
+    suite = folder(tmp_path)
+    ledger = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    command = [sys.executable, "-m", "leaktight", "run", str(suite), "--jobs", "1", "--ledger", ledger]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    done = 0
+    while done < 2 and child.poll() is None:
+        time.sleep(0.02)
+        workers = psutil.Process(child.pid).children() or workers
+        done = recorded(tmp_path)
+    child.kill()
+    child.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    done = recorded(tmp_path)
+    assert 2 <= done < len(undisturbed["jobs"])
+    again, _, _ = pipeline(wanted(suite, resume=True))
+    assert told(again) == told(undisturbed)
+    assert sum(job["cached"] for job in again["jobs"]) == done
+    assert recorded(tmp_path) == len(undisturbed["jobs"]), "every job has exactly one result"
+
+
+def recorded(path: Path) -> int:
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"file:{path / 'ledger.sqlite'}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM leaktight_results").fetchone()[0])
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+class Inline:
+    """Workers without processes, for tests of what is asked and not of how."""
+
+    def __init__(self, size: int, memory: int | None) -> None:
+        answer._networks.clear()  # a new worker has read nothing
+        self.workers = self.idle = [object()]
+        self.replies: list[tuple[Any, Document]] = []
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def grow(self, size: int) -> None:
+        pass
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.replies)
+
+    def give(self, _worker: object, token: Any, task: Document) -> None:
+        self.replies.append((token, worker._answered(task, answer, io.StringIO(), None)))
+
+    def wait(self, _seconds: float) -> list[tuple[Any, Document]]:
+        done, self.replies = self.replies, []
+        return done
+
+
+def check_two_at_once(suite: Path, undisturbed: Document) -> None:
+    found: list[Document] = []
+    threads = [threading.Thread(target=lambda: found.append(pipeline(wanted(suite))[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert [told(one) for one in found] == 2 * [told(undisturbed)]
+    assert recorded(suite.parent) == len(undisturbed["jobs"])
+    assert sum(not job["cached"] for one in found for job in one["jobs"]) == len(undisturbed["jobs"])
+
+
+def test_two_runners_at_once_do_no_job_twice(
+    undisturbed: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+    check_two_at_once(folder(tmp_path), undisturbed)
+
+
+@pytest.mark.slow
+def test_two_runners_with_workers_do_no_job_twice(undisturbed: Document, tmp_path: Path) -> None:
+    check_two_at_once(folder(tmp_path), undisturbed)
+
+
+def scaled(content: bytes, factor: float) -> bytes:
+    """The same network with other weights in its last layer."""
+    proto = onnx.ModelProto()
+    proto.ParseFromString(content)
+    tensor = proto.graph.initializer[-2]
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(factor) * numpy_helper.to_array(tensor), tensor.name))
+    return proto.SerializeToString()
+
+
+def test_only_what_changed_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'{SUITE}\n[networks.other]\npath = "other.onnx"\n\n[[verify]]\nname = "of another"\nnetwork = "other"\n'
+    text += 'property = "proved.vnnlib"\n'
+    text = text.replace("seed = [0, 1, 2, 3, 4, 5]", "seed = [0, 1]")
+    (tmp_path / "other.onnx").write_bytes(scaled(NETWORK.read_bytes(), 1.5))
+    suite = folder(tmp_path, text)
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+
+    def asked(**more: Any) -> list[str]:
+        found, _, _ = pipeline(wanted(suite, resume=True, **more))
+        return [job["name"] for job in found["jobs"] if not job["cached"]]
+
+    everything = asked()
+    assert len(everything) == 5
+    assert asked() == []
+    suite.write_text(text.replace('"certified_accuracy >= 0.6"', '"certified_accuracy >= 0.1"\ntags = "x"'))
+    assert asked() == [], "what is required of an answer is no part of the question"
+    (tmp_path / "moved.onnx").write_bytes((tmp_path / "net.onnx").read_bytes())
+    suite.write_text(text.replace('"net.onnx"', '"moved.onnx"'))
+    assert asked() == [], "where a network lies is no part of the question"
+    (tmp_path / "other.onnx").write_bytes(scaled(NETWORK.read_bytes(), 1.25))
+    assert asked() == ["of another"], "a network with another meaning"
+    suite.write_text(text.replace("seed = [0, 1]", "seed = [0, 7]"))
+    assert asked() == ["seeds seed=7"], "another question"
+    (tmp_path / "proved.vnnlib").write_text(PROVED.read_text() + "\n; changed\n")
+    assert asked() == ["verify digits proved.vnnlib", "of another"], "another property"
+    monkeypatch.setattr("leaktight.verify.run.runner.__version__", "99")
+    assert len(asked()) == 5, "another version proves everything anew"
+
+
+def renamed(content: bytes, old: str, new: str) -> bytes:
+    proto = onnx.ModelProto()
+    proto.ParseFromString(content)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = new if value.name == old else value.name
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    return proto.SerializeToString()
+
+
+def test_networks_that_differ_in_names_only_are_told_apart(tmp_path: Path) -> None:
+    """VNN-LIB 2.0 names inputs and outputs: a name decides what is asked."""
+    from leaktight.models.load import load
+    from leaktight.verify.run.answer import identity
+
+    paths = []
+    for place, content in enumerate((NETWORK.read_bytes(), renamed(NETWORK.read_bytes(), "image", "picture"))):
+        paths.append(tmp_path / f"{place}.onnx")
+        paths[-1].write_bytes(content)
+    first, second = map(load, paths)
+    assert first.digest == second.digest
+    assert identity(first) != identity(second)
+    assert identity(first) == identity(load(NETWORK))
+
+
+def test_what_cannot_be_read_is_an_error_of_its_jobs_alone(tmp_path: Path) -> None:
+    text = SUITE.replace("seed = [0, 1, 2, 3, 4, 5]", "seed = 0")
+    text += '\n[networks.broken]\npath = "broken.onnx"\n[[verify]]\nname = "of the broken"\nnetwork = "broken"\n'
+    text += 'property = "proved.vnnlib"\n'
+    text += '\n[[verify]]\nname = "of no property"\nnetwork = "digits"\nproperty = "suite.toml"\n'
+    suite = folder(tmp_path, text)
+    (tmp_path / "broken.onnx").write_bytes(NETWORK.read_bytes()[:5000])
+    found, line, code = pipeline(wanted(suite))
+    by_name = {job["name"]: job for job in found["jobs"]}
+    for name, file in (("of the broken", "broken.onnx"), ("of no property", "suite.toml")):
+        assert by_name[name]["error"]["kind"] == "bad input"
+        assert file in by_name[name]["error"]["message"]
+    assert by_name["verify digits proved.vnnlib"]["status"] == "proved"
+    assert (code, "2 error" in line) == (2, True)
+
+
+GREEDY = "import torch\n\ndef build():\n    torch.zeros(1 << 33)\n    return torch.nn.Linear(2, 2)\n"
+
+
+def test_a_worker_cannot_take_more_memory_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "net.pt")
+    text = '[networks.n]\npath = "net.pt"\narchitecture = "greedy:build"\n[[verify]]\nnetwork = "n"\n'
+    suite = folder(tmp_path, f'{text}property = "proved.vnnlib"\n')
+    monkeypatch.chdir(tmp_path)
+    found, _, code = pipeline(wanted(suite, memory=3 << 30))
+    assert "allocate" in found["jobs"][0]["error"]["message"]
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "fragment"),
+    [
+        (MemoryError(), "memory", "raise --memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory", "raise --memory"),
+        (RuntimeError("odd"), "internal", "RuntimeError: odd"),
+        (MissingRule("no rule"), "internal", "MissingRule: no rule"),
+        (PropertyError("a.vnnlib:3: what"), "bad input", "a.vnnlib:3: what"),
+    ],
+)
+def test_what_a_worker_raises_gets_a_name(raised: Exception, kind: str, fragment: str) -> None:
+    class Failing:
+        @staticmethod
+        def seconds(_task: object) -> float:
+            raise raised
+
+    reply = worker._answered({"kind": "verify"}, Failing, io.StringIO(), None)
+    assert reply["error"]["kind"] == kind
+    assert fragment in reply["error"]["message"]
+
+
+def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers end before they are ready"):
+        pipeline(wanted(folder(tmp_path), memory=30 << 20))

@@ -1,0 +1,100 @@
+"""The whole search against enumeration in rational arithmetic: no verdict is wrong, and what is decidable is decided.
+
+Ten thousand problems: ``python -m pytest -m slow tests/test_search_soundness.py -k thousands``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from questions import SHAPES, shifted, tiny_case, tiny_network, tiny_question
+from rational import Fraction, smallest_margin
+
+from leaktight.errors import UnsupportedOperator, UsageError
+from leaktight.specs.property import Property
+from leaktight.specs.region import Norm, ball
+from leaktight.verify.prove import prove
+from leaktight.verify.search.complete import complete
+from leaktight.verify.search.replay import Replay
+from leaktight.verify.verdict import Status, Verdict
+
+ENGINES = ("auto", "branch", "milp")
+
+
+def judge(shape: str, seed: int, gap: float, engine: str, wide: bool) -> Verdict:
+    """The verdict on one problem, after it was compared with the oracle."""
+    network, asked, exact = tiny_question(shape, seed, gap, wide=wide)
+    verdict = prove(network, asked, engine=engine, timeout=60)
+    problem = f"{shape} {seed} {gap} {engine} {wide}: {verdict.status} {verdict.margin}, exactly {float(exact)}"
+    assert verdict.status is not (Status.REFUTED if exact > 0 else Status.PROVED), problem
+    assert verdict.margin.lower is not None, problem
+    assert verdict.margin.upper is not None, problem
+    assert Fraction(verdict.margin.lower) <= exact if verdict.margin.lower > -torch.inf else True, problem
+    assert Fraction(verdict.margin.upper) >= exact - Fraction(10) ** -9 * (1 + abs(exact)), problem
+    return verdict
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("wide", [False, True])
+def test_verdicts_agree_with_enumeration(engine: str, shape: str, wide: bool) -> None:
+    for seed in range(10, 12):
+        verdict = judge(shape, seed, 1e-3, engine, wide)
+        if engine == "milp" or not wide:
+            assert verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(2))
+def test_the_tree_alone_decides_and_is_tight(shape: str, seed: int) -> None:
+    """Without an attack before it, on a property that holds by a millionth, or fails by one."""
+    network, asked, exact = tiny_question(shape, seed, 1e-6)
+    (case,) = asked.fitted(network.input_size, network.output_size)
+    found = complete(network, case, Replay(network))
+    assert found.proved == (exact > 0)
+    assert (found.found is not None) == (exact < 0)
+    assert Fraction(found.lower) <= exact
+    assert found.attained >= float(exact) - 1e-12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_margin_below_zero_by_rounding_is_never_proved(seed: int) -> None:
+    """The unsafe set is touched by less than float64 computes: no rounding hides it."""
+    network, case = tiny_network("chain", seed), tiny_case(seed)
+    least = smallest_margin(network, case)
+    touching = shifted(case, math.nextafter(float(least), math.inf))
+    assert -(Fraction(10) ** -13) < smallest_margin(network, touching) <= 0
+    for engine in ENGINES:
+        assert prove(network, Property((touching,)), engine=engine, timeout=5).status is not Status.PROVED
+
+
+def test_what_cannot_be_decided_exactly_is_refused_by_name() -> None:
+    from networks import build
+
+    smooth = build("smooth", 0)
+    with pytest.raises(UnsupportedOperator, match=r"node 'Sigmoid_2'.*not piecewise linear"):
+        prove(smooth, Property((_any_case(smooth.input_size),)), engine="milp")
+    network, case = tiny_network("chain", 0), tiny_case(0)
+    round_region = ball(torch.zeros(1, 2), 0.5, Norm.L2)
+    with pytest.raises(UsageError, match="L2 ball"):
+        prove(network, Property((type(case)(round_region, case.unsafe),)), engine="milp")
+
+
+def _any_case(size: int):  # type: ignore[no-untyped-def]
+    from leaktight.specs.property import Case, Unsafe
+    from leaktight.specs.region import Box
+
+    ones = torch.ones(1, size, dtype=torch.float64)
+    unsafe = Unsafe(torch.ones(1, 1, 3, dtype=torch.float64), torch.zeros(1, 1).double(), torch.zeros(1).long())
+    return Case(Box(-ones, ones), unsafe)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(20))
+def test_ten_thousands_problems_have_no_wrong_verdict(part: int) -> None:
+    """10,000 problems, one engine each in turn, half of them with inputs that do not move."""
+    for seed in range(1000 + 500 * part, 1500 + 500 * part):
+        shape, engine = SHAPES[seed % len(SHAPES)], ENGINES[seed // 6 % 3]
+        judge(shape, seed, 10.0 ** -(1 + seed // 36 % 6), engine, bool(seed // 18 % 2))

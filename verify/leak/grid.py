@@ -1,0 +1,354 @@
+"""Bounds at several slopes of a range, and how far they dip between two neighbours; the mathematics of it.
+
+Let ``a_0 < a_1`` be neighbouring slopes and ``a = (1 - w) a_0 + w a_1``, ``q = w (1 - w)``, which is at most 1/4. At
+both slopes a backward pass (`leaktight.verify.bounds.backward`) replaces activations ``f`` by lines: where it has the
+coefficient ``p_i`` it uses ``p_i f_i(z) >= r_i z + e_i``. In between, the mixed coefficients ``(1 - w) p_0 + w p_1``
+with the mixed lines are a pass as well, which needs no product of matrices: whatever is mixed linearly (affine nodes,
+offsets, error terms; minima over the region are concave) gives the mixture of both bounds. Activations do not:
+
+    p f_a(z)  =  (1 - w) p_0 f_0(z) + w p_1 f_1(z)  -  q (p_1 - p_0) (a_1 - a_0) g(z),
+
+since ``f_a`` moves with the rate ``g(z)`` (``min(z, 0)`` for a plain Leaky ReLU); and the line at ``a_i`` holds on the
+interval ``[l_i, u_i]`` known there, while in between ``z`` lies in the mixture of both, widened by dips ``q t``. Let
+``h_i = p_i f_i(z) - r_i z - e_i``, which is piecewise linear with one kink at 0 and nonnegative at ``l_i``, 0, ``u_i``
+(an interval on one side of 0 is widened to 0, where its line is exact). To the right of 0 the mixture of ``h_0`` and
+``h_1`` is linear, and at the mixture of ``u_0`` and ``u_1`` it is at least ``-q (u_1 - u_0) (s_1 - s_0)``, with ``s_i``
+the slope of ``h_i`` there. Only chords cut the graph elsewhere: rays through the kink never do. So with ``c_i`` the
+chords' slopes, ``v_i = right - c_i`` and ``p_i`` of the sign that asks for chords, ``s_i = p_i v_i``, and
+
+    |s_1 - s_0|  <=  |p_1 - p_0| max v  +  |p_0 + p_1| / 2  |v_1 - v_0|,
+
+or, where only one of ``p_0, p_1`` asks for a chord, the first term alone. The dip ``t`` adds ``t |s|``. On the left of
+0 it is the same with ``c_i - left``. All of it counts ``q`` times: a bound is
+
+    (1 - w) b_0 + w b_1  -  q dip,
+
+exactly what CROWN gives at the slopes of the grid, and in between lower by what is quadratic in their distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Node
+from leaktight.models.ops import Elementwise, TwoSlope
+from leaktight.models.slopes import Slopes
+from leaktight.specs.region import Region
+from leaktight.verify.bounds.backward import Centred
+from leaktight.verify.bounds.interval import Interval, input_intervals
+from leaktight.verify.leak.intervals import departures
+from leaktight.verify.leak.pairs import Band
+from leaktight.verify.leak.segments import OverSegments, Rowed
+from leaktight.verify.rounding import gamma, underflow, unit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Bounds of a node's value at every slope of the grid, and their dips in between.
+
+    lower, upper: ``(regions * slopes, *shape)``; below, above: ``(regions * (slopes - 1), *shape)``, nonnegative. At a
+    slope between two neighbours the value is at least the mixture of both lower bounds minus ``q below``.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    below: Tensor
+    above: Tensor
+
+
+@dataclass(frozen=True)
+class Charges:
+    """What an activation adds to the dips of rows with coefficients ``p_i`` in front of it, as vectors.
+
+    For each segment ``|p_1 - p_0| . change + (p_1 - p_0) . bend`` and, of both ends, ``|p_i| . size - p_i . signed``.
+    change, beyond, bend: ``(regions * (slopes - 1), 1, *shape)``, `beyond` the part of `change` that is not about the
+    moving activation. ends: ``(regions * slopes, 3, *shape)``, for the coefficients' sizes: what they add to the
+    segment on their left, on their right, and to both. signed: likewise, two of them.
+    """
+
+    change: Tensor
+    beyond: Tensor
+    bend: Tensor
+    ends: Tensor
+    signed: Tensor
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Parallel lines around an activation, ``|f(z) - slope z - offset| <= error``, all ``(batch, 1, *shape)``."""
+
+    slope: Tensor
+    offset: Tensor
+    error: Tensor
+
+    @classmethod
+    def around(cls, op: TwoSlope, lower: Tensor, upper: Tensor) -> Strip:
+        """For a kink at 0 with value 0: whatever the slope, ``f(z) - slope z`` is extreme at an end or at 0."""
+        left, right, u = op.left, op.right, unit(lower.dtype)
+        low, high = lower.clamp(max=0), upper.clamp(min=0)
+        slope = (right * high - left * low) / (high - low).clamp(min=underflow(lower.dtype))
+        slope = torch.where(lower >= 0, right, torch.where(upper <= 0, left, slope))
+        ends = torch.where(upper > 0, (right - slope) * high, 0.0), torch.where(lower < 0, (left - slope) * low, 0.0)
+        most, least = torch.maximum(*ends).clamp(min=0), torch.minimum(*ends).clamp(max=0)
+        steep = torch.maximum(left.abs(), right.abs()) + slope.abs()
+        off = (16 * u + 2 * op.precision) * steep * torch.maximum(-low, high) + 4 * underflow(lower.dtype)
+        return cls(slope, most / 2 + least / 2, most / 2 - least / 2 + off)
+
+    @classmethod
+    def banded(cls, op: Elementwise, lower: Tensor, upper: Tensor) -> Strip:
+        """For any activation."""
+        band = Band(op, lower, upper)
+        return cls(band.slope, band.offset, band.error)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """An activation at the middle of each segment and the rate at which it moves, between parallel lines.
+
+    fastest: the largest size of the rate. noise: what sizes of both kinds of coefficients charge for roundings,
+    ``(regions * slopes, 2, *shape)``. See `Grid.along`.
+    """
+
+    own: Strip
+    rate: Strip | None
+    fastest: Tensor
+    noise: Tensor
+
+
+class Grid(OverSegments):
+    """Backward passes at all slopes ``at`` ``(regions, slopes)`` of a grid for each region, rising.
+
+    Its batch holds the slopes of each region one after the other. `known` bounds values for all slopes from the
+    neighbour on the left to the neighbour on the right, so that error terms hold between them; `tracked` what is known
+    at the very slopes, which lines are made for.
+    """
+
+    def __init__(self, slopes: Slopes, region: Region, at: Tensor) -> None:
+        regions, count = at.shape
+        flat = region.select(torch.arange(regions).repeat_interleave(count))
+        left = torch.cat([at[:, :1], at[:, :-1]], 1).flatten()
+        right = torch.cat([at[:, 1:], at[:, -1:]], 1).flatten()
+        known = input_intervals(slopes.network, flat)
+        super().__init__(slopes, flat, known, left, right, at.flatten())
+        self.values = known  # the same mapping, to be filled
+        self.at, self.count = at, count
+        self.tracked: dict[str, Tracked] = {}
+        self.charged: dict[str, Charges] = {}
+        self.banded: dict[str, Bands] = {}
+        self.departed: dict[str, Interval] = {}
+
+    def pick(self, regions: Tensor | slice) -> Self:
+        """The grid of some regions alone."""
+        flat: Tensor | slice
+        if isinstance(regions, slice):
+            flat = slice(regions.start * self.count, regions.stop * self.count)
+        else:
+            flat = (regions.unsqueeze(1) * self.count + torch.arange(self.count)).flatten()
+        between = self.between(regions)
+        other = self.select(flat)
+        other.at, other.banded = self.at[regions], {}
+        other.departed = {name: z.select(between) for name, z in self.departed.items()}
+        other.tracked = {
+            name: Tracked(x.lower[flat], x.upper[flat], x.below[between], x.above[between])
+            for name, x in self.tracked.items()
+        }
+        other.charged = {
+            name: Charges(x.change[between], x.beyond[between], x.bend[between], x.ends[flat], x.signed[flat])
+            for name, x in self.charged.items()
+        }
+        return other
+
+    def between(self, regions: Tensor | slice) -> Tensor | slice:
+        """The places of some regions' segments."""
+        parts = self.count - 1
+        if isinstance(regions, slice):
+            return slice(regions.start * parts, regions.stop * parts)
+        return (regions.unsqueeze(1) * parts + torch.arange(parts)).flatten()
+
+    def prepare(self, last: Node) -> None:
+        super().prepare(last)
+        for name in self.tracked_activations(last):
+            self.charges(self.network.by_name[name])
+
+    def tracked_activations(self, last: Node) -> list[str]:
+        """The activations in front of a node that carry dips."""
+        names = list[str]()
+        for node in self.network:
+            if node.name == last.name:
+                break
+            if self.carries(node):
+                names.append(node.name)
+        return names
+
+    def carries(self, node: Node) -> bool:
+        """Whether an activation moves, or its lines are made for the slopes of the grid alone."""
+        return node.name in self.operators or (isinstance(node.op, TwoSlope) and self._plain_kink(node))
+
+    def ahead_of(self, node: Node) -> Interval:
+        """At the slopes of the grid alone, for activations with a kink at 0; else for all between the neighbours."""
+        found = self.tracked.get(node.inputs[0])
+        if found is None or not self._plain_kink(node):
+            return super().ahead_of(node)
+        return Interval(found.lower, found.upper)
+
+    def _plain_kink(self, node: Node) -> bool:
+        op = node.op
+        return isinstance(op, TwoSlope) and not bool(op.kink.any()) and not bool(op.value.any())
+
+    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What belongs to either end of each segment, of ``(regions * slopes, ...)``: ``(regions, segments, ...)``."""
+        whole = x.reshape(-1, self.count, *x.shape[1:])
+        return whole[:, :-1], whole[:, 1:]
+
+    def hulls(self, name: str) -> Interval:
+        """Bounds of a node's value on every segment, ``(regions * (slopes - 1), *shape)``."""
+        known = self.known[name]
+        first, last = self.pairs(known.lower), self.pairs(known.upper)
+        lower, upper = torch.maximum(*first), torch.minimum(*last)  # either end's bounds hold on the segment
+        if (own := self.tracked.get(name)) is not None:
+            deep = [x * (1 + 8 * unit(self.dtype)) / 4 for x in (own.below, own.above)]
+            low, high = torch.minimum(*self.pairs(own.lower)), torch.maximum(*self.pairs(own.upper))
+            lower = torch.maximum(lower, low - deep[0].reshape(low.shape) - 4 * unit(self.dtype) * low.abs())
+            upper = torch.minimum(upper, high + deep[1].reshape(high.shape) + 4 * unit(self.dtype) * high.abs())
+        return Interval(lower.flatten(0, 1), upper.flatten(0, 1))
+
+    @property
+    def widths(self) -> Tensor:
+        """At least the segments' widths, ``(regions * (slopes - 1),)``."""
+        return (self.at[:, 1:] - self.at[:, :-1]).flatten() * (1 + 4 * unit(self.dtype))
+
+    def departure(self, node: Node) -> Interval:
+        """By how much a moving activation's value moves per unit of slope, on every segment."""
+        found = self.departed.get(node.name)
+        if found is None:
+            found = self.departed[node.name] = self._departure(node)
+        return found
+
+    def _departure(self, node: Node) -> Interval:
+        alone = Slopes(self.slopes.network, (node.name,))
+        return departures(alone, {node.inputs[0]: self.hulls(node.inputs[0])})[node.name]
+
+    def along(self, x: Tensor) -> Tensor:
+        """What belongs to segments, at the slopes on their left; the last slope repeats the last segment's."""
+        whole = x.reshape(-1, self.count - 1, *x.shape[1:])
+        return torch.cat([whole, whole[:, -1:]], 1).flatten(0, 1)
+
+    def bands(self, node: Node) -> Bands:
+        """Parallel lines around an activation on each segment, and around the rate at which it moves."""
+        found = self.banded.get(node.name)
+        if found is None:
+            found = self.banded[node.name] = self._bands(node)
+        return found
+
+    def _bands(self, node: Node) -> Bands:
+        hull = self.hulls(node.inputs[0])
+        ends = self.along(hull.lower).unsqueeze(1), self.along(hull.upper).unsqueeze(1)
+        if node.name not in self.operators:
+            op = super().operator(node)
+            own = Strip.around(op, *ends) if isinstance(op, TwoSlope) and self._plain_kink(node) else None
+            own = Strip.banded(op, *ends) if own is None else own
+            return Bands(own, None, torch.zeros(()), self._noise(node, own).unsqueeze(1))
+        middle = self.along((self.at[:, 1:] / 2 + self.at[:, :-1] / 2).flatten())
+        moved = Rowed.of(Slopes(self.slopes.network, (node.name,)).at(middle).by_name[node.name]).op
+        left, right = self.slopes.rate(node.name)
+        precision = max(self.slopes.rate_precision(node.name), moved.precision)
+        rate = TwoSlope(left, right, moved.kink, torch.zeros_like(left), precision)
+        around = Strip.around if self._plain_kink(node) else Strip.banded
+        own, turning = around(moved, *ends), around(rate, *ends)
+        fastest = self.along(self.departure(node).magnitude).unsqueeze(1)
+        noise = torch.stack([self._noise(node, own), self._noise(node, turning)], 1)
+        return Bands(own, turning, fastest, noise)
+
+    def _noise(self, node: Node, strip: Strip) -> Tensor:
+        """What the rounding of coefficients that this strip hands on may be off, for each unit of their size."""
+        zero = torch.zeros_like(strip.slope)
+        return self.handing(node, Centred(strip.slope, zero, strip.offset, zero))
+
+    def charges(self, node: Node) -> Charges:
+        found = self.charged.get(node.name)
+        if found is None:
+            found = self.charged[node.name] = self._charges(node)
+        return found
+
+    def _charges(self, node: Node) -> Charges:
+        u, tiny = unit(self.dtype), underflow(self.dtype)
+        z = self.hulls(node.inputs[0])
+        change = beyond = bend = torch.zeros_like(z.lower)
+        if node.name in self.operators:
+            moved, width = self.departure(node), self.widths.reshape(-1, *[1] * len(node.shape))
+            bend = (moved.lower / 2 + moved.upper / 2) * width
+            reach = torch.maximum(moved.upper - bend / width, bend / width - moved.lower) * width
+            change = reach * (1 + 32 * u) + (gamma(node.size, self.dtype) + 32 * u) * moved.magnitude * width
+        each = torch.zeros_like(self.known[node.inputs[0]].lower)
+        left, right, noise = each, each, each
+        signed = torch.stack([each, each], 1)
+        if self._plain_kink(node) and node.inputs[0] in self.tracked:
+            beyond, sizes, sign, noise = self._extended(node)
+            change = change + beyond
+            # both ends of a segment add to it: the right neighbour as its left part
+            left, right = self._apart(sizes)
+            signed = torch.stack(self._apart(sizes * sign), 1)
+        slack = 1 + 4 * gamma(node.size, self.dtype) + 32 * u
+        ends = torch.stack([left * slack, right * slack, noise * (1 + 8 * u)], 1) + tiny
+        change, beyond = ((x * (1 + 8 * u) + tiny).unsqueeze(1) for x in (change, beyond))
+        return Charges(change, beyond, bend.unsqueeze(1), ends, signed)
+
+    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of segments ``(regions * segments, *shape)``: at each slope that on its left, and that on its right."""
+        whole = x.reshape(-1, self.count - 1, *x.shape[1:])
+        none = torch.zeros_like(whole[:, :1])
+        return torch.cat([none, whole], 1).flatten(0, 1), torch.cat([whole, none], 1).flatten(0, 1)
+
+    def _extended(self, node: Node) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What lines cost beyond the intervals they are made for; see the module.
+
+        Returns: what ``|p_1 - p_0|`` counts; what of each end the coefficients that ask for chords count, and their
+        sign (0: coefficients of both signs); what coefficients of any sign count for rounding, at every slope.
+        """
+        own, op = self.tracked[node.inputs[0]], self.operator(node)
+        if not isinstance(op, TwoSlope):
+            raise TypeError(f"node {node.name!r} has no kink")
+        flat = (len(own.lower), *node.shape)
+        sides = [side.squeeze(1) if side.dim() > len(node.shape) else side for side in (op.left, op.right)]
+        left, right = (side.expand(flat) for side in sides)
+        self.centred(node)
+        lines = self._plain[node.name]  # before any is turned
+        bent = right - left
+        chord = torch.where(bent >= 0, lines.upper_slope.squeeze(1), lines.lower_slope.squeeze(1))
+        low, high = own.lower.clamp(max=0), own.upper.clamp(min=0)
+        parts = []
+        for edge, rise, dip in ((high, right - chord, own.above), (low, chord - left, own.below)):
+            first, last = (x.flatten(0, 1) for x in self.pairs(rise.abs()))
+            apart = [x.flatten(0, 1) for x in self.pairs(edge)]
+            step = (apart[1] - apart[0]).abs()
+            steep = torch.maximum(first, last)
+            parts.append((steep * step + steep * dip / 2, (last - first).abs() * step + steep * dip))
+        change, size = (torch.maximum(*both) for both in zip(*parts, strict=True))
+        convex, concave = ((self._both(bent >= 0)), (self._both(bent <= 0)))
+        sign = convex.to(self.dtype) - concave.to(self.dtype)
+        # the sign of the coefficients that ask for a chord: negative where convex
+        mixed = ~(convex | concave)
+        reach = left.abs() + right.abs() + chord.abs()
+        step = torch.stack([(b - a).abs().flatten(0, 1) for a, b in map(self.pairs, (low, high))]).amax(0)
+        whole = torch.maximum(*self.pairs(reach)).flatten(0, 1) * (step + torch.maximum(own.below, own.above))
+        change = torch.where(mixed, 0.0, change)
+        size = torch.where(mixed, 4 * whole, size)
+        least, most = torch.minimum(*self.pairs(own.lower)), torch.maximum(*self.pairs(own.upper))
+        straddles = (least.flatten(0, 1) < own.below) & (most.flatten(0, 1) > -own.above)
+        change, size = (torch.where(straddles, x, 0.0) for x in (change, size))
+        wide = torch.maximum(self.known[node.inputs[0]].magnitude, torch.maximum(low.abs(), high.abs()))
+        deep = torch.maximum(*self._apart(torch.maximum(own.below, own.above)))
+        noise = (64 * unit(self.dtype) + 4 * op.precision) * reach * (2 * wide + deep)
+        # (|p| - sign p) / 2 are the coefficients that ask for chords; both ends count half each
+        return change, size / 4, sign, noise
+
+    def _both(self, x: Tensor) -> Tensor:
+        first, last = self.pairs(x)
+        return (first & last).flatten(0, 1)

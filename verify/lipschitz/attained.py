@@ -1,0 +1,66 @@
+"""Lower bounds: two inputs whose outputs are provably that far apart."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.specs.region import Box, Norm, Region
+from leaktight.verify.bounds import interval
+from leaktight.verify.rounding import gamma
+
+_WIDEST = 256  # outputs up to which whole Jacobians are worth their time
+
+
+def attained(network: Network, norm: Norm, region: Region | None = None, *, samples: int = 8, seed: int = 0) -> float:
+    """A number that the Lipschitz constant is not below (in `region`, one of a batch of one; else everywhere).
+
+    At random inputs the direction in which the Jacobian stretches most is tried: ``|f(x + h p) - f(x)| / |h p|``, with
+    both outputs enclosed by interval arithmetic and everything rounded downwards.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    best = 0.0
+    for _ in range(samples if network.output_size <= _WIDEST else 0):
+        x = torch.randn(1, network.input_size, generator=generator, dtype=torch.float64)
+        x = x if region is None else region.sample(generator)
+        direction = _steepest(network, x, norm)
+        for size in (1e-2, 1e-4):
+            moved = x + size * direction * max(1.0, float(x.abs().max()))
+            if region is None or bool(region.contains(moved).all()):
+                best = max(best, _quotient(network, x, moved, norm))
+    return best
+
+
+def _steepest(network: Network, x: Tensor, norm: Norm) -> Tensor:
+    """A direction ``(1, n)`` of length about one in which the network moves most at `x`."""
+    jacobian: Tensor = torch.autograd.functional.jacobian(lambda point: network.flat(point)[0], x)[:, 0]
+    if norm is Norm.L2:
+        _, _, directions = torch.linalg.svd(jacobian, full_matrices=False)
+        return directions[:1]  # type: ignore[no-any-return]
+    if norm is Norm.LINF:
+        return jacobian[jacobian.abs().sum(1).argmax()].sign().unsqueeze(0)
+    at = jacobian.abs().sum(0).argmax()
+    return torch.nn.functional.one_hot(at, jacobian.shape[1]).double().unsqueeze(0)
+
+
+def _quotient(network: Network, x: Tensor, moved: Tensor, norm: Norm) -> float:
+    """At most ``|f(moved) - f(x)| / |moved - x|``."""
+    both = torch.cat([x, moved])
+    ends = interval.outputs(network, interval.propagate(network, Box(both, both)))
+    low, high = ends.lower[1] - ends.upper[0], ends.upper[1] - ends.lower[0]
+    apart = torch.where(low > 0, low, torch.where(high < 0, -high, 0.0)) * (1 - 2.0**-50)
+    moved_by = (moved - x)[0].abs() * (1 + 2.0**-50)
+    if not bool(moved_by.any()):
+        return 0.0
+    slack = gamma(max(len(apart), len(moved_by)), torch.float64) + 2.0**-48
+    found = _length(apart, norm) * (1 - slack) / (_length(moved_by, norm) * (1 + slack))
+    return found if found < torch.inf else 0.0
+
+
+def _length(x: Tensor, norm: Norm) -> float:
+    if norm is Norm.L2:
+        return sqrt(float(x.square().sum()))
+    return float(x.max()) if norm is Norm.LINF else float(x.sum())

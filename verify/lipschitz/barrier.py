@@ -1,0 +1,177 @@
+"""The barrier of LipSDP, its gradient and its Hessian, stage by stage.
+
+LipSDP with one multiplier for each neuron is: minimise ``rho`` subject to ``mu >= 0`` and
+
+    rho |z|^2  +  sum_i mu_i (w_i^2 - u_i^2)  -  |y|^2  >=  0       for all z and w, where s_0 = root z,
+
+``root root^T`` being the ellipsoid of ``first x``. Call the form's matrix ``M``; the barrier is
+``-log det M - sum log mu + pull sum mu``; its last term keeps multipliers of neurons that reach nothing, or are reached
+by nothing, from growing for ever. Eliminating ``w_K, ..., w_1`` (leaktight.verify.lipschitz.ellipsoid, backwards)
+leaves pivots ``gap_k = mu_k - B_k^T P_k B_k`` and, for ``z``, ``rho - root^T P_0 root``; their determinants multiply to
+that of ``M``.
+
+A normal distribution with the covariance ``V = M^(-1)`` is a chain: ``z`` has the covariance ``(rho - root^T P_0
+root)^(-1)``, and given ``s_(k-1)``
+
+    w_k  =  gain_k s_(k-1) + noise of covariance gap_k^(-1),      gain_k = gap_k^(-1) B_k^T P_k A_k,
+
+so that all covariances of the ``w`` and ``u`` are sums of positive terms, however deep the network is. With ``K_i =
+e_i e_i^T - U_i^T U_i`` the derivative of ``M`` by ``mu_i``,
+
+    gradient_i  =  cov(u_i, u_i) - cov(w_i, w_i) - 1 / mu_i + pull,
+    Hessian_ij  =  <V K_i V, K_j>  =  cov(w_i, w_j)^2 + cov(u_i, u_j)^2 - cov(u_i, w_j)^2 - cov(w_i, u_j)^2,
+
+plus ``1 / mu_i^2`` on its diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leaktight.models.enclosure import Array
+from leaktight.verify.lipschitz import ellipsoid
+from leaktight.verify.lipschitz.centred import Centred
+
+PULL = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The matrices in units that make given multipliers ones, and the square of a given bound one.
+
+    `stages` hold weight, through and feed; `root` is None for the identity; units: the given multipliers, stage by
+    stage, and `square` the square of the given bound.
+    """
+
+    root: Tensor
+    stages: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    end: Tensor
+    units: tuple[Array, ...]
+    square: float
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(weight) for weight, _, _ in self.stages]
+
+    @property
+    def parameter(self) -> int:
+        """Of the barrier: on its path the bound's square is within ``parameter / t`` of the optimum."""
+        return len(self.root) + 2 * sum(self.sizes)
+
+    def multipliers(self, mu: Tensor) -> list[Array]:
+        """In the network's own units."""
+        return [part.numpy() * unit for part, unit in zip(mu.split(self.sizes), self.units, strict=True)]
+
+
+def problem(network: Centred, multipliers: Sequence[Array], square: float) -> Problem:
+    """The problem in the units of a point with the bound ``square ** 0.5``."""
+    begun = ellipsoid.start(network)
+    root = np.linalg.cholesky(begun + 1e-15 * np.trace(begun) * np.eye(len(begun)))
+    stages = []
+    for stage, lam in zip(network.stages, multipliers, strict=True):
+        unit = np.sqrt(lam / square)
+        stages.append((stage.weight.value * unit[:, None], stage.through.value, stage.feed.value / unit))
+    tensors = tuple(tuple(torch.from_numpy(np.ascontiguousarray(m)) for m in stage) for stage in stages)
+    end = torch.from_numpy(ellipsoid.start(network.transposed) / square)
+    return Problem(torch.from_numpy(root), tensors, end, tuple(multipliers), square)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A feasible point: its barrier, for each stage the factor of its gap and its gain, and the factor for ``z``."""
+
+    rho: float
+    mu: Tensor
+    barrier: float
+    factors: tuple[Tensor, ...]
+    gains: tuple[Tensor, ...]
+    last: Tensor
+
+
+def point(problem: Problem, rho: float, mu: Tensor) -> Point | None:
+    """The point, by elimination from the last stage to the first; None: it is not feasible."""
+    if not (rho > 0 and bool((mu > 0).all())):
+        return None
+    form, factors, gains = problem.end, [], []
+    total = PULL * mu.sum() - mu.log().sum()
+    for (weight, through, feed), part in zip(reversed(problem.stages), reversed(mu.split(problem.sizes)), strict=True):
+        across = form @ feed
+        lower, failed = torch.linalg.cholesky_ex(torch.diag(part) - feed.mT @ across)
+        if bool(failed):
+            return None
+        spill = torch.linalg.solve_triangular(lower, across.mT @ through, upper=False)
+        gains.append(torch.linalg.solve_triangular(lower.mT, spill, upper=True))
+        factors.append(lower)
+        form = through.mT @ form @ through + spill.mT @ spill + weight.mT @ (part.unsqueeze(1) * weight)
+        form = (form + form.mT) / 2
+        total = total - 2 * lower.diagonal().log().sum()
+    left = -(problem.root.mT @ form @ problem.root)
+    left.diagonal().add_(rho)
+    last, failed = torch.linalg.cholesky_ex(left)
+    barrier = float(total - 2 * last.diagonal().log().sum())
+    if bool(failed) or not abs(barrier) < inf:
+        return None
+    return Point(rho, mu, barrier, tuple(reversed(factors)), tuple(reversed(gains)), last)
+
+
+def derivatives(problem: Problem, here: Point, t: float) -> tuple[Tensor, Tensor]:
+    """Gradient and Hessian of ``t rho + barrier`` in ``(rho, mu)``."""
+    chain = _Chain(problem, here)
+    count = len(here.mu)
+    gradient, hessian = here.mu.new_empty(count + 1), here.mu.new_empty(count + 1, count + 1)
+    spread = torch.cholesky_inverse(here.last)
+    gradient[0], hessian[0, 0] = t - spread.diagonal().sum(), spread.square().sum()
+    state, at = problem.root @ spread, 1  # covariance of s_0 with z
+    moving = problem.root @ spread @ problem.root.mT  # of s_(k-1) with itself
+    for k, (weight, _, _) in enumerate(problem.stages):
+        ends = slice(at, at + len(weight))
+        own, noise = here.gains[k], torch.cholesky_inverse(here.factors[k])
+        hessian[0, ends] = (own @ state).square().sum(1) - (weight @ state).square().sum(1)
+        with_u, with_w = moving @ weight.mT, moving @ own.mT
+        among_w, among_u, mixed = own @ with_w + noise, weight @ with_u, weight @ with_w
+        gradient[ends] = among_u.diagonal() - among_w.diagonal() + PULL - 1 / here.mu[at - 1 : at - 1 + len(weight)]
+        hessian[ends, ends] = among_w.square() + among_u.square() - mixed.square() - mixed.square().mT
+        later = torch.cat([chain.step(k, with_u), chain.step(k, with_w) + problem.stages[k][2] @ noise], 1)
+        _couple(problem, here, chain, k, later, hessian, at)
+        state, moving = chain.step(k, state), chain.spread(k, moving, noise)
+        at += len(weight)
+    hessian[1:, 0] = hessian[0, 1:]
+    hessian.diagonal()[1:] += here.mu**-2
+    return gradient, hessian
+
+
+class _Chain:
+    """How differences of the state go on: ``s_k = (A_k + B_k gain_k) s_(k-1) + noise``."""
+
+    def __init__(self, problem: Problem, here: Point) -> None:
+        self.feeds = [feed for _, _, feed in problem.stages]
+        self.moves = [
+            through + feed @ gain for (_, through, feed), gain in zip(problem.stages, here.gains, strict=True)
+        ]
+
+    def step(self, k: int, columns: Tensor) -> Tensor:
+        return self.moves[k] @ columns
+
+    def spread(self, k: int, covariance: Tensor, noise: Tensor) -> Tensor:
+        return self.moves[k] @ covariance @ self.moves[k].mT + self.feeds[k] @ noise @ self.feeds[k].mT
+
+
+def _couple(problem: Problem, here: Point, chain: _Chain, k: int, state: Tensor, hessian: Tensor, at: int) -> None:
+    """Fills the Hessian's blocks of stage `k` with later ones; state: covariances of ``s_k`` with ``u_k``, ``w_k``."""
+    width = len(problem.stages[k][0])
+    begin = at + width
+    for later in range(k + 1, len(problem.stages)):
+        weight = problem.stages[later][0]
+        seen_u, seen_w = (weight @ state).square(), (here.gains[later] @ state).square()
+        block = seen_u[:, :width] - seen_u[:, width:] - seen_w[:, :width] + seen_w[:, width:]
+        rows, columns = slice(begin, begin + len(weight)), slice(at, at + width)
+        hessian[rows, columns] = block
+        hessian[columns, rows] = block.mT
+        state = chain.step(later, state)
+        begin += len(weight)

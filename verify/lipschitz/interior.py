@@ -1,0 +1,98 @@
+"""LipSDP with one multiplier for each neuron, by Newton's method along the central path.
+
+Nothing here is trusted: the multipliers go to leaktight.verify.lipschitz.certificate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from leaktight.models.enclosure import Array
+from leaktight.verify.lipschitz.barrier import Point, Problem, derivatives, point, problem
+from leaktight.verify.lipschitz.centred import Centred
+
+Progress = Callable[[int, int], None]
+_GAP = 1e-7  # of the bound's square, relative, at which the path ends
+_CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
+_STEPS = 60  # of Newton's method at one value of t, at most
+
+
+def optimal(
+    network: Centred,
+    multipliers: Sequence[Array],
+    square: float,
+    *,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> list[Array]:
+    """Multipliers whose bound is the least, from feasible ones with the bound ``square ** 0.5``.
+
+    After `deadline` (of time.monotonic) the best that was found so far.
+    """
+    asked = problem(network, multipliers, square)
+    best = torch.ones(sum(asked.sizes), dtype=torch.float64)
+    for place, here in enumerate(path(asked, deadline)):
+        best = here.mu
+        if progress is not None:
+            progress(place + 1, 11)
+    return asked.multipliers(best)
+
+
+def path(asked: Problem, deadline: float | None = None) -> Iterator[Point]:
+    """Points near the central path, each closer to the optimum than the one before.
+
+    From a point of the path, Newton's step for ``factor t`` points along the path and is ``factor`` times too long, as
+    the path is about a straight line in ``1 / t``. The factor follows how many steps the last one took.
+    """
+    here = point(asked, 2.0, torch.full((sum(asked.sizes),), 2.0, dtype=torch.float64))
+    t, factor = asked.parameter / 6.0, 1.0
+    while here is not None:
+        length, steps = 1 / factor, 0
+        while steps < _STEPS:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            here, decrement = newton(asked, here, t, length)
+            steps, length = steps + 1, 1.0
+            if decrement < _CENTRED:
+                break
+        yield here
+        if asked.parameter / t < _GAP * here.rho:
+            return
+        factor = min(12.0, max(1.5, 5.0 if factor == 1.0 else factor * (1.5 if steps < 5 else 0.6 if steps > 8 else 1)))
+        t *= factor
+
+
+def newton(asked: Problem, here: Point, t: float, length: float = 1.0) -> tuple[Point, float]:
+    """The point after one step of at most this length, and the square of the Newton decrement before it.
+
+    Zero where no step helps.
+    """
+    gradient, hessian = derivatives(asked, here, t)
+    unit = hessian.diagonal().rsqrt()
+    factor, failed = torch.linalg.cholesky_ex(hessian * unit * unit.unsqueeze(1))
+    if bool(failed):
+        return here, 0.0
+    step = -unit * torch.cholesky_solve((unit * gradient).unsqueeze(1), factor).squeeze(1)
+    return _searched(asked, here, t, step, float(-(gradient @ step)), length)
+
+
+def _searched(
+    asked: Problem, here: Point, t: float, step: Tensor, decrement: float, longest: float
+) -> tuple[Point, float]:
+    """The point along `step` with at least half of the way to the boundary left, where the function has fallen.
+
+    Going farther may gain more at once, and ends in a corner from which Newton's method needs many steps.
+    """
+    now, length, seen = t * here.rho + here.barrier, longest, False
+    while length > 1e-12:
+        moved = point(asked, here.rho + length * float(step[0]), here.mu + length * step[1:])
+        fallen = moved is not None and t * moved.rho + moved.barrier < now
+        if moved is not None and fallen and (seen or length == longest):
+            return moved, decrement
+        seen = fallen
+        length *= 0.5
+    return here, 0.0

@@ -1,0 +1,127 @@
+"""The door to Lipschitz constants: the question as users ask it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from leaktight.errors import UsageError
+from leaktight.models.network import Network
+from leaktight.specs.region import Norm, Region, ball
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.lipschitz.attained import attained
+from leaktight.verify.lipschitz.bound import LipschitzBound
+from leaktight.verify.lipschitz.convex import SOLVERS
+from leaktight.verify.lipschitz.curve import curve
+from leaktight.verify.lipschitz.interior import Progress
+from leaktight.verify.lipschitz.methods import METHODS, NORMS, Question, names
+
+PATIENCE = 60.0  # seconds that methods chosen by leaktight may take where no one named a time
+
+
+def lipschitz(
+    network: Network,
+    *,
+    norm: Norm | str | float = Norm.L2,
+    method: str = "auto",
+    solver: str | None = None,
+    centre: Tensor | None = None,
+    radius: float | None = None,
+    slopes: tuple[float, float] | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LipschitzBound:
+    """A proven bound of a network's Lipschitz constant, beside one that is attained.
+
+    For all inputs x and y (all inputs and all outputs joined): ``|f(x) - f(y)| <= upper |x - y|`` in `norm` (2, inf or
+    1), of the network over the real numbers with the weights that its file gives, all roundings included.
+
+    Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
+    (any norm), ``fast`` and ``lipsdp`` (norm 2). solver: ``clarabel`` or ``scs`` instead of the built-in interior point
+    method of ``lipsdp``; what they answer is repaired until it can be proven. centre, radius: only for x and y in the
+    ball of `norm` around the one input ``(n,)``, where neurons that keep to one side have one slope. slopes: also a
+    curve, for every slope of the network's Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best
+    that is proven. Without one, ``auto`` stops after a minute.
+
+    Raises UnsupportedOperator: an activation has no sector, or matrices would be too large; UsageError: an option is
+    unknown, or does not go with another.
+    Source: see leaktight.verify.lipschitz.ellipsoid and .barrier (LipSDP, Fazlyab et al. 2019, one multiplier for each
+    neuron; its variant with full matrices proves less than it says and is not offered).
+    """
+    kind, began = Norm.named(norm), time.monotonic()
+    chosen = _chosen(method, kind, solver, slopes, timeout)
+    region = _region(network, kind, centre, radius)
+    if region is not None and slopes is not None:
+        raise UsageError("a curve over slopes is global; leave out either the slopes or the centre")
+    patience = PATIENCE if timeout is None and method == "auto" else timeout
+    deadline = None if patience is None else began + patience
+    question = Question(network, kind, _known(network, region), solver, deadline, progress)
+    bounds = _bounds(question, chosen)
+    best = min(bounds, key=lambda name: bounds[name])
+    source = network.source
+    return LipschitzBound(
+        kind,
+        bounds[best],
+        attained(network, kind, region, seed=seed),
+        best,
+        bounds,
+        scope="global" if region is None else "local",
+        timed_out=question.late,
+        curve=None if slopes is None else tuple(curve(network, *slopes, question)),
+        network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
+        asked={} if radius is None else {"radius": radius},
+        seconds=time.monotonic() - began,
+    )
+
+
+def _bounds(question: Question, chosen: tuple[str, ...]) -> dict[str, float]:
+    """What each method proves; one that comes too late is left out, unless it is the only one."""
+    found: dict[str, float] = {}
+    for name in chosen:
+        if not (found and question.late):
+            found[name] = METHODS[name](question)
+    return found
+
+
+def _chosen(
+    method: str, norm: Norm, solver: str | None, slopes: tuple[float, float] | None, timeout: float | None
+) -> tuple[str, ...]:
+    """The methods to run. Raises UsageError: options are unknown, or do not go together."""
+    if method != "auto" and method not in METHODS:
+        raise UsageError(f"--method: {method!r} is not known; allowed: auto, {', '.join(METHODS)}")
+    if method != "auto" and norm not in NORMS[method]:
+        raise UsageError(
+            f"--method {method} knows no bound in the norm {norm.value}; those that do: auto, {', '.join(names(norm))}"
+        )
+    if solver is not None and (solver not in SOLVERS or method != "lipsdp"):
+        raise UsageError(f"--solver: {solver!r}; allowed: {', '.join(SOLVERS)}, with --method lipsdp")
+    if slopes is not None and (norm is not Norm.L2 or not slopes[0] <= slopes[1] or not all(map(isfinite, slopes))):
+        raise UsageError(f"--slopes {slopes[0]}:{slopes[1]}: a curve is two finite numbers in order, with --norm 2")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"--timeout: {timeout} is not a positive number of seconds")
+    return names(norm) if method == "auto" else (method,)
+
+
+def _region(network: Network, norm: Norm, centre: Tensor | None, radius: float | None) -> Region | None:
+    if (centre is None) != (radius is None):
+        raise UsageError("a centre and a radius belong together; one of them is missing")
+    if centre is None or radius is None:
+        return None
+    if centre.numel() != network.input_size:
+        raise UsageError(f"the centre has {centre.numel()} entries; the network has {network.input_size} inputs")
+    return ball(centre.reshape(1, -1).double(), radius, norm)
+
+
+def _known(network: Network, region: Region | None) -> Mapping[str, Interval] | None:
+    """Bounds of all values in the region, by CROWN."""
+    if region is None:
+        return None
+    with torch.no_grad():
+        return intermediate_bounds(network, region, default_memory())

@@ -1,0 +1,117 @@
+"""The methods that bound Lipschitz constants: one function each, and the norms that it knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+from leaktight.models.enclosure import Array
+from leaktight.models.network import Network
+from leaktight.specs.region import Norm
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.lipschitz import convex, fast, interior
+from leaktight.verify.lipschitz.centred import Centred, centred
+from leaktight.verify.lipschitz.certificate import repaired
+from leaktight.verify.lipschitz.interior import Progress
+from leaktight.verify.lipschitz.layers import Layers, layers
+from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
+from leaktight.verify.lipschitz.product import product
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A network, a norm, and where its constant is asked for: `known` bounds its values there; None: everywhere.
+
+    deadline: of time.monotonic; a method that is not done by then proves what it has.
+    """
+
+    network: Network
+    norm: Norm
+    known: Mapping[str, Interval] | None = None
+    solver: str | None = None
+    deadline: float | None = None
+    progress: Progress | None = None
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    @cached_property
+    def layers(self) -> Layers:
+        return layers(self.network, self.known)
+
+    @cached_property
+    def centred(self) -> Centred:
+        return centred(self.layers)
+
+    @cached_property
+    def closed_form(self) -> fast.Multipliers:
+        return fast.closed_form(self.centred)
+
+    @cached_property
+    def fast(self) -> float:
+        found = self.closed_form
+        return repaired(self.centred, found.each, found.each, found.square)
+
+    @property
+    def solvable(self) -> bool:
+        """Whether there is something to solve: a network that depends on its inputs, with numbers in range."""
+        return 0 < self.closed_form.square < inf
+
+    @cached_property
+    def optimal(self) -> list[Array]:
+        """Multipliers of LipSDP, from the solver that is asked for."""
+        found = self.closed_form
+        if not self.centred.neurons:
+            return list(found.each)
+        if self.solver is None:
+            return interior.optimal(
+                self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress
+            )
+        left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
+        return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+
+
+Method = Callable[[Question], float]
+"""Proves a constant; infinity says that it proved nothing. Raises UnsupportedOperator: it cannot, whatever the time."""
+
+
+def _product(question: Question) -> float:
+    return product(question.layers, question.norm)
+
+
+def _liplt(question: Question) -> float:
+    try:
+        return liplt(question.centred, question.norm, deadline=question.deadline)
+    except OutOfTime:
+        return inf
+
+
+def _fast(question: Question) -> float:
+    return question.fast if question.solvable else _product(question)
+
+
+def _lipsdp(question: Question) -> float:
+    if not question.solvable:
+        return _product(question)
+    found = question.closed_form
+    return repaired(question.centred, question.optimal, found.each, found.square)
+
+
+METHODS: Mapping[str, Method] = {"product": _product, "liplt": _liplt, "fast": _fast, "lipsdp": _lipsdp}
+"""In the order in which they are tried: from cheap to dear."""
+
+NORMS: Mapping[str, tuple[Norm, ...]] = {
+    "product": tuple(Norm),
+    "liplt": tuple(Norm),
+    "fast": (Norm.L2,),
+    "lipsdp": (Norm.L2,),
+}
+
+
+def names(norm: Norm) -> tuple[str, ...]:
+    """The methods that know the norm."""
+    return tuple(name for name in METHODS if norm in NORMS[name])

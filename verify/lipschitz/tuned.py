@@ -1,0 +1,146 @@
+"""Multipliers of LipSDP for convolutional chains, one for each channel, found by descent; proven elsewhere.
+
+The bound of leaktight.verify.lipschitz.spectra is a convex function of ``1 / T``, and grows without limit where a ``T``
+comes near its ``S``: every point that can be evaluated is feasible. It is minimised over ``log T`` by L-BFGS with halved
+steps. The largest eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import inf, isfinite
+
+import torch
+from torch import Tensor
+
+from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
+from leaktight.verify.lipschitz.torus import Step
+
+_SQUARINGS = (4, 7, 10)
+_ITERATIONS = 150
+_MEMORY = 20
+_ENOUGH = 1e-6  # of the bound's logarithm, in ten iterations
+
+
+def optimal(steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None) -> list[Tensor]:
+    """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on."""
+    start = _closed_forms(steps, chain)
+    if start is None or not sum(map(len, start)):
+        return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
+    sizes, point = [len(scale) for scale in start], torch.cat(start).log()
+    for squarings in _SQUARINGS:
+
+        def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
+            return _objective(steps, chain, at.exp().split(sizes), squarings)
+
+        point = descend(value, point, _ITERATIONS, deadline)
+    return list(point.exp().split(sizes))
+
+
+def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] | None:
+    found = list[Tensor]()
+
+    def rule(k: int, wave: Wave, image: Tensor) -> Tensor:
+        found.append(closed_form(k, wave, image))
+        return found[-1]
+
+    none = torch.zeros(0, dtype=torch.float64)
+    with torch.no_grad():
+        each = []
+        for k, (_, image) in enumerate(_walk(steps, chain, rule)):
+            del image
+            each.append(k)
+    by_step, at = [], 0
+    for wave in chain:
+        by_step.append(found[at] if wave.loose else none)
+        at += wave.loose
+    return by_step if all(bool(torch.isfinite(scale).all()) for scale in by_step) else None
+
+
+def _walk(
+    steps: Sequence[Step], chain: Sequence[Wave], rule: Callable[[int, Wave, Tensor], Tensor]
+) -> list[tuple[Tensor | None, Tensor]]:
+    """Of every step its ``S`` and the ``Q`` behind it."""
+    form: Tensor | None = None
+    found = []
+    for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
+        image = spread(wave, None if form is None else handed(form, step.points, step.window.stride))
+        scale = rule(k, wave, image) if wave.loose else image.new_zeros(0).real
+        form = advanced(wave, image, scale)
+        found.append((image, form))
+    return found
+
+
+def _objective(steps: Sequence[Step], chain: Sequence[Wave], scales: Sequence[Tensor], squarings: int) -> Tensor | None:
+    """The smoothed logarithm of the bound's square; None: a ``T`` is not above its ``S``."""
+    try:
+        last = _walk(steps, chain, lambda k, *_: scales[k])[-1][1]
+    except torch.linalg.LinAlgError:
+        return None
+    total = last.diagonal(dim1=-2, dim2=-1).real.sum(-1).amax().detach()
+    logarithm, power = total.log(), 1.0
+    matrix = last / total
+    for _ in range(squarings):
+        matrix = matrix @ matrix
+        power *= 2
+        largest = matrix.diagonal(dim1=-2, dim2=-1).real.sum(-1).amax().detach()
+        matrix = matrix / largest
+        logarithm = logarithm + largest.log() / power
+    return logarithm + matrix.diagonal(dim1=-2, dim2=-1).real.sum().log() / power
+
+
+def descend(
+    value: Callable[[Tensor], Tensor | None], point: Tensor, iterations: int, deadline: float | None = None
+) -> Tensor:
+    """A point with a smaller value, by L-BFGS with steps halved until the value falls; None is infinity."""
+    here, slope = _with_slope(value, point)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    history = [here]
+    for _ in range(iterations):
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        direction = -_turned(slope, pairs)
+        if float(direction @ slope) >= 0:
+            pairs.clear()
+            direction = -slope
+        size = min(1.0, 1.0 / max(1e-300, float(direction.abs().max())))
+        for _ in range(25):
+            then, its_slope = _with_slope(value, point + size * direction)
+            if then <= here + 1e-4 * size * float(direction @ slope):
+                break
+            size /= 2
+        else:
+            break
+        change, bend = size * direction, its_slope - slope
+        if float(change @ bend) > 1e-12 * float(change.norm() * bend.norm()):
+            pairs = [*pairs[1 - _MEMORY :], (change, bend)]
+        point, here, slope = point + change, then, its_slope
+        history.append(here)
+        if len(history) > 10 and history[-11] - here < _ENOUGH:
+            break
+    return point
+
+
+def _with_slope(value: Callable[[Tensor], Tensor | None], point: Tensor) -> tuple[float, Tensor]:
+    moving = point.clone().requires_grad_()
+    with torch.enable_grad():
+        found = value(moving)
+        if found is None or not isfinite(float(found.detach())):
+            return inf, torch.zeros_like(point)
+        (slope,) = torch.autograd.grad(found, moving)
+    return float(found.detach()), slope
+
+
+def _turned(slope: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The two loops of L-BFGS (Nocedal 1980): an approximate inverse Hessian times `slope`."""
+    kept, found = list[float](), slope
+    for change, bend in reversed(pairs):
+        kept.append(float(change @ found) / float(change @ bend))
+        found = found - kept[-1] * bend
+    if pairs:
+        change, bend = pairs[-1]
+        found = found * (float(change @ bend) / float(bend @ bend))
+    for (change, bend), share in zip(pairs, reversed(kept), strict=True):
+        found = found + change * (share - float(bend @ found) / float(change @ bend))
+    return found

@@ -1,0 +1,57 @@
+"""The page of a Lipschitz constant."""
+
+from __future__ import annotations
+
+from leaktight.verify.report.figures import Steps
+from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Span, Table, Tile, Tone, down, up
+from leaktight.verify.report.pages import parts
+from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import norm, rounded_up, short
+
+_ABOUT = (
+    "For all inputs x and y, |f(x) - f(y)| is at most the upper bound times |x - y|, and for some two inputs it is at"
+    " least the lower bound times |x - y|. The truth lies between the two."
+)
+
+
+def page(document: Document) -> Page:
+    """The outline of a document of schema leaktight.lipschitz/1."""
+    upper = document["upper"]
+    where = (
+        "everywhere" if document["scope"] == "global" else f"within {short(document.get('radius', 0.0))} of an input"
+    )
+    proven = "nothing was proven" if upper is None else f"at most {rounded_up(upper)}"
+    sections = [Section("Methods", [_methods(document)]), *_curve(document)]
+    return Page(
+        "Lipschitz",
+        f"The Lipschitz constant is {proven} {where} ({norm(document['norm'])})",
+        Tone.NEUTRAL,
+        _ABOUT + (" The time ended before the best method was done." if document["timed_out"] else ""),
+        [
+            Tile("upper bound", up(upper), "proven"),
+            Tile("lower bound", down(document["lower"]), "attained"),
+            Tile("gap", None if document.get("gap") is None else Share(document["gap"])),
+            Tile("method", document["method"]),
+        ],
+        [*sections, parts.guarantee(document), parts.origin(document)],
+    )
+
+
+def _methods(document: Document) -> Table:
+    rows = [(name, up(value)) for name, value in document["bounds"].items()]
+    return Table("What each method proved", ("method", "upper bound"), rows)
+
+
+def _curve(document: Document) -> list[Section]:
+    """The constant over slopes, where it was asked for."""
+    found = document.get("curve")
+    if not found:
+        return []
+    known = [(tuple(part["slopes"]), part["upper"]) for part in found if part["upper"] is not None]
+    says = "The proven constant on each segment of slopes; it holds for every slope of the segment."
+    rows = [(Span(*part["slopes"]), up(part["upper"])) for part in found]
+    blocks: list[Block] = [Table("Bounds for every slope of a segment", ("slopes", "upper bound"), rows)]
+    if known:
+        figure = Steps("slope", "Lipschitz constant", {"proven upper bound": known})
+        blocks.insert(0, Picture("The constant over slopes", says, figure))
+    return [Section("The leak", blocks)]

@@ -1,0 +1,1 @@
+"""Many questions at once: suites, workers, the ledger, and gates that say whether a run passes."""

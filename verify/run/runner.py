@@ -1,0 +1,219 @@
+"""From jobs to answers: what the ledger knows is taken from it, everything else is worked on and recorded at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leaktight.errors import UsageError
+from leaktight.verify.run.job import Job, digest_of
+from leaktight.verify.run.ledger import LEASE, Ledger, Recorded
+from leaktight.verify.run.pool import Pool, Reply
+from leaktight.version import __version__
+
+Progress = Callable[[int, int], None]
+_AT_ONCE = 4  # jobs of each worker that are claimed together
+_ASIDE = 0.5  # seconds between looks at jobs that other runners have claimed
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job with its answer. cached: it is from the ledger. identity: the digest of the network, where it was read."""
+
+    job: Job
+    answer: Recorded
+    cached: bool
+    identity: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The answers of a run, in the order of its jobs. interrupted: some are missing."""
+
+    finished: tuple[Finished, ...]
+    interrupted: bool
+    seconds: float
+
+
+def run(
+    jobs: Sequence[Job], ledger: Ledger, *, workers: int, memory: int | None, progress: Progress | None = None
+) -> Run:
+    """Answers every job, `workers` at a time; each worker may use `memory` bytes.
+
+    A job whose network or files cannot be used, or whose worker crashes, hangs or is killed, has an error for an
+    answer, and the others go on. Every answer is in the ledger before the next is waited for.
+
+    Raises UsageError: the ledger fails; what it has is not lost.
+    """
+    began = time.monotonic()
+    runner = _Runner(jobs, ledger, progress or (lambda _done, _all: None))
+    interrupted = False
+    try:
+        with Pool(max(1, min(workers, len(runner.networks))), memory) as pool:
+            runner.identify(pool)
+            runner.recall()
+            pool.grow(min(workers, len(runner.pending)))
+            runner.work(pool)
+    except KeyboardInterrupt:  # what is recorded stands
+        interrupted = True
+    return Run(tuple(runner.finished()), interrupted, time.monotonic() - began)
+
+
+class _Runner:
+    def __init__(self, jobs: Sequence[Job], ledger: Ledger, progress: Progress) -> None:
+        self.jobs, self.ledger, self.progress = jobs, ledger, progress
+        self.networks = {_name(job): dict(job.network) for job in jobs}
+        self.identities: dict[str, str] = {}
+        self.unusable: dict[str, Recorded] = {}  # by the names of jobs that cannot even be asked
+        self.keys: dict[str, str] = {}  # by the names of jobs
+        self.tasks: dict[str, tuple[Job, dict[str, Any], str]] = {}  # by key: the first job that asks it
+        self.answers: dict[str, Recorded] = {}
+        self.own: set[str] = set()
+        self.ready: deque[str] = deque()
+        self.pending: deque[str] = deque()
+        self.aside: list[str] = []
+        self.look = 0.0
+        self.begun: dict[str, float] = {}
+        self.renewed = time.monotonic()
+
+    def identify(self, pool: Pool) -> None:
+        """Reads every network once, in a worker, and finds the key of every job."""
+        left, errors = deque(self.networks), dict[str, Mapping[str, str]]()
+        while left or pool.busy:
+            for worker in pool.idle:
+                if left:
+                    name = left.popleft()
+                    pool.give(worker, name, {"kind": "identify", "network": self.networks[name]})
+            for name, reply in pool.wait(1.0):
+                if "error" in reply:
+                    errors[name] = reply["error"]
+                else:
+                    self.identities[name] = reply["identity"]
+        digests: dict[str, str | OSError] = {}
+        for job in self.jobs:
+            self._key(job, errors, digests)
+
+    def _key(self, job: Job, errors: Mapping[str, Mapping[str, str]], digests: dict[str, str | OSError]) -> None:
+        name = _name(job)
+        if name in errors:
+            self.unusable[job.name] = Recorded("", None, errors[name], 0.0)
+            return
+        for path in job.files.values():
+            if path not in digests:
+                try:
+                    digests[path] = digest_of(path)
+                except OSError as error:
+                    digests[path] = error
+        found = {role: digests[path] for role, path in job.files.items()}
+        for role, digest in found.items():
+            if isinstance(digest, OSError):
+                says = f"{job.files[role]}: it cannot be read ({digest.strerror})"
+                self.unusable[job.name] = Recorded("", None, {"kind": "bad input", "message": says}, 0.0)
+                return
+        known = {role: str(digest) for role, digest in found.items()}
+        key = job.key(self.identities[name], known, __version__)
+        self.keys[job.name] = key
+        self.tasks.setdefault(key, (job, {**job.task, "digests": known}, self.identities[name]))
+
+    def recall(self) -> None:
+        """Takes what the ledger knows."""
+        self.answers = self.ledger.results(list(self.tasks))
+        self.pending.extend(key for key in self.tasks if key not in self.answers)
+        self._told()
+
+    def work(self, pool: Pool) -> None:
+        """Answers what is pending."""
+        while len(self.answers) < len(self.tasks):
+            self._claim(len(pool.workers))
+            self._give(pool)
+            replies = list(pool.wait(_ASIDE if self.aside else LEASE / 6))
+            self._give(pool)  # a worker has its next task before the last answer is written
+            for key, reply in replies:
+                self._record(key, reply)
+            self._renew()
+
+    def _claim(self, workers: int) -> None:
+        if self.aside and time.monotonic() >= self.look:
+            self.pending.extend(self.aside)
+            self.aside = []
+        if not self.pending or len(self.ready) > workers:
+            return
+        some = [self.pending.popleft() for _ in range(min(_AT_ONCE * workers, len(self.pending)))]
+        mine, known = self.ledger.claim(some)
+        self.ready.extend(mine)
+        self.answers |= known
+        others = [key for key in some if key not in known and key not in mine]
+        if others:
+            self.aside += others
+            self.look = time.monotonic() + _ASIDE
+        if known:
+            self._told()
+
+    def _give(self, pool: Pool) -> None:
+        for worker in pool.idle:
+            if self.ready:
+                key = self.ready.popleft()
+                self.begun[key] = time.monotonic()
+                pool.give(worker, key, self.tasks[key][1])
+
+    def _record(self, key: str, reply: Reply) -> None:
+        job, _, identity = self.tasks[key]
+        found = Recorded(key, reply.get("document"), _fault(reply, job, identity), time.monotonic() - self.begun[key])
+        if found.error is not None:
+            found = Recorded(key, None, found.error, found.seconds)
+        if self.ledger.record(found, name=job.name, network=identity):
+            self.answers[key] = found
+            self.own.add(key)
+            self._told()
+        else:
+            self.pending.append(key)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self.renewed > LEASE / 4:
+            self.ledger.renew()
+            self.renewed = time.monotonic()
+
+    def _told(self) -> None:
+        self.progress(len(self.answers), len(self.tasks))
+
+    def finished(self) -> Iterator[Finished]:
+        """All jobs that have an answer."""
+        for job in self.jobs:
+            key = self.keys.get(job.name, "")
+            answer = self.unusable.get(job.name) or self.answers.get(key)
+            if answer is not None:
+                cached = key not in self.own and job.name not in self.unusable
+                yield Finished(job, answer, cached, self.identities.get(_name(job)))
+
+
+def _name(job: Job) -> str:
+    """The name of a job's network, and of how it is read."""
+    return repr(sorted(job.network.items()))
+
+
+def _fault(reply: Reply, job: Job, identity: str) -> Mapping[str, str] | None:
+    """What is wrong with a worker's reply."""
+    if "error" in reply:
+        error: Mapping[str, str] = reply["error"]
+        return error
+    if reply["identity"] != identity:
+        return {
+            "kind": "bad input",
+            "message": f"{job.network['path']}: it changed while the run was going on; run again",
+        }
+    return None
+
+
+def chosen(jobs: Sequence[Job], tags: Sequence[str]) -> tuple[Job, ...]:
+    """The jobs that have one of the tags; all, where no tag is asked for.
+
+    Raises UsageError: none has.
+    """
+    found = tuple(job for job in jobs if not tags or set(tags) & set(job.tags))
+    if not found:
+        known = sorted({tag for job in jobs for tag in job.tags})
+        raise UsageError(f"--tag: no job has the tag {' or '.join(tags)}; there are: {', '.join(known) or 'none'}")
+    return found
