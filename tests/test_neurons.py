@@ -390,3 +390,22 @@ def test_margins_of_questions_and_of_what_bounds_proved_make_the_whole() -> None
     assert whole_margin(case, atoms, -0.5) == -0.5
     assert whole_margin(case, atoms, 0.7) == 0.5
     assert whole_margin(case, atoms, -torch.inf) == -2.0
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_decisions_cut_intervals_at_the_kink_and_nowhere_else(above: bool) -> None:
+    network = build("two_slopes", 3)
+    bounding = bounding_of(network, asked(network, 3))
+    count = len(bounding.columns)
+    whole = bounding.first().select(torch.zeros(count, dtype=torch.long))
+    batch = bounding.unpacked(whole.deepened(torch.arange(count), torch.full((count,), above)))
+    z = bounding.base.select(torch.zeros(count, dtype=torch.long))
+    cut = bounding.clamped(z, batch.column, batch.sign)
+    at, kink = (torch.arange(count), bounding.columns), bounding.activations.kink[bounding.columns]
+    lower, upper = z.lower.clone(), z.upper.clone()
+    if above:
+        lower[at] = torch.maximum(lower[at], kink)
+    else:
+        upper[at] = torch.minimum(upper[at], kink)
+    assert torch.equal(cut.lower, lower)
+    assert torch.equal(cut.upper, upper)
