@@ -87,8 +87,7 @@ def split(
     """Searches over neurons until the open questions of a case are settled, or the time is up.
 
     atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. Deep networks
-    are
-    searched in stages, each of which begins with better bounds of single neurons.
+    are searched in stages, each of which begins with better bounds of single neurons.
     """
     keep_freed_memory()
     questions = open_questions(case, atoms)
