@@ -117,7 +117,10 @@ NodeNames = Annotated[
 ]
 LipschitzNorm = Annotated[str, _option("--norm", value="NORM", says="The norm of inputs and outputs: 2, inf or 1.")]
 Method = Annotated[
-    str, _option("--method", value="NAME", says="auto (the best of all), product, liplt, fast or lipsdp.")
+    str,
+    _option(
+        "--method", value="NAME", says="auto (the best of all), product, liplt, jacobian, fast, fourier or lipsdp."
+    ),
 ]
 Solver = Annotated[
     str | None,

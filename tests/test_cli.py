@@ -400,7 +400,7 @@ def test_every_command_and_option_has_help() -> None:
     root = typer.main.get_command(cli.app)
     commands = root.commands  # type: ignore[attr-defined]
     assert set(commands) == {
-        *("verify", "certify", "bounds", "leak", "run", "init", "history", "report"),
+        *("verify", "certify", "bounds", "leak", "lipschitz", "run", "init", "history", "report"),
         *("inspect", "ops", "doctor", "demo"),
     }
     for command in commands.values():

@@ -16,13 +16,12 @@ import leaktight as lt
 from leaktight.errors import PropertyError, UnsupportedOperator, UsageError
 from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm, ball
-from leaktight.verify.lipschitz import convex, interior
+from leaktight.verify.lipschitz import convex, ellipsoid, interior
 from leaktight.verify.lipschitz.barrier import derivatives, point, problem
 from leaktight.verify.lipschitz.centred import centred, middle_and_half
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
 from leaktight.verify.lipschitz.layers import layers
-from leaktight.verify.lipschitz.methods import names
 from leaktight.verify.lipschitz.sectors import Sector
 
 ORDERS = {"2": 2, "inf": np.inf, "1": 1}
@@ -38,7 +37,7 @@ def test_no_method_falls_below_the_worst_pattern(norm: str, seed: int, slopes: l
     weights, each = random_weights(sizes, seed), [slopes[:5], slopes[5:9]] if hidden == 2 else [slopes[:7]]
     true = worst(weights, each, ORDERS[norm])
     found = lt.lipschitz(chain(weights, each), norm=norm)
-    assert set(found.bounds) == set(names(Norm.named(norm)))
+    assert {"product", "liplt"} < set(found.bounds) or norm != "2"
     for name, upper in found.bounds.items():
         assert upper >= true * (1 - 1e-13), name
     assert found.lower is not None
@@ -109,7 +108,10 @@ def test_a_linear_network_is_exact_in_every_method() -> None:
     weights = random_weights([6, 9, 7, 4], 3)
     for norm, order in ORDERS.items():
         truth = float(np.linalg.norm(weights[2] @ weights[1] @ weights[0], order))
-        for name, upper in lt.lipschitz(chain(weights, 1.0), norm=norm).bounds.items():
+        found = lt.lipschitz(chain(weights, 1.0), norm=norm)
+        assert found.lower is not None
+        assert truth * (1 - 1e-9) <= found.lower <= truth * (1 + 1e-13)
+        for name, upper in found.bounds.items():
             assert truth * (1 - 1e-13) <= upper, name
             assert name == "product" or upper <= truth * (1 + 1e-9), name
 
@@ -220,6 +222,20 @@ def test_no_multipliers_whatever_prove_too_much(seed: int) -> None:
         assert true * (1 - 1e-13) <= repaired(network, multipliers, start.each, start.square) < np.inf
 
 
+def test_forms_that_are_too_small_are_enlarged_until_they_are_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With positive weights the linear map attains the constant; arithmetic that is a thousandth off finds less."""
+    weights = [np.abs(weight) for weight in random_weights([4, 8, 6, 3], 0)]
+    truth = float(np.linalg.norm(np.linalg.multi_dot(weights[::-1]), 2))
+    network = centred(layers(chain(weights, 0.0)))
+    start = closed_form(network)
+    multipliers = interior.optimal(network, start.each, start.square)
+    assert truth <= certified(network, multipliers) <= truth * (1 + 1e-7)
+    right = ellipsoid.advance
+    for share in (1e-3, 1e-4):
+        monkeypatch.setattr(ellipsoid, "advance", lambda *given, share=share: right(*given) * (1 - share))
+        assert truth <= certified(network, multipliers) <= truth * 1.02
+
+
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
 def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> None:
     network = centred(layers(chain(random_weights([3, 4, 2], 0), 0.1)))
@@ -257,7 +273,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
     ("ways", "says"),
     [
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
-        ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt, fast, lipsdp"),
+        ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
         ({"method": "lipsdp", "solver": "mosek"}, "allowed: clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
@@ -298,7 +314,7 @@ def test_time_that_runs_out_leaves_what_is_proven() -> None:
 def test_positive_matrices_are_proven_and_others_are_not() -> None:
     from leaktight.models.enclosure import Enclosure
     from leaktight.verify.lipschitz.norms import spectral
-    from leaktight.verify.lipschitz.positive import is_positive_semidefinite
+    from leaktight.verify.lipschitz.positive import _factors, is_positive_semidefinite
 
     generator = np.random.default_rng(0)
     for size in (1, 2, 5, 40):
@@ -311,6 +327,8 @@ def test_positive_matrices_are_proven_and_others_are_not() -> None:
             assert is_positive_semidefinite(exactly(scaled)) is proven
             wide = Enclosure(matrix, np.full_like(matrix, 2.0))
             assert not is_positive_semidefinite(wide)
+        assert not _factors(np.eye(size), 0.1, 0.1 - 1e-3)
+        assert _factors(np.eye(size), 0.1, 0.1 + 1e-3)
         rectangle = generator.standard_normal((size, 7))
         truth = float(np.linalg.norm(rectangle, 2))
         assert truth * (1 - 1e-14) <= spectral(exactly(rectangle)) <= truth * (1 + 1e-9)

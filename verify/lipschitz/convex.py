@@ -60,7 +60,7 @@ def _cvxpy(solver: str) -> Any:
         raise UsageError(
             f"--solver {solver} needs cvxpy, which is not installed (pip install cvxpy); {_INSTEAD}"
         ) from None
-    if solver.upper() not in cvxpy.installed_solvers():  # type: ignore[no-untyped-call]
+    if solver.upper() not in cvxpy.installed_solvers():
         raise UsageError(f"--solver {solver} is not among cvxpy's installed solvers; {_INSTEAD}")
     return cvxpy
 

@@ -1,8 +1,8 @@
 """Hermitian matrices, one for each frequency, proven positive semidefinite; and symbols of kernels with their errors.
 
 Only this is used of the arithmetic: products of matrices are sums of products in some order (a complex product of
-length ``n`` is two real ones of length ``2 n``). Errors are bounded in the Frobenius norm, of which ``|X Y| <= |X| |Y|``
-and which is never below the spectral norm.
+length ``n`` is two real ones of length ``2 n``). Errors are bounded in the Frobenius norm, of which ``|X Y| <= |X|
+|Y|`` and which is never below the spectral norm.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def length(matrices: Tensor) -> Tensor:
 
 
 def are_positive(matrices: Tensor, error: Tensor) -> bool:
-    """Whether every Hermitian matrix within `error` ``(batch,)`` (spectral norm) of one of `matrices` is proven positive
-    semidefinite. False proves nothing.
+    """Whether every Hermitian matrix within `error` ``(batch,)`` (spectral norm) of one of `matrices` is proven
+    positive semidefinite. False proves nothing.
 
     With ``L`` any matrices, ``H = L L^H + c + (H - c - L L^H)``; the bracket's norm is computed, and what rounding adds
     to it bounded. ``c`` at least as large as both and `error` together gives ``H >= 0``.

@@ -1,9 +1,9 @@
 """Lipschitz constants in L-infinity and L1 from bounds of the Jacobian's entries.
 
 ``|J|_inf`` is the largest sum of absolute entries of a row, ``|J|_1`` of a column. Every entry of every possible
-Jacobian (leaktight.verify.lipschitz.gates) is enclosed, from the outputs backwards and from the inputs forwards, and the
-enclosures met. Besides, ``|J|_inf`` is the largest entry of ``J v`` for ``v`` in the unit box, and ``|J|_1`` that of
-``J^T t``: bounds of one box, which know that all columns of a row have the same slopes.
+Jacobian (leaktight.verify.lipschitz.gates) is enclosed, from the outputs backwards and from the inputs forwards, and
+the enclosures met. Besides, ``|J|_inf`` is the largest entry of ``J v`` for ``v`` in the unit box, and ``|J|_1`` that
+of ``J^T t``: bounds of one box, which know that all columns of a row have the same slopes.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from leaktight.errors import UsageError
+from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
+from leaktight.models.ops import Conv
 from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
@@ -44,11 +45,12 @@ def lipschitz(
     1), of the network over the real numbers with the weights that its file gives, all roundings included.
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
-    (any norm), ``fast`` and ``lipsdp`` (norm 2). solver: ``clarabel`` or ``scs`` instead of the built-in interior point
-    method of ``lipsdp``; what they answer is repaired until it can be proven. centre, radius: only for x and y in the
-    ball of `norm` around the one input ``(n,)``, where neurons that keep to one side have one slope. slopes: also a
-    curve, for every slope of the network's Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best
-    that is proven. Without one, ``auto`` stops after a minute.
+    (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
+    solver: ``clarabel`` or ``scs`` instead of the built-in interior point method of ``lipsdp``; what they answer is
+    repaired until it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
+    ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
+    Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best that is proven. Without one, ``auto``
+    stops after a minute.
 
     Raises UnsupportedOperator: an activation has no sector, or matrices would be too large; UsageError: an option is
     unknown, or does not go with another.
@@ -63,6 +65,8 @@ def lipschitz(
     patience = PATIENCE if timeout is None and method == "auto" else timeout
     deadline = None if patience is None else began + patience
     question = Question(network, kind, _known(network, region), solver, deadline, progress)
+    if method == "auto" and not any(isinstance(node.op, Conv) for node in network):
+        chosen = tuple(name for name in chosen if name != "fourier")  # it has nothing over the others there
     bounds = _bounds(question, chosen)
     best = min(bounds, key=lambda name: bounds[name])
     source = network.source
@@ -82,11 +86,20 @@ def lipschitz(
 
 
 def _bounds(question: Question, chosen: tuple[str, ...]) -> dict[str, float]:
-    """What each method proves; one that comes too late is left out, unless it is the only one."""
+    """What each method proves; one that comes too late is left out, unless it is the only one.
+
+    Of several, those that do not know an operator are left out. Raises UnsupportedOperator: none is left.
+    """
     found: dict[str, float] = {}
+    refused: UnsupportedOperator | None = None
     for name in chosen:
         if not (found and question.late):
-            found[name] = METHODS[name](question)
+            try:
+                found[name] = METHODS[name](question)
+            except UnsupportedOperator as error:
+                refused = refused or error
+    if not found and refused is not None:
+        raise refused
     return found
 
 

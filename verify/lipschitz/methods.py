@@ -15,7 +15,9 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz import convex, fast, interior
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
+from leaktight.verify.lipschitz.fourier import fourier
 from leaktight.verify.lipschitz.interior import Progress
+from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import Layers, layers
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
@@ -101,13 +103,30 @@ def _lipsdp(question: Question) -> float:
     return repaired(question.centred, question.optimal, found.each, found.square)
 
 
-METHODS: Mapping[str, Method] = {"product": _product, "liplt": _liplt, "fast": _fast, "lipsdp": _lipsdp}
+def _jacobian(question: Question) -> float:
+    return jacobian_bound(question.layers, question.norm)
+
+
+def _fourier(question: Question) -> float:
+    return fourier(question.network, question.known, deadline=question.deadline).best
+
+
+METHODS: Mapping[str, Method] = {
+    "product": _product,
+    "liplt": _liplt,
+    "jacobian": _jacobian,
+    "fast": _fast,
+    "fourier": _fourier,
+    "lipsdp": _lipsdp,
+}
 """In the order in which they are tried: from cheap to dear."""
 
 NORMS: Mapping[str, tuple[Norm, ...]] = {
     "product": tuple(Norm),
     "liplt": tuple(Norm),
+    "jacobian": (Norm.LINF, Norm.L1),
     "fast": (Norm.L2,),
+    "fourier": (Norm.L2,),
     "lipsdp": (Norm.L2,),
 }
 

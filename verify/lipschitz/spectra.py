@@ -1,18 +1,18 @@
 """Lipschitz bounds in L2 of a convolutional chain, frequency by frequency, with proofs.
 
-For fixed slopes the chain on its tori (leaktight.verify.lipschitz.torus) is a matrix; its norm is that of its transpose,
-which is bounded here. Let ``t_k`` be what the transpose makes of an output up to the values behind step ``k``, and ``t_0``
-what arrives at the input. A form ``t^T Q_k t`` that is the same at all points has a Hermitian matrix ``Q_k(w)`` for
-every frequency. Claim: ``|t_0|^2 <= t_k^T Q_k t_k``, with ``Q_0 = 1``.
+For fixed slopes the chain on its tori (leaktight.verify.lipschitz.torus) is a matrix; its norm is that of its
+transpose, which is bounded here. Let ``t_k`` be what the transpose makes of an output up to the values behind step
+``k``, and ``t_0`` what arrives at the input. A form ``t^T Q_k t`` that is the same at all points has a Hermitian matrix
+``Q_k(w)`` for every frequency. Claim: ``|t_0|^2 <= t_k^T Q_k t_k``, with ``Q_0 = 1``.
 
-Step ``k`` takes ``t_k`` to ``g = d t_k`` (one slope for each channel and point) and on to ``t_(k-1) = F^T g``, through a
-convolution ``F`` with stride ``s``. The form ``t_(k-1)^T Q_(k-1) t_(k-1)`` is ``g^T S g`` with
+Step ``k`` takes ``t_k`` to ``g = d t_k`` (one slope for each channel and point) and on to ``t_(k-1) = F^T g``, through
+a convolution ``F`` with stride ``s``. The form ``t_(k-1)^T Q_(k-1) t_(k-1)`` is ``g^T S g`` with
 
     S(w')  =  1 / (number of aliases)  sum over aliases w of w' of  F(w) Q_(k-1)(w) F(w)^H,
 
 because keeping every s-th point of a signal adds up frequencies. With ``d = m + r e``, ``|e| <= 1`` and ``T`` diagonal,
-one number for each channel, ``g = m t + w`` where ``sum T (r^2 t^2 - w^2) >= 0``, so the claim goes on from ``k - 1`` to
-``k`` if, at every frequency,
+one number for each channel, ``g = m t + w`` where ``sum T (r^2 t^2 - w^2) >= 0``, so the claim goes on from ``k - 1``
+to ``k`` if, at every frequency,
 
     H  =  [[Q_k - r T r, 0], [0, T]]  -  [m 1]^T S [m 1]   is positive semidefinite.                          (1)
 
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from leaktight.models.ops import Shape
 from leaktight.verify.lipschitz.centred import middle_and_half
+from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.hermitian import are_positive, length, symbols
 from leaktight.verify.lipschitz.torus import Step, Window
 from leaktight.verify.rounding import gamma, unit
@@ -95,13 +96,18 @@ def _error_of_spread(wave: Wave, before: Tensor | None) -> Tensor:
 
 
 def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
-    """The least ``Q_k`` for a ``T``: ``m (S + S (T - S)^(-1) S) m + r T r``. Fails where ``T`` is not above ``S``."""
+    """The least ``Q_k`` for a ``T``: ``m (S + S (T - S)^(-1) S) m + r T r``.
+
+    Raises NotContained: ``T`` is not above ``S``.
+    """
     if wave.middle is None or wave.half is None:
         return spread
     grown = spread
     if wave.loose:
         gap = torch.diag(scale).to(spread.dtype) - spread
-        lower = torch.linalg.cholesky((gap + gap.mH) / 2)
+        lower, failed = torch.linalg.cholesky_ex((gap + gap.mH) / 2)
+        if bool((failed != 0).any()):
+            raise NotContained
         half = torch.linalg.solve_triangular(lower, spread, upper=False)
         grown = spread + half.mH @ half
     found = wave.middle.unsqueeze(1) * grown * wave.middle
@@ -111,8 +117,9 @@ def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
 
 
 def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
-    """``T = sigma (1 + |m| / r)``: leaktight.verify.lipschitz.ellipsoid.closed_form, with the largest over all frequencies."""
-    assert wave.middle is not None and wave.half is not None
+    """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies."""
+    assert wave.middle is not None
+    assert wave.half is not None
     largest = float(torch.linalg.eigvalsh(spread).amax())
     ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
     return max(largest, 1e-290) * (1 + ratio)
@@ -131,9 +138,8 @@ def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = 
     for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
         before = None if form is None else handed(form, step.points, step.window.stride)
         image, error = spread(wave, before), _error_of_spread(wave, before)
-        if wave.middle is None:
-            if k + 1 == len(steps):
-                return _root(image, error)
+        if wave.middle is None and k + 1 == len(steps):
+            return _root(image, error)
         form = _proven(wave, image, error, rule(k, wave, image) if wave.loose else image.new_zeros(()).real)
         if form is None:
             return inf
@@ -145,7 +151,7 @@ def _proven(wave: Wave, image: Tensor, error: Tensor, scale: Tensor) -> Tensor |
     """``Q_k`` for which (1) is proven."""
     try:
         least = advanced(wave, image, scale)
-    except torch.linalg.LinAlgError:
+    except NotContained:
         return None
     diagonal = least.diagonal(dim1=-2, dim2=-1).real
     top = diagonal.amax().clamp(min=1e-280)

@@ -1,8 +1,8 @@
 """Convolutional chains on a torus, where a convolution is a multiplication for every frequency.
 
 A convolution with zero padding reads ``x[s j + d t - before]`` for outputs ``0 <= j < m`` and taps ``t``: indices from
-``-before`` to ``n - 1 + after``. On a torus of ``N >= n + max(before, after)`` points, with ``x`` on the first ``n`` and
-zeros on the rest, each such index meets the entry of ``x`` or a zero, as it should; if ``s`` divides ``N`` and
+``-before`` to ``n - 1 + after``. On a torus of ``N >= n + max(before, after)`` points, with ``x`` on the first ``n``
+and zeros on the rest, each such index meets the entry of ``x`` or a zero, as it should; if ``s`` divides ``N`` and
 ``N / s >= m``, the outputs are the first ``m`` points of the torus that has every s-th point of it. So the convolution
 is a sub-block of a circulant map, and a bound for the torus bounds it. With ``N = n`` taps beyond the edge would meet
 the opposite edge: another map, whose norm may be smaller.
@@ -169,7 +169,7 @@ class _Reader:
 
     def read(self) -> list[_Draft]:
         nodes = self._in_order()
-        axes = next((n.op.weight.dim() - 2 for n in nodes if isinstance(n.op, Conv)), 1)
+        axes = next((n.op.weight.dim() - 2 for n in nodes if isinstance(n.op, Conv)), None)
         self.channels, self.extent = _image(nodes[0].shape, axes)
         for node in nodes[1:]:
             self._take(node)
@@ -254,7 +254,9 @@ class _Reader:
         off = np.where(weight.error > 0, np.nextafter(weight.error, np.inf), 0.0)
         low, high = weight.value - off, weight.value + off
         exact = off == 0
-        return Sector(np.where(exact, low, np.nextafter(low, -np.inf)), np.where(exact, high, np.nextafter(high, np.inf)))
+        return Sector(
+            np.where(exact, low, np.nextafter(low, -np.inf)), np.where(exact, high, np.nextafter(high, np.inf))
+        )
 
     def _slopes(self, found: Sector) -> None:
         """One sector for each channel: the hull of its points'; behind another, the products of slopes."""
@@ -283,11 +285,11 @@ class _Reader:
         self.before = before
 
 
-def _image(shape: Shape, axes: int) -> tuple[int, Shape]:
-    """Channels and extent of the input ``(..., channels, *extent)``; a plain vector has all its entries as channels."""
-    if len(shape) <= axes or prod(shape) == shape[-1]:
-        return prod(shape), (1,) * axes
-    if prod(shape[: -axes - 1]) != 1:
+def _image(shape: Shape, axes: int | None) -> tuple[int, Shape]:
+    """Channels and extent of the input ``(..., channels, *extent)``; without convolutions all entries are channels."""
+    if axes is None:
+        return prod(shape), (1,)
+    if len(shape) <= axes or prod(shape[: -axes - 1]) != 1:
         raise UnsupportedOperator(f"--method fourier: an input of shape {shape} is no image; use product or fast")
     return shape[-axes - 1], shape[-axes:]
 
@@ -296,9 +298,7 @@ def _product(a: Sector, b: Sector) -> Sector:
     ends = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
     low, high = ends.min(0), ends.max(0)
     plain = ((a.low == 1) & (a.high == 1)) | ((b.low == 1) & (b.high == 1))
-    return Sector(
-        np.where(plain, low, np.nextafter(low, -np.inf)), np.where(plain, high, np.nextafter(high, np.inf))
-    )
+    return Sector(np.where(plain, low, np.nextafter(low, -np.inf)), np.where(plain, high, np.nextafter(high, np.inf)))
 
 
 def _refused(node: Node, what: str) -> UnsupportedOperator:

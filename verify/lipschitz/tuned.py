@@ -1,8 +1,8 @@
 """Multipliers of LipSDP for convolutional chains, one for each channel, found by descent; proven elsewhere.
 
 The bound of leaktight.verify.lipschitz.spectra is a convex function of ``1 / T``, and grows without limit where a ``T``
-comes near its ``S``: every point that can be evaluated is feasible. It is minimised over ``log T`` by L-BFGS with halved
-steps. The largest eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
+comes near its ``S``: every point that can be evaluated is feasible. It is minimised over ``log T`` by L-BFGS with
+halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
+from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
@@ -47,11 +48,8 @@ def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] 
 
     none = torch.zeros(0, dtype=torch.float64)
     with torch.no_grad():
-        each = []
-        for k, (_, image) in enumerate(_walk(steps, chain, rule)):
-            del image
-            each.append(k)
-    by_step, at = [], 0
+        _walk(steps, chain, rule)
+    by_step, at = list[Tensor](), 0
     for wave in chain:
         by_step.append(found[at] if wave.loose else none)
         at += wave.loose
@@ -60,7 +58,7 @@ def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] 
 
 def _walk(
     steps: Sequence[Step], chain: Sequence[Wave], rule: Callable[[int, Wave, Tensor], Tensor]
-) -> list[tuple[Tensor | None, Tensor]]:
+) -> list[tuple[Tensor, Tensor]]:
     """Of every step its ``S`` and the ``Q`` behind it."""
     form: Tensor | None = None
     found = []
@@ -76,7 +74,7 @@ def _objective(steps: Sequence[Step], chain: Sequence[Wave], scales: Sequence[Te
     """The smoothed logarithm of the bound's square; None: a ``T`` is not above its ``S``."""
     try:
         last = _walk(steps, chain, lambda k, *_: scales[k])[-1][1]
-    except torch.linalg.LinAlgError:
+    except NotContained:
         return None
     total = last.diagonal(dim1=-2, dim2=-1).real.sum(-1).amax().detach()
     logarithm, power = total.log(), 1.0

@@ -1,0 +1,91 @@
+"""Lipschitz bounds of convolutional networks in the Fourier domain, beside published ones.
+
+    python -m benchmarks.lipschitz_convolutions BENCH [--seconds 40]
+
+BENCH: a folder with ``lipschitz/GLipSDP`` (weights of Pauli et al.) and ``oval21_2022/onnx``; what is missing is said.
+Times are CPU seconds on one thread; --seconds limits the search for multipliers, in elapsed time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leaktight.models.load import load
+from leaktight.models.network import Network
+from leaktight.models.ops import Conv
+from leaktight.verify.lipschitz import spectra, tuned
+from leaktight.verify.lipschitz.torus import Step, chain
+from tests.networks import Draft
+
+# channels, convolutions: GLipSDP's bound and seconds with MOSEK, as published
+PUBLISHED = {
+    (8, 2): (7.64876, 0.13),
+    (8, 4): (28.490, 0.30),
+    (8, 8): (274.0, 0.31),
+    (8, 16): (11323.6, 0.89),
+    (16, 2): (8.0268, 1.6),
+    (16, 4): (36.100, 4.3),
+    (16, 16): (8080.8, 16.0),
+    (32, 4): (38.206, 124.0),
+}
+
+
+def trained(place: Path, channels: int, depth: int) -> Network:
+    """The convolutions behind the first of a trained network, with ReLUs between them."""
+    import scipy.io
+
+    weights: dict[str, Any] = scipy.io.loadmat(place, simplify_cells=True)["params"]
+    draft = Draft(0)
+    at = draft.input(1, channels, 28, 28)
+    for k in range(1, depth + 1):
+        weight = torch.from_numpy(weights[f"conv_{k}_weight"]).double()
+        at = draft.add(Conv(weight, None, stride=(1, 1), padding=(1, 1), dilation=(1, 1)), at)
+        at = draft.leaky(at, 0.0) if k < depth else at
+    return draft.network(at)
+
+
+def measured(network: Network, seconds: float) -> str:
+    """Cells of a row: product, closed form, tuned, each proven, with the CPU seconds of the last two."""
+    steps: tuple[Step, ...] = chain(network)
+    with torch.no_grad():
+        symbols = spectra.waves(steps)
+        first = time.process_time()
+        fast = spectra.certified(steps, spectra.closed_form, symbols)
+        second = time.process_time()
+        scales = tuned.optimal(steps, symbols, time.monotonic() + seconds)
+        found = spectra.certified(steps, lambda k, *_: scales[k], symbols)
+        third = time.process_time()
+    cells = (f"{spectra.product(steps):.6g}", f"{fast:.6g} ({second - first:.2f})")
+    return " | ".join((*cells, f"{found:.6g} ({third - second:.1f})"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench", type=Path)
+    parser.add_argument("--seconds", type=float, default=40.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| network | product | fast (s) | tuned (s) | published (s) |\n|---|---|---|---|---|")
+    for (channels, depth), (value, took) in PUBLISHED.items():
+        name = f"cnn_C{depth + 1}_CH{channels}.mat"
+        place = options.bench / "lipschitz/GLipSDP/Scalability/exported_mnist_models" / name
+        if place.exists():
+            row = measured(trained(place, channels, depth), options.seconds)
+            print(f"| {channels} channels, {depth} convolutions | {row} | {value:.6g} ({took:g}) |", flush=True)
+        else:
+            print(f"skipped: {place} is missing", flush=True)
+    for name in ("cifar_base_kw", "cifar_wide_kw", "cifar_deep_kw"):
+        place = options.bench / "oval21_2022/onnx" / f"{name}.onnx"
+        if place.exists():
+            print(f"| {name} | {measured(load(str(place)), options.seconds)} | |", flush=True)
+        else:
+            print(f"skipped: {place} is missing", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""``leaktight lipschitz``: its document, its page, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leaktight import cli
+from leaktight.verify.report import schemas
+from leaktight.verify.report.render import render
+
+DIGITS = "leaktight/data/digits.onnx"
+
+
+def asked(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.run(["lipschitz", *map(str, arguments)])
+    found = capfd.readouterr()
+    return code, found.out, found.err
+
+
+def test_the_document_is_what_the_interface_promises(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(capfd, DIGITS, "--method", "fast", "--slopes", "0:0.5", "--format", "json")
+    found: dict[str, Any] = json.loads(out)
+    schemas.check(found, "the document")
+    assert code == 0
+    assert found["schema"] == "leaktight.lipschitz/1"
+    assert (found["norm"], found["method"], found["scope"]) == ("2", "fast", "global")
+    assert 0 < found["lower"] <= found["upper"] == found["bounds"]["fast"]
+    assert [found["curve"][0]["slopes"][0], found["curve"][-1]["slopes"][1]] == [0, 0.5]
+    assert "at most" in err
+    for style in ("html", "md", "text"):
+        assert "Lipschitz constant is at most" in render(found, style)
+
+
+def test_a_bound_below_what_is_attained_is_no_document(capfd: pytest.CaptureFixture[str]) -> None:
+    from leaktight.errors import UsageError
+
+    _, out, _ = asked(capfd, DIGITS, "--method", "product", "--format", "json")
+    found = {**json.loads(out), "upper": 1.0}
+    with pytest.raises(UsageError, match="above upper"):
+        schemas.check(found, "the document")
+
+
+@pytest.mark.parametrize("ending", ["npy", "txt"])
+def test_a_local_constant_is_below_the_global_one(
+    ending: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, centre = tmp_path / f"centre.{ending}", np.linspace(0, 1, 64)
+    if ending == "npy":
+        np.save(place, centre.reshape(8, 8))
+    else:
+        place.write_text(", ".join(map(repr, centre.tolist())) + "\n")
+    where = ("--method", "fast", "--norm", "2", "--format", "json")
+    everywhere = json.loads(asked(capfd, DIGITS, *where)[1])
+    inside = json.loads(asked(capfd, DIGITS, *where, "--center", place, "--radius", "1/100")[1])
+    assert (inside["scope"], inside["radius"]) == ("local", 0.01)
+    assert inside["lower"] <= inside["upper"] < everywhere["upper"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--norm", "3"], "norm '3' is not known; allowed: inf, 2, 1"),
+        (["--method", "network"], "allowed: auto, product, liplt"),
+        (["--norm", "1", "--method", "fast"], "those that do: auto, product, liplt"),
+        (["--radius", "0.1"], "belong together"),
+        (["--center", "nowhere.npy", "--radius", "1"], "--center: nowhere.npy cannot be read"),
+        (["--slopes", "1:0"], "reversed"),
+        (["--timeout", "0"], "not a positive number"),
+        (["--solver", "mosek", "--method", "lipsdp"], "allowed: clarabel, scs"),
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(capfd, DIGITS, *arguments)
+    assert (code, out) == (2, "")
+    assert fragment in err
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "a b", "nan " * 64, ""])
+def test_a_centre_that_is_none_is_refused(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "centre.txt"
+    place.write_text(text)
+    code, _, err = asked(capfd, DIGITS, "--center", place, "--radius", "0.1")
+    assert code == 2
+    assert "--center" in err
+    assert "numbers" in err
