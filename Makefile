@@ -6,7 +6,7 @@ STAMP := $(VENV)/.leaktight-setup
 # bounding is single-threaded arithmetic in many tests at once
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all check clean
+.PHONY: help setup demo test test-all mutants check clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,9 @@ test: setup  ## the tests that belong to every change
 
 test-all: setup  ## also the slow ones
 	$(RUN) -m pytest -n 2 -m 'slow or not slow'
+
+mutants: setup  ## break each soundness rule in a copy and say which test notices (half an hour)
+	$(RUN) scripts/mutants.py
 
 check: setup  ## lint, types, import rules
 	$(RUN) -m ruff check .

@@ -299,7 +299,7 @@ def verify(
         write_counterexample(counterexample, verdict.counterexample)
     weaker = "" if verdict.guarantee.value == "real" else f"; guarantee: {verdict.guarantee.value}"
     summary = f"{verdict.status.value}: {verdict.reason} ({verdict.seconds:.2f} s{weaker})"
-    return Answer(verdict.to_json(), summary, verdict.status.exit_code)
+    return Answer(verdict.to_json(), summary, INTERRUPTED if verdict.interrupted else verdict.status.exit_code)
 
 
 @command

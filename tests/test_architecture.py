@@ -41,6 +41,7 @@ HEAVY = {
     "psutil": {"verify/bounds/memory.py", "verify/run/machine.py", "leaktight/doctor.py"},
     "sqlalchemy": {"verify/run/tables.py"},
     "pydantic": {"verify/run/schema.py"},
+    "pytest": {"leaktight/pytest_plugin.py"},
     "junitparser": {"verify/report/junit.py"},
     "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
     "highspy": {"verify/bounds/linear_solver.py"},

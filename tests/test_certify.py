@@ -136,6 +136,33 @@ def test_narrower_balls_have_larger_radii_on_the_whole() -> None:
     assert total[Norm.LINF] < total[Norm.L2] < total[Norm.L1]
 
 
+@pytest.mark.parametrize("engine", ["auto", "milp"])
+def test_complete_radii_are_enclosed_by_proof_and_counterexample(engine: str) -> None:
+    """Between them lies the true radius; they come as close as bisection goes, and beyond what bounds alone prove."""
+    bent, x = fully_connected(6, (3, 6, 6, 3), -0.7), inputs(2)
+    labels = bent.flat(x).argmax(1)
+    bounded = certify(bent, x, labels, 0.7, engine="crown", radius=True)
+    result = certify(bent, x, labels, 0.7, engine=engine, radius=True, timeout=60)
+    for found, before in zip(result.inputs, bounded.inputs, strict=True):
+        assert found.radius is not None
+        assert before.radius is not None
+        assert found.radius > before.radius
+        assert found.status in (Status.PROVED, Status.REFUTED)
+        assert (found.refuted_radius is None) == (found.status is Status.PROVED)
+        assert found.radius == 0.7 or (found.refuted_radius or 9) - found.radius <= 0.7 / 1024 * (1 + 1e-9)
+        case = Case(ball(x[found.index : found.index + 1], found.radius), misclassified(labels[found.index :][:1], 3))
+        assert float(attack(bent, case, seed=5, restarts=4).margins.min()) > 0
+
+
+def test_an_l1_radius_is_decided_by_linear_programs() -> None:
+    labels = predictions(4)
+    result = certify(network(), inputs(4), labels, 0.6, engine="milp", radius=True, timeout=30, norm=Norm.L1)
+    radii = torch.tensor([found.radius for found in result.inputs], dtype=torch.float64)
+    assert bool((lowest_margins(labels, radii, Norm.L1) > 0)[radii > 0].all())
+    for found in result.inputs:
+        assert found.radius == 0.6 or (found.refuted_radius or 9) - (found.radius or 0) <= 0.6 / 1024 * (1 + 1e-9)
+
+
 def test_misclassified_inputs_have_no_radius() -> None:
     result = certify(network(), inputs(), (predictions() + 1) % 3, 0.1, radius=True)
     assert [found.radius for found in result.inputs] == [0.0] * COUNT

@@ -65,7 +65,7 @@ def test_a_local_constant_is_below_the_global_one(
     ("arguments", "fragment"),
     [
         (["--norm", "3"], "norm '3' is not known; allowed: inf, 2, 1"),
-        (["--method", "network"], "allowed: auto, product, liplt, jacobian, fast, fourier, lipsdp"),
+        (["--method", "network"], "allowed: auto, product, liplt"),
         (["--norm", "1", "--method", "fast"], "those that do: auto, product, liplt"),
         (["--radius", "0.1"], "belong together"),
         (["--center", "nowhere.npy", "--radius", "1"], "--center: nowhere.npy cannot be read"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import Draft, exact_outputs
+from networks import Draft, exact_outputs, fully_connected
 from torch import Tensor
 
 from leaktight.errors import UsageError
@@ -28,8 +28,11 @@ from leaktight.models.ops import (
 )
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
+from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
+from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.prove import proves
+from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 
 DTYPES = (torch.float64, torch.float32)
@@ -299,3 +302,89 @@ def test_kinks_and_values_of_any_size_stay_sound(engine: str, dtype: torch.dtype
 @both
 def test_underflow_is_at_least_what_one_flushed_result_loses(dtype: torch.dtype) -> None:
     assert underflow(dtype) >= torch.finfo(dtype).smallest_normal
+
+
+def drowned(dtype: torch.dtype, size: int) -> Tensor:
+    """One, and many numbers that each vanish when they are added to it: a running sum of them stays one."""
+    return torch.tensor([1.0] + [0.9 * unit(dtype)] * (size - 1)).to(dtype).double()
+
+
+def sums(kind: str, numbers: Tensor) -> Network:
+    """A network at whose input 1 (or at these inputs) the sum of all outputs is the sum of these numbers."""
+    draft, size = Draft(0), len(numbers)
+    if kind == "inputs":
+        return draft.network(draft.input(1, size))
+    at = draft.input(1, 1)
+    still = torch.zeros(size, 1, dtype=torch.float64)
+    if kind == "bias":
+        return draft.network(draft.add(Linear(still, numbers), at))
+    if kind == "offset":
+        one = torch.ones(size, dtype=torch.float64)
+        return draft.network(draft.add(TwoSlope(one, one, 0 * one, numbers), draft.add(Linear(still, None), at)))
+    if kind == "paths":  # the last path is the first on the way back
+        parts = [draft.add(Scale(x.reshape(1, 1), None), at) for x in numbers.flip(0)]
+        return draft.network(draft.add(Sum((1,) * size), *parts))
+    behind = draft.add(Linear(numbers.reshape(-1, 1), None), at)
+    return draft.network(draft.add(leaky_relu(1.0), behind) if kind == "activation" else behind)
+
+
+@both
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("kind", ["bias", "offset", "activation", "plain", "paths", "inputs"])
+def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, norm: Norm, dtype: torch.dtype) -> None:
+    numbers = drowned(dtype, 200 if kind == "paths" else 20_000)
+    network = sums(kind, numbers).to(dtype)
+    region = ball((numbers if kind == "inputs" else torch.ones(1))[None], 0.0, norm).to(dtype)
+    backward = Backward(network, region, propagate(network, region))
+    exact = sum(map(Fraction, numbers.tolist()), Fraction(0))
+    (port,) = network.outputs
+    for sign in (1, -1):
+        rows = Rows(port.name, torch.full((1, 1, *port.shape), float(sign), dtype=dtype))
+        assert Fraction(float(backward.lower(rows))) <= sign * exact
+
+
+@both
+@settings(max_examples=100, deadline=None)
+@given(low=HARD, high=HARD)
+def test_halved_offsets_lie_outside_those_of_the_lines(low: float, high: float, dtype: torch.dtype) -> None:
+    below, above = (torch.tensor([x], dtype=torch.float64).to(dtype) for x in (low, high))
+    found = Centred.of(Lines(torch.zeros_like(below), below, torch.zeros_like(below), above))
+    middle, half = (Fraction(float(x)) for x in (found.offset, found.half_offset))
+    assert middle + half <= Fraction(float(below))
+    assert middle - half >= Fraction(float(above))
+
+
+@every_engine
+def test_an_objective_that_float32_takes_for_zero_still_counts(engine: str) -> None:
+    draft = Draft(0)
+    network = draft.network(draft.add(Linear(torch.tensor([[1e30]], dtype=torch.float64), None), draft.input(1, 1)))
+    at, rows = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[[-1e-50]]], dtype=torch.float64)
+    low = lower_bounds(network, Box(at, at), rows, engine=engine, dtype=torch.float32)
+    assert float(low) <= -1e-20
+
+
+def test_rows_that_start_from_uncertain_weights_hold_for_all_of_them() -> None:
+    draft = Draft(0)
+    weight, error = torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([[0.5]], dtype=torch.float64)
+    at = draft.add(Linear(weight, None, weight_error=error), draft.input(1, 1))
+    network, one = draft.network(draft.add(leaky_relu(0.1), at)), torch.ones(1, 1, dtype=torch.float64)
+    region = Box(one, one)
+    backward = Backward(network, region, propagate(network, region))
+    for sign, least in ((1.0, 0.5), (-1.0, -1.5)):
+        units = Units(at, torch.zeros(1, 1, dtype=torch.int64), sign * one)
+        assert float(backward.lower(units)) <= least
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_parts_of_a_batch_are_bounded_over_their_own_regions(norm: Norm) -> None:
+    network = fully_connected(3)
+    region = ball(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)) * 3, 0.1, norm)
+    backward = Backward(network, region, propagate(network, region))
+    rows = torch.eye(3, dtype=torch.float64)
+    starts = rows_on_outputs(network, rows.expand(4, 3, 3))
+    backward.prepare(network.nodes[-1])
+    whole = backward.lower(*starts)
+    order = torch.tensor([2, 0, 3, 1])
+    known = {name: interval.select(order) for name, interval in backward.known.items()}
+    for part in (backward.select(order), backward.narrowed(order, known, {})):
+        torch.testing.assert_close(part.lower(*starts), whole[order], rtol=1e-12, atol=1e-12)

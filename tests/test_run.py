@@ -24,6 +24,7 @@ from onnx import numpy_helper
 from leaktight import cli
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.errors import MissingRule, PropertyError, UsageError
+from leaktight.verify.report import render, schemas
 from leaktight.verify.run import answer, worker
 from leaktight.verify.run import pool as pools
 from leaktight.verify.run.pipeline import Wanted, pipeline
@@ -354,3 +355,35 @@ def test_what_a_worker_raises_gets_a_name(raised: Exception, kind: str, fragment
 def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="workers end before they are ready"):
         pipeline(wanted(folder(tmp_path), memory=30 << 20))
+
+
+def test_constants_and_curves_are_jobs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        f'{SUITE.partition("[[certify]]")[0]}[[lipschitz]]\nnetwork = "digits"\nmethod = "product"\nnorm = ["inf", 2]\n'
+    )
+    text += 'require = "lipschitz <= 1e9"\n[[lipschitz]]\nname = "small"\nnetwork = "digits"\nmethod = "product"\n'
+    text += (
+        'require = "lipschitz < 0.001"\n[[leak]]\nnetwork = "digits"\nproperty = "proved.vnnlib"\nslopes = "0:0.1"\n'
+    )
+    text += 'require = ["proved_up_to >= 0.1", "margin > 0"]\nengine = "crown"\n'
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+    found, _, code = pipeline(wanted(folder(tmp_path, text)))
+    assert [job["status"] for job in found["jobs"]] == ["proved", "done", "done", "done"]
+    assert [job["passes"] for job in found["jobs"]] == [True, True, True, False]
+    (failure,) = found["gate"]["failures"]
+    assert failure["message"].startswith("lipschitz < 0.001: it is ")
+    assert code == 1
+    assert schemas.check(json.loads(json.dumps(found)), "the run") is None
+    assert "lipschitz < 0.001" in render.render(found, "text")
+
+
+def test_suites_know_every_engine_and_method() -> None:
+    from typing import get_args
+
+    from leaktight.verify.lipschitz.methods import METHODS
+    from leaktight.verify.prove import engine_names
+    from leaktight.verify.run.schema import Engine, Lipschitz
+
+    assert set(get_args(Engine)) == set(engine_names())
+    method = get_args(Lipschitz.model_fields["method"].annotation)[0]
+    assert set(get_args(method)) == {"auto", *METHODS}

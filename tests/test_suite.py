@@ -147,7 +147,10 @@ MISTAKES = {
         "suite.toml:8: gate.fail_on[1]: input should be 'refuted',",
     ),
     "a table as text": (f"gate = 3\n{HEAD}{VERIFY}", "suite.toml:1: gate: it is a table, written [gate]"),
-    "lipschitz": (f'{HEAD}[[lipschitz]]\nnetwork = "digits"\n', "has no Lipschitz constants"),
+    "unknown method": (
+        f'{HEAD}[[lipschitz]]\nnetwork = "digits"\nmethod = "guess"\n',
+        "suite.toml:6: lipschitz[1].method[1]: input should be 'auto', 'product',",
+    ),
 }
 
 

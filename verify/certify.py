@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,22 +13,38 @@ from torch import Tensor
 
 from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, misclassified
+from leaktight.specs.property import Case, Property, misclassified
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.lipschitz.anchored import anchored_radius
-from leaktight.verify.prove import AUTO, BRANCH, MILP, SECOND_OPINION, Budget, atom_bounds, engine_names, proves
+from leaktight.verify.prove import (
+    AUTO,
+    BRANCH,
+    MILP,
+    SECOND_OPINION,
+    STAGES,
+    Budget,
+    atom_bounds,
+    engine_names,
+    prove,
+    proves,
+)
+from leaktight.verify.radius import Radius, close_in, distance
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
-from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status
+from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 # Inputs are bounded together in groups of this size: large enough to be fast, small enough to show progress.
 _GROUP = 64
+LIGHT = 1e6  # what attacks may cost that follow a thorough one on the same input
 Certified = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class InputResult:
-    """What was found for one labelled input. `radius`: proven; None unless radii were asked for."""
+    """What was found for one labelled input.
+
+    `radius`: proven; `refuted_radius`: a counterexample lies within it; both None unless radii were asked for.
+    """
 
     index: int
     label: int
@@ -36,6 +53,7 @@ class InputResult:
     margin: Margin
     seconds: float
     radius: float | None = None
+    refuted_radius: float | None = None
     counterexample: Counterexample | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +64,7 @@ class InputResult:
             "status": self.status.value,
             "margin": self.margin.to_json(),
             "radius": self.radius,
+            "refuted_radius": self.refuted_radius,
             "seconds": round(self.seconds, 6),
         }
 
@@ -104,6 +123,7 @@ class _Question:
     budget: Budget
     timeout: float | None
     replay: Replay
+    complete: str | None  # the engine that decides one input at a time; None: bounds have to do
 
     def case(self, inputs: Tensor, labels: Tensor, epsilon: float | Tensor) -> Case:
         return Case(ball(inputs, epsilon, self.norm, self.clip), misclassified(labels, self.network.output_size))
@@ -117,6 +137,19 @@ class _Question:
         """The budget of a group: the time limit of each input, all together."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout * inputs
         return replace(self.budget, deadline=deadline)
+
+    def ask(self, x: Tensor, label: Tensor, deadline: float | None, epsilon: float) -> Verdict:
+        """A complete answer for one input ``(1, n)``."""
+        return prove(
+            self.network,
+            Property((self.case(x, label, epsilon),)),
+            engine=self.complete or AUTO,
+            timeout=None if deadline is None else max(deadline - time.monotonic(), 1e-3),
+            dtype=self.budget.dtype,
+            memory=self.budget.memory,
+            seed=self.budget.seed,
+            effort=LIGHT,
+        )
 
 
 def certify(
@@ -138,16 +171,19 @@ def certify(
     """Proves or refutes, for every labelled input, that its label scores strictly highest within `epsilon` of it.
 
     inputs ``(batch, ...)`` in the data's units (see `leaktight.models.normalise`), labels ``(batch,)``. An input that
-    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is
-    found for each input by bisection, no larger than `epsilon`; with ``auto`` and the norm 2 the larger of what linear
-    bounds and Lipschitz constants of the margins prove (leaktight.verify.lipschitz.anchored).
+    is misclassified as it stands is refuted, with itself as the counterexample. With `radius`, a proven radius is found
+    for each input by bisection, no larger than `epsilon`, and one that a counterexample refutes. With ``auto`` and the
+    norm 2, Lipschitz constants of the margins prove radii too (leaktight.verify.lipschitz.anchored).
+
+    What bounds leave open is decided by a complete search, one input at a time, where `engine` is "branch" or "milp",
+    and for "auto" where a `timeout` limits it.
 
     Args: norm, clip: the ball is ``|x' - x| <= epsilon`` in `norm`, cut with ``clip[0] <= x' <= clip[1]``. timeout:
     seconds for each input. progress: called with the numbers of inputs done and of all.
     Raises: PropertyError: a label, epsilon or input is not allowed. UsageError: an engine or limit is not allowed.
     """
     began = time.monotonic()
-    usable = [name for name in engine_names() if name not in (SECOND_OPINION, BRANCH, MILP)]
+    usable = [name for name in engine_names() if name != SECOND_OPINION]
     if engine not in usable:
         allowed = ", ".join(usable)
         raise UsageError(f"engine {engine!r} cannot certify data; allowed: {allowed}")
@@ -156,10 +192,11 @@ def certify(
         network,
         chosen,
         clip,
-        ("crown", "alpha-crown") if engine == AUTO else (engine,),
+        STAGES.get(engine, (engine,)),
         Budget.starting_now(timeout, dtype, memory, seed),
         timeout,
         Replay(network),
+        engine if engine in (BRANCH, MILP) or (engine == AUTO and timeout is not None) else None,
     )
     flat = inputs.double().flatten(1)
     ball(flat, epsilon, chosen, clip)  # refuse a bad epsilon or input before any work
@@ -205,9 +242,9 @@ def _group(
     for stage in more:
         if not budget.spent:
             _prove_open(question, case, stage, budget, margins, proved, skip=refuted)
-    radii = _radii(question, inputs, labels, epsilon, proved, predicted == labels) if radius else None
-    if radii is not None and question.anchors:
-        radii = _anchored(question, inputs, labels, epsilon, radii, predicted == labels)
+    if question.complete is not None:
+        _decide_open(question, inputs, labels, epsilon, budget, margins, upper, proved, examples)
+    radii = _radii(question, inputs, labels, epsilon, proved, predicted == labels, examples) if radius else None
     share = (time.monotonic() - began) / len(inputs)
     return [
         InputResult(
@@ -217,7 +254,8 @@ def _group(
             _status(bool(proved[i]), examples[i], budget),
             Margin(float(margins[i]), float(upper[i])),
             share,
-            None if radii is None else float(radii[i]),
+            None if radii is None else radii[i].proven,
+            None if radii is None else radii[i].refuted,
             examples[i],
         )
         for i in range(len(inputs))
@@ -252,6 +290,28 @@ def _prove_open(
     proved[index] = proves(some, atoms)
 
 
+def _decide_open(
+    question: _Question,
+    inputs: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    budget: Budget,
+    margins: Tensor,
+    upper: Tensor,
+    proved: Tensor,
+    examples: list[Counterexample | None],
+) -> None:
+    """Asks for a complete answer where there is none; all but `inputs` and `labels` are changed in place."""
+    waiting = [i for i in range(len(inputs)) if not proved[i] and examples[i] is None]
+    for number, i in enumerate(waiting):
+        if budget.spent:
+            return
+        answer = question.ask(inputs[i : i + 1], labels[i : i + 1], budget.share(len(waiting) - number), epsilon)
+        examples[i], proved[i] = answer.counterexample, answer.status is Status.PROVED
+        margins[i] = max(float(margins[i]), -torch.inf if answer.margin.lower is None else answer.margin.lower)
+        upper[i] = min(float(upper[i]), torch.inf if answer.margin.upper is None else answer.margin.upper)
+
+
 def _attacked(
     question: _Question, case: Case, index: Tensor, budget: Budget
 ) -> list[tuple[int, Counterexample | None, float]]:
@@ -263,13 +323,44 @@ def _attacked(
 
 
 def _radii(
-    question: _Question, inputs: Tensor, labels: Tensor, epsilon: float, proved: Tensor, correct: Tensor
+    question: _Question,
+    inputs: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    proved: Tensor,
+    correct: Tensor,
+    examples: list[Counterexample | None],
+) -> list[Radius]:
+    """Radii up to `epsilon`, by bisection to a thousandth of it; zero where nothing is proven."""
+    budget = question.limited(len(inputs))
+    low = _bounded_radii(question, inputs, labels, epsilon, proved, correct, budget)
+    if question.anchors:
+        low = _anchored(question, inputs, labels, epsilon, low, correct)
+    found = []
+    for i, example in enumerate(examples):
+        measure = partial(distance, question.norm, inputs[i])
+        known = Radius(float(low[i]), None if example is None else measure(example))
+        if question.complete is not None and bool(correct[i]):
+            ask = partial(question.ask, inputs[i : i + 1], labels[i : i + 1], budget.share(len(examples) - i))
+            largest = epsilon if not budget.spent else known.proven
+            known = close_in(ask, known, largest, epsilon / 1024, measure)
+        found.append(known)
+    return found
+
+
+def _bounded_radii(
+    question: _Question,
+    inputs: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    proved: Tensor,
+    correct: Tensor,
+    budget: Budget,
 ) -> Tensor:
-    """Proven radii up to `epsilon`, ``(batch,)``, by bisection to a thousandth of it; 0 where nothing is proven."""
+    """Radii ``(batch,)`` that bounds alone prove, all inputs together."""
     high = torch.full((len(inputs),), epsilon, dtype=torch.float64)
     low = torch.where(proved, high, 0.0)
     low[~correct], high[~correct] = 0.0, 0.0
-    budget = question.limited(len(inputs))
     for _ in range(10):
         index = ((high - low) > epsilon / 1024).nonzero().flatten()
         if not len(index) or budget.spent:

@@ -34,7 +34,8 @@ SECOND_OPINION = "auto-lirpa"
 AUTO = "auto"
 BRANCH = "branch"
 MILP = "milp"
-STAGES = {AUTO: ("crown", "alpha-crown")}  # of engines that are more than one, where nothing is branched on
+# the bounds that engines begin with that are more than one
+STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
 QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
@@ -47,12 +48,13 @@ def engine_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None."""
+    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None; `effort`: the attack's."""
 
     deadline: float | None
     dtype: torch.dtype
     memory: int | None
     seed: int
+    effort: float = EFFORT
 
     @classmethod
     def starting_now(cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int) -> Budget:
@@ -67,6 +69,11 @@ class Budget:
         """The same with a third of the time that is left: what a first stage may use before others have had a turn."""
         now = time.monotonic()
         return self if self.deadline is None else replace(self, deadline=now + (self.deadline - now) / 3)
+
+    def share(self, parts: int) -> float | None:
+        """The deadline of the first of so many parts that share what time is left."""
+        now = time.monotonic()
+        return None if self.deadline is None else now + (self.deadline - now) / parts
 
     @property
     def spent(self) -> bool:
@@ -138,6 +145,7 @@ def prove(
     memory: int | None = None,
     seed: int = 0,
     cross_check: bool = False,
+    effort: float = EFFORT,
     progress: Progress | None = None,
 ) -> Verdict:
     """Does the property hold?
@@ -149,15 +157,15 @@ def prove(
     Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of inputs
     (where inputs are few) or to split neurons (where all activations are piecewise linear); "milp" decides small
     networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
-    float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. Ctrl-C ends it with what is known by then, as
-    UNKNOWN.
+    float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. effort: multiplications that an attack may cost
+    at most. Ctrl-C ends it with what is known by then, as an UNKNOWN that says `interrupted`.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
     auto_LiRPA and leaktight exclude each other.
     """
     began = time.monotonic()
     if engine not in engine_names():
         raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
-    budget = Budget.starting_now(timeout, dtype, memory, seed)
+    budget = replace(Budget.starting_now(timeout, dtype, memory, seed), effort=effort)
     say = progress or (lambda _: None)
     replay = Replay(network)
     standings, interrupted = [], False
@@ -175,9 +183,9 @@ def prove(
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)
     if interrupted and verdict.status is not Status.REFUTED:
-        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}")
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}", interrupted=True)
     checked = None
-    if cross_check:
+    if cross_check and not interrupted:
         say("asking auto_LiRPA")
         checked = _second_opinion(network, standings)
     return replace(
@@ -202,7 +210,7 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
         replay,
         say,
         briefly=standing.proved,
-        effort=QUICK_EFFORT if how is _halve else EFFORT,
+        effort=min(budget.effort, QUICK_EFFORT if how is _halve else EFFORT),
     )
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
@@ -272,7 +280,8 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
     """
 
     def attack() -> tuple[Counterexample | None, float]:
-        found, attained = refute(network, standing.case, seed=budget.seed, deadline=budget.deadline, replay=replay)
+        limits: dict[str, Any] = {"seed": budget.seed, "deadline": budget.deadline, "effort": budget.effort}
+        found, attained = refute(network, standing.case, replay=replay, **limits)
         return found, float(attained.amin())
 
     standing.searched = bisect(

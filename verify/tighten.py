@@ -23,6 +23,7 @@ from leaktight.verify.rounding import down, up
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 _MOST = 100  # questions asked in one go
+_LIGHT = 1e7  # what attacks may cost that follow a thorough one
 
 
 def least_margin(
@@ -81,7 +82,7 @@ class _Tightening:
             if not near and self.lower > -math.inf:
                 target = min(target, self.lower / 2 + self.upper / 2)
             before = (self.lower, self.upper)
-            answer = prove(self.network, moved(self.cases, target), timeout=left, **options)
+            answer = prove(self.network, moved(self.cases, target), timeout=left, **options, effort=_LIGHT)
             self._learn(answer, target)
             near = answer.status is Status.PROVED
             if answer.status in (Status.UNKNOWN, Status.TIMEOUT) or before == (self.lower, self.upper):

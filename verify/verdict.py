@@ -84,6 +84,7 @@ class Verdict:
     """The answer to "does the property hold?".
 
     `reason` says in words what decided it, or why nothing did. `statistics` counts work (``domains`` among it).
+    `interrupted`: Ctrl-C ended it before it was decided; the margin's bounds hold.
     """
 
     status: Status
@@ -97,6 +98,7 @@ class Verdict:
     network: Mapping[str, str | None] = field(default_factory=dict)
     property: Mapping[str, str | None] = field(default_factory=dict)
     cross_check: Mapping[str, Any] | None = None
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         from leaktight.version import __version__
@@ -115,6 +117,8 @@ class Verdict:
             "property": dict(self.property),
             "version": __version__,
         }
+        if self.interrupted:
+            document["interrupted"] = True
         if self.cross_check is not None:
             document["cross_check"] = dict(self.cross_check)
         return document

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
@@ -71,7 +71,7 @@ class Units:
     node: str
     index: Tensor
     sign: Tensor
-    span: slice | None = None
+    span: slice | None = field(default=None, kw_only=True)
 
     @property
     def entries(self) -> Tensor | slice:
@@ -111,7 +111,8 @@ class _Selected(MutableMapping[str, Value]):
     """What is known of some regions of a batch by name: picked from the whole batch's when it is asked for."""
 
     def __init__(self, whole: Mapping[str, Value], regions: Tensor | slice) -> None:
-        self.whole, self.regions = whole, regions
+        self.whole: Mapping[str, Value] = whole
+        self.regions = regions
         self.picked: dict[str, Value] = {}
 
     def __getitem__(self, name: str) -> Value:
@@ -126,10 +127,10 @@ class _Selected(MutableMapping[str, Value]):
         raise InternalError(f"what is known of {name!r} was to be forgotten")
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self.whole, **self.picked})
+        return iter(dict.fromkeys([*self.whole, *self.picked]))
 
     def __len__(self) -> int:
-        return len({**self.whole, **self.picked})
+        return len(set(self.whole) | set(self.picked))
 
 
 @dataclass(frozen=True)
@@ -205,14 +206,12 @@ class Backward:
         """The same for the regions at these places of the batch alone; it takes over what is known by now."""
         if is_whole(regions, self.region.batch):
             return self
-        other = copy(self)
-        other.region, other.known = self.region.select(regions), _Selected(self.known, regions)
+        other = self._placed(regions)
+        other.known = _Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
-        other._plain, other._slacks = _Selected(self._plain, regions), _Selected(self._slacks, regions)
+        other._plain = _Selected(self._plain, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
-        other._underflows = {name: total[regions] for name, total in self._underflows.items()}
-        other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
     def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
@@ -220,10 +219,18 @@ class Backward:
 
         What is known of rounding errors on the whole regions is taken over.
         """
-        other = copy(self)
-        other.region, other.known, other.tilts = self.region.select(regions), known, tilts
+        other = self._placed(regions)
+        other.known, other.tilts = known, tilts
         other._lines, other._plain, other._handed_on = {}, {}, {}
-        other._slacks = {name: slack.select(regions) for name, slack in self._slacks.items()}
+        return other
+
+    def _placed(self, regions: Tensor | slice) -> Self:
+        """A copy at these places of the batch, with what is known of regions and rounding errors, but not of lines."""
+        other = copy(self)
+        other.region = self.region.select(regions)
+        other._slacks = _Selected(self._slacks, regions)
+        other._underflows = {name: total[regions] for name, total in self._underflows.items()}
+        other._widened = None if self._widened is None else self._widened.select(regions)
         return other
 
     def step(self, node: Node) -> Interval:

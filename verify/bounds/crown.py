@@ -170,7 +170,7 @@ def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> 
     """These of the `count` entries that are to be bounded: the wanted ones first."""
     if count == wanted.shape[1]:
         index = torch.arange(count)[rows].expand(len(wanted), -1)
-        return Units(name, index, sign[:, rows], rows)
+        return Units(name, index, sign[:, rows], span=rows)
     index = wanted.to(torch.uint8).topk(count, dim=1).indices[:, rows]
     return Units(name, index, sign.gather(1, index))
 

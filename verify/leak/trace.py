@@ -26,13 +26,15 @@ from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, curve_margins, margin_lines
 from leaktight.verify.leak.parametric import Effort, Floor
-from leaktight.verify.leak.throughout import highest
+from leaktight.verify.leak.throughout import settled
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
 _FIRST = 8  # segments to begin with; one batch of them costs less than several rounds of halving
 _EVERY = (2, 1)  # passes at each so-manieth end of the first segments, one stage after the other
 _ENOUGH = 0.8  # what may be lost before the next stage, in tolerances
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
+_HALVINGS = 12  # of segments that an input refutes at one end
+_GRACE = 0.3  # seconds that settling what was found may take beyond the deadline
 _ROUND = 2048  # domains halved at once
 _NARROW = 2.0**-12  # segments are not halved below this part of the range
 LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
@@ -203,6 +205,8 @@ class _Tracer:
         index = self._worth(gaps).nonzero().flatten()
         if not len(index):
             return False
+        doubt = self._in_doubt()[index]
+        index = index[doubt] if bool(doubt.any()) else index  # open signs first
         index = index[gaps[index].argsort(descending=True, stable=True)][:_ROUND]
         parents = self.domains.select(index)
         by_slope = self._by_slope(parents, gaps[index])
@@ -232,8 +236,11 @@ class _Tracer:
         index = (self._in_doubt() & (torch.arange(len(self.domains)) >= first)).nonzero().flatten()
         if len(index) and not self.plan.late:
             some = self.domains.select(index)
-            better = some.better(self._bounded(some, optimise=True))
+            found = self._bounded(some, optimise=True)
+            better = some.better(found)
             self.domains.at_lo[index], self.domains.at_hi[index] = better.at_lo, better.at_hi
+            # turned lines have to hold on the whole segment, so they gain more by halving it than plain ones do
+            self.domains.hope[index] = torch.maximum(some.hope, _SPEND * found.loss)
 
     def _uppers(self) -> tuple[Tensor, Tensor]:
         """What inputs of the domains' regions attain at both ends of their segments."""
@@ -252,11 +259,13 @@ class _Tracer:
         return torch.maximum(low - self.domains.at_lo, high - self.domains.at_hi)
 
     def _in_doubt(self) -> Tensor:
-        """Where nothing attained is negative at an end at which nothing positive is proven."""
+        """Where nothing attained is negative at an end at which nothing positive is proven, or the sign changes."""
         if not self.plan.attack:
             return torch.zeros(len(self.domains), dtype=torch.bool)
         low, high = self._uppers()
-        return ((self.domains.at_lo <= 0) & (low >= 0)) | ((self.domains.at_hi <= 0) & (high >= 0))
+        at_lo, at_hi = self.domains.at_lo, self.domains.at_hi
+        changes = ((at_lo > 0) & (high < 0)) | ((at_hi > 0) & (low < 0))
+        return changes | ((at_lo <= 0) & (low >= 0)) | ((at_hi <= 0) & (high >= 0))
 
     def _worth(self, gaps: Tensor) -> Tensor:
         domains, tolerance = self.domains, self.plan.tolerance
@@ -358,22 +367,10 @@ class _Tracer:
 
     def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
         """The segments, with what the best inputs at their ends attain on all of them."""
-        one = self.case.region.select(slice(owner, owner + 1))
-        case = Case(one, self.case.unsafe.select(slice(owner, owner + 1)))
-        known = self.attained[owner]
-        points = [known[a][1] for s in segments for a in (s.lo, s.hi) if s.lo in known and s.hi in known]
-        whole = [s for s in segments if s.lo in known and s.hi in known]
-        if not whole:
-            return segments
-        most = highest(
-            self.slopes,
-            case,
-            torch.stack(points),
-            torch.tensor([s.lo for s in whole for _ in range(2)], dtype=torch.float64),
-            torch.tensor([s.hi for s in whole for _ in range(2)], dtype=torch.float64),
-        )
-        throughout = iter(most.reshape(-1, 2).amin(1).tolist())
-        return [replace(s, throughout=next(throughout)) if s.lo in known and s.hi in known else s for s in segments]
+        one = slice(owner, owner + 1)
+        case = Case(self.case.region.select(one), self.case.unsafe.select(one))
+        deadline = None if self.plan.deadline is None else self.plan.deadline + _GRACE
+        return settled(self.slopes, case, segments, self.attained[owner], _HALVINGS, deadline)
 
 
 def _ends(domains: _Domains) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -72,7 +72,8 @@ class Problem:
 def problem(network: Centred, multipliers: Sequence[Array], square: float) -> Problem:
     """The problem in the units of a point with the bound ``square ** 0.5``."""
     begun = ellipsoid.start(network)
-    root = np.linalg.cholesky(begun + 1e-15 * np.trace(begun) * np.eye(len(begun)))
+    values, vectors = np.linalg.eigh(begun)
+    root = vectors * np.sqrt(np.maximum(values, 1e-15 * values[-1]))
     stages = []
     for stage, lam in zip(network.stages, multipliers, strict=True):
         unit = np.sqrt(lam / square)

@@ -82,13 +82,15 @@ def centred(network: Layers) -> Centred:
 
 
 def middle_and_half(sector: Sector) -> tuple[Array, Array]:
-    """Numbers with ``middle - half <= low`` and ``high <= middle + half``; half is zero where low is high."""
+    """Numbers with ``middle - half <= low`` and ``high <= middle + half``; half is zero where low is high.
+
+    Differences that are not exact are off by half a unit in the last place, and half is raised by one at least.
+    """
+    low, high = exactly(sector.low), exactly(sector.high)
     middle = np.clip(sector.low / 2 + sector.high / 2, sector.low, sector.high)
-    half = np.maximum(sector.high - middle, middle - sector.low)
-    exact = ((sector.high - middle) + (middle - sector.low) == sector.high - sector.low) & (
-        middle - half == sector.low
-    ) & (middle + half == sector.high)  # fmt: skip
-    return middle, np.where(exact | (half == 0), half, np.nextafter(np.nextafter(half, np.inf), np.inf))
+    above, below = high + -exactly(middle), exactly(middle) + -low
+    half = np.maximum(above.value, below.value)
+    return middle, np.where((above.error + below.error) == 0, half, np.nextafter(np.nextafter(half, np.inf), np.inf))
 
 
 def _centred(stage: Stage, size: int) -> CentredStage:

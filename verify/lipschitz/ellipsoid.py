@@ -36,7 +36,7 @@ _LEAST = 0.05  # by which every T is larger than sigma, relatively, where the mi
 
 
 class NotContained(Exception):
-    """Some ``T`` is not above its ``S``: the multipliers prove nothing."""
+    """Some ``T`` is not above its ``S``, or a number is out of range: the multipliers prove nothing."""
 
 
 def start(network: Centred) -> Array:
@@ -92,9 +92,13 @@ def run(network: Centred, scales: Scales | Sequence[Array]) -> tuple[float, list
     ellipsoid, used = start(network), []
     for at, stage in enumerate(network.stages):
         spread = reach(stage, ellipsoid)
+        if not np.isfinite(spread).all():
+            raise NotContained
         scale = scales(stage, spread) if callable(scales) else scales[at]
         used.append(scale)
         ellipsoid = advance(stage, ellipsoid, scale, spread)
+    if not np.isfinite(ellipsoid).all():
+        raise NotContained
     return square_of_bound(network, ellipsoid), used
 
 

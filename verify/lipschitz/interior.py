@@ -34,9 +34,10 @@ def optimal(
     After `deadline` (of time.monotonic) the best that was found so far.
     """
     asked = problem(network, multipliers, square)
-    best = torch.ones(sum(asked.sizes), dtype=torch.float64)
+    best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
     for place, here in enumerate(path(asked, deadline)):
-        best = here.mu
+        if here.rho < least:
+            best, least = here.mu, here.rho
         if progress is not None:
             progress(place + 1, 11)
     return asked.multipliers(best)
@@ -54,6 +55,7 @@ def path(asked: Problem, deadline: float | None = None) -> Iterator[Point]:
         length, steps = 1 / factor, 0
         while steps < _STEPS:
             if deadline is not None and time.monotonic() > deadline:
+                yield here
                 return
             here, decrement = newton(asked, here, t, length)
             steps, length = steps + 1, 1.0

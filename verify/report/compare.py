@@ -77,6 +77,8 @@ def compare(before: Document, after: Document, names: tuple[str, str] = ("before
 
 def numbers_of(document: Document) -> tuple[Numbers, dict[str, tuple[str | None, Numbers]]]:
     """The numbers of a result as a whole, and of each of its entries with its status, by the names of both."""
+    if document["schema"] == schemas.LIPSCHITZ:
+        return {"lipschitz": document["upper"]}, {}
     if document["schema"] not in _KINDS:
         return {}, {}
     return _whole(document), {name: (entry.status, entry.numbers) for name, entry in _entries(document).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ def expand(
     Raises Problems: networks that are not named, files that are missing, requirements that make no sense.
     """
     problems: list[Problem] = []
-    if kind == "lipschitz" and find_spec("leaktight.verify.lipschitz") is None:
-        problems.append(Problem(where, "this version of leaktight has no Lipschitz constants; remove it"))
     given = ask.model_dump()
     _together(kind, given, where, problems)
     given["network"] = list(_chosen(given["network"], networks, where, problems))

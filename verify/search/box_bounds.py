@@ -21,7 +21,7 @@ from leaktight.verify.bounds.backward import Backward, rows_on_outputs
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, keep_freed_memory, passes
-from leaktight.verify.bounds.optimise import other_tilts
+from leaktight.verify.bounds.optimise import default_tilts, other_tilts
 from leaktight.verify.rounding import down
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.clip import LinearRows
@@ -79,11 +79,12 @@ class Bounder:
         ends = unsafe.bounds.expand(len(boxes), -1).gather(1, index)
         least = down(interval.lower_of_outputs(self.network, known, objectives) - ends)
         rows = []
-        plain = Backward(self.network, region, known)
-        for backward in (plain, plain.turned(other_tilts(self.network, known))):
-            if backward is plain or backward.tilts:
+        plain, tilts = Backward(self.network, region, known), other_tilts(self.network, known)
+        differs = _differing(self.network, known, tilts)
+        for backward, some in ((plain, torch.ones_like(differs)), (plain.turned(tilts), differs)):
+            if backward is plain or tilts:
                 slopes, floors = self._pass(backward, objectives)
-                floors = down(floors - ends)
+                floors = down(floors - ends).masked_fill(~some.unsqueeze(1), -torch.inf)
                 least = torch.maximum(least, floors)
                 rows.append(_scattered(slopes, floors, index, real, weights.shape[1]))
             else:
@@ -125,6 +126,15 @@ class Bounder:
             sign = (z.lower >= 0).to(torch.int8) - (z.upper <= 0).to(torch.int8)
             parts.append(sign.flatten(1))
         return torch.cat(parts, 1) if parts else torch.zeros(len(next(iter(known.values())).lower), 0, dtype=torch.int8)
+
+
+def _differing(network: Network, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Tensor:
+    """The boxes whose lines are others with these tilts, ``(batch,)``: the same rows twice would clip them twice, and
+    whether there is a second pass depends on the other boxes of the batch."""
+    found = torch.zeros(len(next(iter(known.values())).lower), dtype=torch.bool)
+    for name, first in default_tilts(network, known, 1).items() if tilts else ():
+        found |= (tilts[name] != first).flatten(1).any(1)
+    return found
 
 
 def _open_atoms(wanted: Tensor, disjunct: Tensor) -> tuple[Tensor, Tensor]:

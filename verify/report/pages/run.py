@@ -19,13 +19,20 @@ from leaktight.verify.report.outline import (
     Tone,
     Verdict,
     down,
+    up,
 )
-from leaktight.verify.report.pages import bounds, certification, leak, verdict
-from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, VERDICT, Document
+from leaktight.verify.report.pages import bounds, certification, leak, lipschitz, verdict
+from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, LIPSCHITZ, VERDICT, Document
 from leaktight.verify.report.words import command_line, meaning
 
 _DETAILED = 12
-_PAGES = {VERDICT: verdict.page, CERTIFICATION: certification.page, BOUNDS: bounds.page, LEAK: leak.page}
+_PAGES = {
+    VERDICT: verdict.page,
+    CERTIFICATION: certification.page,
+    BOUNDS: bounds.page,
+    LEAK: leak.page,
+    LIPSCHITZ: lipschitz.page,
+}
 _HOW = (
     "A job that requires something passes if its requirements hold; any other if its status is none of those that fail"
     " the gate. A job with an error never passes, and its status is none of a network's."
@@ -136,6 +143,8 @@ def _number(job: Document) -> Cell:
         return down(found["margin"]["lower"])
     if found["schema"] == CERTIFICATION:
         return Share(found["accuracy"]["certified"])
+    if found["schema"] == LIPSCHITZ:
+        return up(found["upper"])
     if found["schema"] == LEAK and "inputs" not in found and found["proved_up_to"] is not None:
         return Down(found["proved_up_to"])
     return None

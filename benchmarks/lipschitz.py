@@ -1,0 +1,194 @@
+"""Lipschitz constants beside published ones and beside general solvers; growth with depth and width.
+
+    python -m benchmarks.lipschitz TABLE [--public FOLDER]
+
+TABLE: published (needs the folder of public weights), solvers (needs cvxpy; Clarabel takes minutes), slopes, growth.
+Times are CPU seconds on one thread. "Certified" is what `leaktight.lipschitz` returns: proven with all roundings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import leaktight as lt
+from leaktight.models.network import Network, Node, Port
+from leaktight.models.ops import Input, Linear, Sum, leaky_relu
+from leaktight.verify.lipschitz import convex, interior
+from leaktight.verify.lipschitz.centred import centred
+from leaktight.verify.lipschitz.certificate import certified, repaired
+from leaktight.verify.lipschitz.fast import closed_form
+from leaktight.verify.lipschitz.layers import layers
+
+Array = NDArray[np.float64]
+Row = Sequence[object]
+
+
+class Draft:
+    """Linear layers and Leaky ReLUs, one after the other."""
+
+    def __init__(self, size: int) -> None:
+        self.nodes, self.size = [Node("x", Input(), (), (1, size))], size
+
+    def linear(self, weight: Array, at: str | None = None) -> str:
+        return self._add(Linear(torch.from_numpy(np.ascontiguousarray(weight, np.float64))), len(weight), at)
+
+    def leaky(self, slope: float) -> str:
+        return self._add(leaky_relu(slope), self.nodes[-1].size, None)
+
+    def sum(self, a: str, b: str) -> str:
+        self.nodes.append(Node(f"n{len(self.nodes)}", Sum((1, 1)), (a, b), self.nodes[-1].shape))
+        return self.nodes[-1].name
+
+    def _add(self, op: Any, width: int, at: str | None) -> str:
+        self.nodes.append(Node(f"n{len(self.nodes)}", op, (at or self.nodes[-1].name,), (1, width)))
+        return self.nodes[-1].name
+
+    def network(self) -> Network:
+        last = self.nodes[-1]
+        ports = Port("x", (1, self.size), "float64"), Port(last.name, last.shape, "float64")
+        return Network(tuple(self.nodes), ports[:1], ports[1:])
+
+
+def chain(weights: Sequence[Array], slope: float) -> Network:
+    draft = Draft(weights[0].shape[1])
+    for weight in weights[:-1]:
+        draft.linear(weight)
+        draft.leaky(slope)
+    draft.linear(weights[-1])
+    return draft.network()
+
+
+def random_weights(sizes: Sequence[int], seed: int = 0) -> list[Array]:
+    generator = np.random.default_rng(seed)
+    return [generator.standard_normal((m, n)) / n**0.5 for n, m in pairwise(sizes)]
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.process_time()
+    found = work()
+    return found, time.process_time() - began
+
+
+def measured(name: str, network: Network, reference: object, methods: Sequence[str]) -> Row:
+    """The certified bounds of some methods, each with its time."""
+    cells: list[object] = [name]
+    for method in methods:
+        found, seconds = timed(lambda method=method: lt.lipschitz(network, method=method, timeout=400))
+        cells.append(f"{found.upper:.7g} ({seconds:.2f}{', stopped' if found.timed_out else ''})")
+    return [*cells, reference]
+
+
+def matlab(place: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    found: dict[str, Any] = loadmat(place, simplify_cells=True)
+    return found
+
+
+def published(folder: Path) -> Iterator[Row]:
+    yield ("network", "product", "LipLT", "Fast", "LipSDP", "published")
+    every, some = ("product", "liplt", "fast", "lipsdp"), ("product", "fast", "lipsdp")
+    known = matlab(folder / "LipSDP/LipSDP/examples/saved_weights/random_weights.mat")["weights"]
+    yield measured("LipSDP random_weights", chain([np.asarray(w, np.float64) for w in known], 0.0), "36.482", every)
+    models = folder / "GLipSDP/Scalability/exported_mnist_models"
+    values = matlab(folder / "GLipSDP/Scalability/results/results_all_FC_trained.mat")["L_LipSDP_mat"]
+    depths = (2, 4, 8, 16, 32, 64)
+    for width, d in ((16, 2), (16, 4), (16, 8), (32, 4), (64, 2), (64, 4), (64, 8), (64, 16), (16, 32), (16, 64)):
+        layer = matlab(models / f"mlp_L{d + 1}_W{width}.mat")["params"]
+        weights = [layer[f"linear_{i}_weight"].T for i in range(1, d + 1)]
+        value = values[(64, 32, 16).index(width), depths.index(d)]
+        row = measured(f"MLP {width} wide, {d} deep", chain(weights, 0.0), f"{value:.7g} (MOSEK)", some)
+        yield (*row[:2], "", *row[2:])
+    stored = matlab(folder / "GLipSDP/Versatility/models/weights_mat/FC-R18.mat")
+    yield measured("FC-R18, 8 residual blocks", residual(stored), "20.95600 (MOSEK, 70 s)", every)
+    for width, value in ((100, "18.797 / 15.912"), (400, "19.920 / -")):
+        found = matlab(folder / f"ECLipsE/mnist/lyr3n{width}test1.mat")["weights"]
+        network = chain([np.asarray(w, np.float64) for w in found], 0.0)
+        methods = every if width == 100 else every[:-1]
+        row = measured(f"ECLipsE MNIST 784-{width}-{width}-10", network, f"{value} (Fast / LipSDP)", methods)
+        yield row if width == 100 else (*row[:-1], "", row[-1])
+
+
+def residual(stored: dict[str, Any]) -> Network:
+    draft = Draft(784)
+    draft.linear(stored["input_layer_weight"])
+    at = draft.leaky(0.0)
+    for k in range(8):
+        draft.linear(stored[f"blocks_{k}_fc1_weight"], at)
+        draft.leaky(0.0)
+        at = draft.sum(at, draft.linear(stored[f"blocks_{k}_fc2_weight"]))
+    draft.linear(stored["output_layer_weight"], at)
+    return draft.network()
+
+
+def solvers() -> Iterator[Row]:
+    yield ("sizes", "solver", "claimed", "certified", "seconds")
+    for sizes in ((10, 20, 20, 1), (10, 40, 40, 1), (10, 50, 50, 1)):
+        network = centred(layers(chain(random_weights(sizes), 0.5)))
+        start = closed_form(network)
+        own, seconds = timed(lambda n=network, s=start: interior.optimal(n, s.each, s.square))
+        yield (sizes, "ours", "", f"{certified(network, own):.12g}", f"{seconds:.2f}")
+        ways: tuple[tuple[str, dict[str, float]], ...] = (
+            ("scs", {"eps": 1e-5}),
+            ("scs", {"eps": 1e-7}),
+            ("clarabel", {}),
+        )
+        for solver, options in ways:
+            (claimed, raw), seconds = timed(
+                lambda n=network, s=start, name=solver, o=options: convex.optimal(n, s.each, s.square, solver=name, **o)
+            )
+            proven = repaired(network, raw, start.each, start.square)
+            yield (sizes, f"{solver} {options or ''}", f"{claimed:.12g}", f"{proven:.12g}", f"{seconds:.2f}")
+
+
+def slopes() -> Iterator[Row]:
+    yield ("sizes", "slope", "product", "LipLT", "Fast", "LipSDP", "the curve of slope 0", "attained")
+    for sizes in ((10, 50, 1), (10, 50, 50, 1), (10, 20, 20, 20, 20, 1)):
+        weights = random_weights(sizes)
+        curve = lt.lipschitz(chain(weights, 0.0), slopes=(0.0, 1.0), method="fast").curve or ()
+        for a in (0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0):
+            found = lt.lipschitz(chain(weights, a))
+            on_curve = min(segment.upper for segment in curve if segment.lo <= a <= segment.hi)
+            yield (sizes, a, *(f"{value:.6g}" for value in (*found.bounds.values(), on_curve, found.lower or 0.0)))
+
+
+def growth() -> Iterator[Row]:
+    yield ("depth", "width", "Fast s", "LipSDP s", "LipSDP", "Fast", "peak MB")
+    cases = [(d, 32) for d in (2, 4, 8, 16, 32, 64)] + [(3, w) for w in (16, 64, 128, 256, 512, 1024)]
+    for depth, width in cases:
+        network = chain(random_weights((width,) * depth + (10,)), 0.1)
+        fast, fast_seconds = timed(lambda n=network: lt.lipschitz(n, method="fast"))
+        best, seconds = timed(lambda n=network: lt.lipschitz(n, method="lipsdp", timeout=60))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        stopped = " (stopped)" if best.timed_out else ""
+        yield (
+            *(depth, width, f"{fast_seconds:.2f}", f"{seconds:.1f}{stopped}"),
+            *(f"{best.upper:.5g}", f"{fast.upper:.5g}", f"{peak:.0f}"),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=("published", "solvers", "slopes", "growth"))
+    parser.add_argument("--public", type=Path, default=Path("../shared/bench/lipschitz"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = published(given.public) if given.table == "published" else globals()[given.table]()
+    for place, row in enumerate(rows):
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        if place == 0:
+            print("|" + "---|" * len(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

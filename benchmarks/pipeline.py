@@ -1,0 +1,161 @@
+"""What `leaktight run` costs beside a bare loop, and what is left of a run whose processes are killed.
+
+    python benchmarks/pipeline.py FOLDER [--count N] [--runner-kills 4] [--worker-kills 10] [--seed 0]
+
+FOLDER holds an instances.csv of the VNN-COMP. Three things are run on its first N instances: the bare loop of one
+process, a run with two workers, and a run with two workers of which the runner is killed (kill -9) and started again
+with --resume, and workers are killed, all at random moments. CPU seconds of all processes are compared, and the answers
+of the two runs; the exit code is 1 if they differ or a job has not exactly one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def bare(suite: Path) -> None:
+    """The loop that the run is compared with."""
+    import torch
+
+    from leaktight.models.load import load
+    from leaktight.specs.vnnlib import read_property
+    from leaktight.verify.prove import prove
+
+    torch.set_num_threads(1)
+    networks: dict[str, Any] = {}
+    for network, property, timeout in csv.reader(suite.open()):
+        if network not in networks:
+            networks[network] = load(network)
+        prove(networks[network], read_property(property), timeout=float(timeout)).to_json()
+
+
+def cpu_of(*command: str) -> float:
+    """The CPU seconds of a command and all its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *command], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def run_command(suite: Path, ledger: Path, result: Path, *more: str) -> list[str]:
+    where = ["--ledger", f"sqlite:///{ledger}", "--format", "json", "-o", str(result)]
+    return ["-m", "leaktight", "run", str(suite), "--jobs", "2", *where, *more]
+
+
+def recorded(ledger: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM leaktight_results").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def disturbed(suite: Path, ledger: Path, result: Path, kills: list[tuple[int, str]]) -> tuple[int, int]:
+    """Runs with --resume until it ends by itself. Returns how many runners and workers were killed."""
+    runners = workers = 0
+    kills = sorted(kills)
+    while True:
+        child = subprocess.Popen(
+            [sys.executable, *run_command(suite, ledger, result, "--resume")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while child.poll() is None:
+            time.sleep(0.005)
+            if not kills or recorded(ledger) < kills[0][0]:
+                continue
+            what = kills.pop(0)[1]
+            time.sleep(random.random() * 0.05)
+            if what == "runner":
+                child.kill()
+                runners += 1
+                break
+            for worker in random.sample(found := psutil.Process(child.pid).children(), min(1, len(found))):
+                worker.send_signal(signal.SIGKILL)
+                workers += 1
+        child.wait()
+        if child.returncode not in (-signal.SIGKILL, 70):  # 70: jobs of killed workers are to be answered again
+            return runners, workers
+
+
+def answers(result: Path) -> dict[str, tuple[str, Any]]:
+    """The status, margin and counterexample of every job."""
+    found = json.loads(result.read_text())
+    return {
+        job["name"]: (job["status"], (job["result"] or {}).get("margin"), (job["result"] or {}).get("counterexample"))
+        for job in found["jobs"]
+    }
+
+
+def answered(ledger: Path) -> list[int]:
+    """How many answers that are no errors each job has."""
+    with sqlite3.connect(ledger) as connection:
+        rows = connection.execute("SELECT count(*) FROM leaktight_results WHERE status <> 'error' GROUP BY key")
+        return [count for (count,) in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--runner-kills", type=int, default=4)
+    parser.add_argument("--worker-kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bare", action="store_true", help="only run the bare loop on FOLDER, a CSV file")
+    given = parser.parse_args()
+    if given.bare:
+        bare(given.folder)
+        return 0
+    os.environ["OMP_NUM_THREADS"] = "1"
+    random.seed(given.seed)
+    place = Path(tempfile.mkdtemp())
+    suite = place / "instances.csv"
+    with (given.folder / "instances.csv").open(newline="") as file, suite.open("w", newline="") as copy:
+        rows = list(csv.reader(file))[: given.count]
+        csv.writer(copy).writerows([*(str(given.folder / name) for name in row[:2]), row[2]] for row in rows)
+    start = cpu_of("-c", "import torch, onnxruntime, leaktight.verify.prove, leaktight.models.load")
+    alone = cpu_of(__file__, str(suite), "--bare")
+    whole = cpu_of(*run_command(suite, place / "whole.sqlite", place / "whole.json"))
+    again = cpu_of(*run_command(suite, place / "whole.sqlite", place / "again.json", "--resume"))
+    moments = [random.randrange(1, len(rows) - 20) for _ in range(given.runner_kills + given.worker_kills)]
+    kinds = ["runner"] * given.runner_kills + ["worker"] * given.worker_kills
+    kills = list(zip(moments, kinds, strict=True))
+    runners, workers = disturbed(suite, place / "broken.sqlite", place / "broken.json", kills)
+    print("| jobs | start-up of a process | bare loop | run, 2 workers | run again, --resume | throughput |")
+    print("|---|---|---|---|---|---|")
+    share = (alone - start) / (whole - 3 * start)
+    cells = [
+        len(rows),
+        f"{start:.1f}",
+        f"{alone:.1f}",
+        f"{whole:.1f}",
+        f"{again:.1f}",
+        f"{share:.0%}, {alone / whole:.0%}",
+    ]
+    print("| " + " | ".join(map(str, cells)) + " |")
+    same = answers(place / "whole.json") == answers(place / "broken.json")
+    once = set(answered(place / "broken.sqlite")) == {1}
+    print(
+        f"\n{runners} runners and {workers} workers killed: {'the same answers' if same else 'OTHER ANSWERS'},", end=" "
+    )
+    print("exactly one a job" if once else "NOT ONE A JOB")
+    return 0 if same and once else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Breaks one soundness rule at a time in a copy of the repository and says which test notices.
+
+    python scripts/mutants.py [--only WORD] [--output FILE]
+
+Relaxations, closed forms and interval rules are moved by a relative or absolute 1e-3; rounding terms are set to zero. A
+mutant that its tests do not kill is a hole in the tests: the exit status is then 1. Nothing in the checkout is touched.
+"""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 900  # seconds for the tests of one mutant
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is broken, where, the text that stands there and what replaces it, and the tests that should notice."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def applied(self, text: str) -> str:
+        """Raises ValueError: the text to be replaced does not stand there exactly once."""
+        if text.count(self.old) != 1:
+            raise ValueError(
+                f"{self.file}: {self.old!r} stands there {text.count(self.old)} times; this mutant is out of date"
+            )
+        return text.replace(self.old, self.new)
+
+
+RELAX, BACKWARD, INTERVAL = "verify/relax.py", "verify/bounds/backward.py", "verify/bounds/interval.py"
+REGION, SUPPORT, ROUNDING, OPS = "specs/region.py", "specs/support.py", "verify/rounding.py", "models/ops.py"
+LEAKY = "tests/test_relax.py -k enclose_the_leaky_relu"
+TWO_SLOPES = "tests/test_relax.py -k enclose_every_two_slope"
+CLIPS = "tests/test_relax.py -k every_clip"
+SMOOTH = "tests/test_relax.py -k smooth_activations_to_fifty"
+MAXIMUM = "tests/test_relax.py -k lines_enclose_the_maximum"
+PASSES = "tests/test_engines.py -k 'hand_computes or contains_the_truth'"
+MINIMA = "tests/test_regions.py -k minimum"
+CANCELS = "tests/test_rounding.py -k cancel"
+LONG = "tests/test_rounding.py -k long_sums"
+UNDERFLOW = "tests/test_rounding.py -k underflow"
+ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
+THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
+
+MUTANTS = (
+    Mutant("chord of a Leaky ReLU", RELAX, "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
+    Mutant("ray of a Leaky ReLU", RELAX, "torch.ones_like(tilt), tilt)  # exact", "torch.ones_like(tilt), tilt) + 1e-3  # exact", LEAKY),
+    Mutant("ray turned by a tilt", RELAX, ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
+    Mutant("where a neuron counts as active", RELAX, "active, inactive = lower >= 0", "active, inactive = lower >= -1e-3", LEAKY),
+    Mutant("rounding of the chord's offset", RELAX, "offset = offset + (8 * _U) * torch.maximum(-lower, upper) + 4 * _TINY\n", "pass\n", LEAKY),
+    Mutant("image of a Leaky ReLU", RELAX, "low, high = (torch.maximum(x, x * op.left) for x in (lower, upper))", "low, high = (torch.maximum(x, x * op.left * 0.999) for x in (lower, upper))", LEAKY),
+    Mutant("rounding of that image", RELAX, "torch.where((low == lower) | flat, low, down(low))", "low", LEAKY),
+    Mutant("offset of any line", RELAX, "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
+    Mutant("rounding of any line's offset", RELAX, "slack = error + 4 * _U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
+    Mutant("line of two slopes at the kink (Abs)", RELAX, "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
+    Mutant("image of two slopes at the kink (Abs)", RELAX, "ends = [_value_and_error(op, x) for x in (lower, upper, middle)]", "ends = [_value_and_error(op, x) for x in (lower, upper)]", TWO_SLOPES),
+    Mutant("line around a Clip", RELAX, "for kink in (floor, ceiling)]", "for kink in (floor,)]", CLIPS),
+    Mutant("image of a Clip", RELAX, "return op(lower), op(upper)\n", "return op(lower), op(upper) - 1e-3\n", CLIPS),
+    Mutant("image of Sigmoid and Tanh", RELAX, "(op(upper) + _SMOOTH).clamp(max=1.0)", "(op(upper) - 1e-3).clamp(max=1.0)", SMOOTH),
+    Mutant("lines of Sigmoid and Tanh", RELAX, "for stationary in (x, -x):", "for stationary in (x,):", SMOOTH),
+    Mutant("error of Sigmoid and Tanh", RELAX, "error = torch.full_like(lower, _SMOOTH)", "error = torch.full_like(lower, 0.0)", SMOOTH),
+    Mutant("line over a Maximum", RELAX, "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
+    Mutant("second largest of a Maximum", RELAX, "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
+    Mutant("rounding to float32", REGION, "return torch.where(wrong, step, near)", "return near", "tests/test_regions.py -k rounding_toward"),
+    Mutant("minimum over a box", REGION, "coefficients.abs() @ radius", "coefficients.abs() @ (0.999 * radius)", MINIMA),
+    Mutant("minimum over a plain L2 ball", SUPPORT, "best = whole * radius\n", "best = 0.999 * whole * radius\n", MINIMA),
+    Mutant("minimum over a cut L2 ball", SUPPORT, "multiplier * radius * radius / 2\n", "multiplier * radius * radius / 2.002\n", MINIMA),
+    Mutant("minimum over an L1 ball", SUPPORT, "(gain.gather(-1, order) * spent).sum(-1)", "0.999 * (gain.gather(-1, order) * spent).sum(-1)", MINIMA),
+    Mutant("interval of an affine map", INTERVAL, "radius = op.magnitude(*radii) + slack", "radius = 0.999 * op.magnitude(*radii) + slack", "tests/test_engines.py -k one_affine_layer"),
+    Mutant("rounding of that interval", INTERVAL, "radius = op.magnitude(*radii) + slack", "radius = op.magnitude(*radii)", CANCELS),
+    Mutant("interval of a Maximum", INTERVAL, "node.op(inputs[0].upper))\n", "node.op(inputs[0].upper) - 1e-3)\n", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
+    Mutant("rounding of objectives on intervals", INTERVAL, "value - gamma(y.lower.shape[1], value.dtype) * slack", "value", "tests/test_rounding.py"),
+    Mutant("gamma", ROUNDING, "return 2 * share / (1 - share)", "return 0.0", CANCELS),
+    Mutant("down", ROUNDING, "return x - (x.abs()", "return x - 0 * (x.abs()", "tests/test_rounding.py -k down_and_up"),
+    Mutant("underflow", ROUNDING, "return float(torch.finfo(dtype).smallest_normal)", "return 0.0", UNDERFLOW),
+    Mutant("error of rounded weights", OPS, "if not off.any():", "if True:", "tests/test_soundness.py -k 'linear_functions and float32'"),
+    Mutant("half of the lines' distance", BACKWARD, ".addcmul_(size, lines.half_slope)", ".addcmul_(size, lines.half_slope, value=0.999)", PASSES),
+    Mutant("the lines' offsets", BACKWARD, "self.shift(sink)", "self.shift(0.999 * sink)", PASSES),
+    Mutant("rounding of halved offsets", BACKWARD, "/ 2 - reach.detach()", "/ 2", "tests/test_rounding.py -k halved"),
+    Mutant("rounding in front of an activation", BACKWARD, "found = found + steep * vector.reshape(-1, *source.shape)", "pass", LONG),
+    Mutant("rounding of an activation's rows", BACKWARD, "found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4", "found = 0 * steep * zeta + 4", LONG),
+    Mutant("rounding of an adjoint", BACKWARD, "gamma(op.adjoint_terms, self.dtype) * op.magnitude(*reach)", "0 * op.magnitude(*reach)", LONG),
+    Mutant("rounding of a bias", BACKWARD, "gamma(node.size, self.dtype) * op.bias_value.abs()", "0 * op.bias_value.abs()", LONG),
+    Mutant("rounding where paths join", BACKWARD, "self._charge(rows, 2 * unit(self.b.dtype) * self.b.known", "self._charge(rows, 0 * self.b.known", LONG),
+    Mutant("rounding of the minimum over a box", BACKWARD, "pad = gamma(region.size, self.dtype) * region.magnitude", "pad = 0 * region.magnitude", LONG),
+    Mutant("rounding of the minimum over a ball", BACKWARD, "self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)", "pass", LONG),
+    Mutant("uncertain weights in a pass", BACKWARD, "parts.append(2 * spread)", "parts.append(0 * spread)", ERRORS),
+    Mutant("uncertain weights of a start", BACKWARD, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
+    Mutant("lines of a Maximum in a pass", BACKWARD, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
+    Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "real & (units.sign == side)", "real & (units.sign != side)", PASSES),
+    Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
+    Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k 'below_the_lines or leave_little_room'"),
+    Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
+)  # fmt: skip
+
+
+def copied(folder: Path) -> None:
+    """The files that git knows or would know, links as links."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        source, target = ROOT / name, folder / name
+        if source.is_symlink() or source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+
+
+def first_failure(mutant: Mutant, folder: Path) -> tuple[str | None, float]:
+    """The first of its tests that fails with the mutant in place, None if none does; and the CPU seconds it took."""
+    place = folder / mutant.file
+    before = place.read_text()
+    place.write_text(mutant.applied(before))
+    started = os.times()
+    try:
+        return tested(mutant.tests, folder), spent(started)
+    finally:
+        place.write_text(before)
+
+
+def spent(started: os.times_result) -> float:
+    now = os.times()
+    return now.children_user + now.children_system - started.children_user - started.children_system
+
+
+def tested(tests: str, folder: Path) -> str | None:
+    """Raises RuntimeError: the tests could not be run."""
+    options = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile", "unshrunk"]
+    command = [sys.executable, "-m", "pytest", *options, *shlex.split(tests)]
+    environment = {**os.environ, "CI": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode not in (0, 1) or (done.returncode == 1 and failed is None):
+        raise RuntimeError(f"pytest {tests}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return failed[1].rpartition("/")[2] if failed else None
+
+
+def table(rows: Iterable[tuple[Mutant, str | None, float]]) -> str:
+    lines = ["| rule that was broken | file | first test that fails | CPU s |", "|---|---|---|---|"]
+    for mutant, killer, seconds in rows:
+        found = "**none: it survives**" if killer is None else f"`{killer}`"
+        lines.append(f"| {mutant.rule} | {mutant.file} | {found} | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Which test notices when a soundness rule is broken?")
+    parser.add_argument("--only", default="", help="mutants whose rule or file contains this")
+    parser.add_argument("--output", type=Path, help="a file to write the table to")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTANTS if arguments.only in m.rule or arguments.only in m.file]
+    found: list[tuple[Mutant, str | None, float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copied(folder)
+        for mutant in chosen:
+            started = time.strftime("%H:%M:%S")
+            found.append((mutant, *first_failure(mutant, folder)))
+            print(f"{started} {mutant.rule}: {found[-1][1] or 'SURVIVES'}", file=sys.stderr, flush=True)
+            if arguments.output:
+                arguments.output.write_text(table(found))
+    print(table(found))
+    sys.exit(any(killer is None for _, killer, _ in found))
+
+
+if __name__ == "__main__":
+    main()
