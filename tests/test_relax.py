@@ -363,3 +363,10 @@ def test_every_elementwise_operator_has_an_image_and_an_envelope() -> None:
         relax.envelope(op, -one, one)
     assert not isinstance(Maximum(), Elementwise)
     assert not isinstance(Input(), Elementwise)
+
+
+@pytest.mark.parametrize("kink", [0.0, 0.25])
+def test_the_image_of_a_valley_or_a_peak_reaches_its_kink(kink: float) -> None:
+    lower, upper = tensors(torch.float64, -1.0, 2.0)
+    assert float(relax.image(two_slope(-1.0, 1.0, kink, 0.0), lower, upper)[0]) <= 0
+    assert float(relax.image(two_slope(1.0, -1.0, kink, 0.0), lower, upper)[1]) >= 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
 import json
 import os
@@ -299,6 +301,11 @@ def test_networks_that_differ_in_names_only_are_told_apart(tmp_path: Path) -> No
     assert first.digest == second.digest
     assert identity(first) != identity(second)
     assert identity(first) == identity(load(NETWORK))
+    for change in ({"dtype": "float64"}, {"shape": (64, 1)}, {"name": "else"}):
+        port = dataclasses.replace(first.outputs[0], **change)  # type: ignore[arg-type]
+        other = copy.copy(first)
+        object.__setattr__(other, "outputs", (port,))
+        assert identity(other) != identity(first), change
 
 
 def test_what_cannot_be_read_is_an_error_of_its_jobs_alone(tmp_path: Path) -> None:

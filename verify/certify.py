@@ -192,7 +192,7 @@ def certify(
         network,
         chosen,
         clip,
-        STAGES.get(engine, (engine,)),
+        STAGES[AUTO] if engine in (BRANCH, MILP) else STAGES.get(engine, (engine,)),
         Budget.starting_now(timeout, dtype, memory, seed),
         timeout,
         Replay(network),

@@ -24,10 +24,12 @@ from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
 from leaktight.verify.search.complete import Completed, check_exact, complete
-from leaktight.verify.search.neurons import Branched, branch
+from leaktight.verify.search.leaf import decide
+from leaktight.verify.search.neurons import Branched, Leaf
 from leaktight.verify.search.refute import refute
+from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.search.roots import begin, splittable, whole_margin
+from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
@@ -155,7 +157,7 @@ def prove(
     onnxruntime computes an unsafe output for it. UNKNOWN and TIMEOUT claim nothing; `reason` says what was tried.
 
     Args: engine: one of `engine_names()`. "auto" tries cheap ones first; it and "branch" go on to halve boxes of inputs
-    (where inputs are few) or to split neurons (where all activations are piecewise linear); "milp" decides small
+    where these are few, and else to split neurons, where all activations have two slopes; "milp" decides small
     networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
     float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. effort: multiplications that an attack may cost
     at most. Ctrl-C ends it with what is known by then, as an UNKNOWN that says `interrupted`.
@@ -258,6 +260,18 @@ def _complete(network: Network, standing: _Standing, budget: Budget, replay: Rep
         raise KeyboardInterrupt
 
 
+def _leaf(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
+    """Decides domains whose neurons are all decided by linear programs, which want a box around the inputs."""
+    if not isinstance(case.region, Box):
+        return None
+
+    def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
+        found = decide(network, part, sides, replay=replay, deadline=budget.deadline)
+        return found.lower, found.found
+
+    return leaf
+
+
 def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on neurons until the case is settled, the time is up, or too many domains wait.
 
@@ -265,8 +279,17 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
     """
     memory = default_memory() if budget.memory is None else budget.memory
     with torch.no_grad():
-        search = begin(network, standing.case, standing.atoms, memory, budget.deadline, lambda: budget.spent)
-        standing.branched = branch(search, standing.case, replay, say=say)
+        standing.branched = split(
+            network,
+            standing.case,
+            standing.atoms,
+            replay,
+            memory=memory,
+            deadline=budget.deadline,
+            late=lambda: budget.spent,
+            leaf=_leaf(network, standing.case, budget, replay),
+            say=say,
+        )
     standing.found = standing.branched.found
     standing.attained = min(standing.attained, standing.branched.attained)
     if standing.branched.interrupted:

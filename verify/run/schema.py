@@ -131,7 +131,7 @@ class Lipschitz(Ask):
     """Constants that must be small."""
 
     norm: Many[Norm] = ["2"]
-    method: Many[Literal["auto", "product", "liplt", "fast", "lipsdp"]] = ["auto"]
+    method: Many[Literal["auto", "product", "liplt", "fast", "lipsdp", "fourier", "jacobian"]] = ["auto"]
 
 
 KINDS: dict[str, type[Ask]] = {"verify": Verify, "certify": Certify, "leak": Leak, "lipschitz": Lipschitz}

@@ -41,17 +41,22 @@ class _Moments:
 
     @classmethod
     def none(cls, bounding: Bounding, batch: Batch, found: Pass) -> _Moments:
-        pairs = [(torch.zeros_like(x), torch.full_like(x, _NOTHING)) for x in (batch.ray, batch.multiplier, batch.mix)]
+        ray, multiplier, mix = (
+            (torch.zeros_like(x), torch.full_like(x, _NOTHING)) for x in (batch.ray, batch.multiplier, batch.mix)
+        )
         if not batch.column.shape[1]:
-            return cls(*pairs, batch.multiplier)
+            return cls(ray, multiplier, mix, batch.multiplier)
         used = batch.sign.abs()
         size = bounding.relaxed.joined(found.coefficients).gather(1, batch.column).abs() * used
         mean = size.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp(min=1)
-        return cls(*pairs, mean.clamp(min=1e-12))
+        return cls(ray, multiplier, mix, mean.clamp(min=1e-12))
 
     def select(self, index: Tensor) -> _Moments:
-        some = ((m.index_select(0, index), v.index_select(0, index)) for m, v in (self.ray, self.multiplier, self.mix))
-        return _Moments(*some, self.scale.index_select(0, index))
+        ray, multiplier, mix = (
+            (mean.index_select(0, index), square.index_select(0, index))
+            for mean, square in (self.ray, self.multiplier, self.mix)
+        )
+        return _Moments(ray, multiplier, mix, self.scale.index_select(0, index))
 
 
 def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[[], bool]) -> Tensor:

@@ -109,8 +109,9 @@ class _Search:
         self.found: Counterexample | None = None
         self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
         self.bounder = Bounder(network, case, memory)
-        self.queue = Queue(case.unsafe, most)
-        self.queue.push(Boxes.whole(case, self.bounder.signs), batch)
+        whole = Boxes.whole(case, self.bounder.signs)
+        self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
+        self.queue.push(whole, batch)
         self.stuck = False
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 

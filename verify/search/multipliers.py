@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.models.ops import Affine
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
 from leaktight.verify.bounds.interval import Interval, outputs
@@ -30,7 +31,8 @@ class Questions:
     """Conjunctions of atoms that have to be ruled out: region ``(questions,)`` says where.
 
     weights ``(questions, atoms, outputs)``, bounds ``(questions, atoms)`` float64: ``weights . y <= bounds``; `real`
-    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``.
+    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``. disjunct ``(questions,)``: which of
+    the case's it is.
     """
 
     region: Tensor
@@ -38,21 +40,21 @@ class Questions:
     bounds: Tensor
     real: Tensor
     strict: Tensor
+    disjunct: Tensor
 
 
 @dataclass(eq=False)
 class Batch:
     """Domains unpacked for the ascent: the variables, and what they act on.
 
-    z ``(batch, width)`` float64 are the neurons' intervals (`select` leaves them as they are). region: that of each
-    domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)``, mix ``(batch, atoms)`` are variables; column and sign
-    ``(batch, depth)`` the decisions' places among all neurons and their sides.
+    region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)`` and mix
+    ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among all neurons and
+    their sides.
     """
 
     owner: Tensor
     shape: Shape
     region: Region
-    z: Interval
     ray: Tensor
     multiplier: Tensor
     column: Tensor
@@ -66,7 +68,7 @@ class Batch:
         """The domains at `index`, with the variables' present values."""
         picked = (x.index_select(0, index) for x in (self.ray, self.multiplier, self.column, self.sign, self.mix))
         region = self.region if self.region.batch == 1 else self.region.select(index)
-        return Batch(self.owner[index], self.shape.select(index), region, self.z, *picked)
+        return Batch(self.owner[index], self.shape.select(index), region, *picked)
 
     @property
     def pull(self) -> Tensor:
@@ -92,7 +94,9 @@ class Bounding:
         self.columns = bent.any(0).nonzero().flatten()
         self.backward = Backward(network, region, known)
         for node in network:
-            self.backward.prepare(node)
+            if isinstance(node.op, Affine):
+                self.backward.slack(node)
+        self._shape = self.relaxed.shape(self.base)
         self.quick_region = region.to(QUICK)
         self.quick_weights = questions.weights.to(QUICK)
         self.quick_bounds = questions.bounds.to(QUICK)
@@ -125,18 +129,28 @@ class Bounding:
         )
 
     def unpacked(self, domains: Domains) -> Batch:
-        owner = domains.owner.long()
+        owner, sign = domains.owner.long(), domains.sign
         at = self.questions.region[owner]
-        sign = domains.sign
-        column = self.columns[domains.neuron.long().clamp(min=0)] if len(self.columns) else domains.neuron.long()
-        z = self.clamped(self.base.select(at), column, sign)
-        shape = self.relaxed.shape(z)
-        ray = shape.chord.clone()
+        column = self.columns[domains.neuron.long().clamp(min=0)] if domains.depth else domains.neuron.long()
+        shape = self._cut_shape(at, column, sign)
         some = self.columns
-        turned = self.relaxed.left[some] + unpacked(domains.turn) * self.relaxed.gap[some]
-        ray[:, some] = torch.minimum(torch.maximum(turned, shape.least[:, some]), shape.most[:, some])
+        ray = shape.chord.clone()
+        turned = torch.addcmul(self.relaxed.left[some], unpacked(domains.turn), self.relaxed.gap[some])
+        ray[:, some] = torch.clamp(turned, shape.least[:, some], shape.most[:, some])
         region = self.quick_region if self.quick_region.batch == 1 else self.quick_region.select(at)
-        return Batch(owner, shape, region, z, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
+        return Batch(owner, shape, region, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
+
+    def _cut_shape(self, at: Tensor, column: Tensor, sign: Tensor) -> Shape:
+        """The regions' neurons, those exact that decisions name."""
+        shape = self._shape.select(at)
+        if column.shape[1]:
+            # where there is no decision the first one stands again: no place is written twice with different values
+            column, side = (torch.where(sign == 0, x[:, :1], x) for x in (column, sign))
+            exact = torch.where(side > 0, self.relaxed.right[column], self.relaxed.left[column])
+            for lines in (shape.chord, shape.least, shape.most):
+                lines.scatter_(1, column, torch.where(side == 0, lines.gather(1, column), exact))
+            shape.sink.scatter_(1, column, torch.where(side == 0, shape.sink.gather(1, column), 0.0))
+        return shape
 
     def clamped(self, z: Interval, column: Tensor, sign: Tensor) -> Interval:
         """Intervals ``(batch, width)`` cut at the kinks that decisions name."""
@@ -161,6 +175,13 @@ class Bounding:
         found = self.relaxed.value(rows, offset, batch.shape, batch.ray, batch.pull, batch.region)
         return self.relaxed.replay(found)
 
+    def decisions(self, domain: Domains) -> dict[str, Tensor]:
+        """The decisions of a single domain by activation, int8 ``(size,)``: 1 above the kink, -1 below, 0 for none."""
+        whole = torch.zeros(self.activations.width, dtype=torch.int8)
+        made = domain.neuron[0] >= 0
+        whole[self.columns[domain.neuron[0][made].long()]] = domain.sign[0][made].to(torch.int8)
+        return {name: whole[part] for name, part in self.activations.parts.items()}
+
     def margins(self, owner: Tensor, points: Tensor) -> Tensor:
         """The questions' quick margins at some inputs ``(batch, n)``: what the network itself computes there."""
         values = self.relaxed.network.flat(points).unsqueeze(-1)
@@ -177,7 +198,8 @@ class Bounding:
     def proven(self, batch: Batch) -> Tensor:
         """Proven lower bounds ``(batch,)``, float64, of the margins of the questions on the domains."""
         at = self.questions.region[batch.owner]
-        known = _Narrowed(self.known, at, self.activations.parted(batch.z))
+        z = self.clamped(self.base.select(at), batch.column, batch.sign)
+        known = _Narrowed(self.known, at, self.activations.parted(z))
         mix = batch.mix.double()
         mix = mix / mix.sum(1, keepdim=True)
         rows = mix.unsqueeze(1) @ self.questions.weights[batch.owner]

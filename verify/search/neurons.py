@@ -2,20 +2,20 @@
 
 It decides what bounds leave open where inputs are many. On either side of its kink a neuron is linear; what the
 decision is worth elsewhere, its multiplier says (see `multipliers`). Many domains go through the same passes at once,
-those with the lowest bounds first. What becomes of a domain depends on itself alone, so that neither memory nor the
-number of threads changes what a finished search proves.
+those with the lowest bounds first. What becomes of a domain depends on itself alone, so that the number of threads does
+not change what a finished search proves (nor does the size of batches, but for the last places of single precision).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.specs.property import Case
+from leaktight.specs.property import Case, Unsafe
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import look_ahead
@@ -26,11 +26,15 @@ from leaktight.verify.verdict import Counterexample
 
 FIRST = Schedule(40, rate=0.3, decay=0.95)
 EACH = Schedule(10)
+Leaf = Callable[[Case, Mapping[str, Tensor]], "tuple[float, Counterexample | None]"]
+"""Decides the inputs of a single region for which neurons lie on given sides (`Bounding.decisions`): a proven lower
+bound of the margin over them, and a confirmed counterexample to the case, if there is one."""
 LAST = Schedule(150, decay=0.97)  # where no neuron is left to split
 CANDIDATES = 8
 _PARTS = 4  # of a round, so that threads have something to share
 _PART_BYTES = 16 << 20
 _LIVE_TENSORS = 8
+_GENERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Search:
 
     def __init__(self, bounding: Bounding, late: Callable[[], bool], memory: int, size: int | None = None) -> None:
         self.bounding, self.late, self.memory = bounding, late, memory
-        self.size = size or _fitting(bounding.network, memory)
+        self.size = size or fitting(bounding.network, memory)
         self.domains, self.settled = 0, torch.inf
         first = bounding.first()
         self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
@@ -118,6 +122,23 @@ class Search:
         self._book(joined([a.left for a in answers]), torch.cat([a.settled for a in answers]))
         return min(answers, key=lambda answer: answer.margin)
 
+    def decide(self, case: Case, leaf: Leaf) -> Counterexample | None:
+        """Asks `leaf` about every domain that cannot be split; a counterexample ends it."""
+        ends, left = self.stuck.read(torch.arange(len(self.stuck))), []
+        for i in range(len(ends)):
+            one = ends.select(slice(i, i + 1))
+            lower, found = leaf(_conjunction(self.bounding, case, int(one.owner)), self.bounding.decisions(one))
+            if found is not None:
+                return found
+            one = replace(one, bound=one.bound.clamp(min=lower))
+            if bool(self._closed(one)):
+                self.settled = min(self.settled, float(one.bound))
+            else:
+                left.append(one)
+        self.stuck = Pool(joined([ends.select(slice(0, 0)), *left]))
+        self._book(ends.select(slice(0, 0)), ends.bound[:0])
+        return None
+
     def _split(self, parents: Domains) -> _Split | None:
         """Both children of each domain, bounded."""
         batch = self.bounding.unpacked(parents)
@@ -149,11 +170,20 @@ class Search:
         """The domains with what an ascent finds; whether there was the time."""
         if not len(domains):
             return domains, True
-        batch: Batch = self.bounding.unpacked(domains)
-        ascend(self.bounding, batch, schedule, self.late)
+        batch = self.bounding.unpacked(domains)
+        value = ascend(self.bounding, batch, schedule, self.late)
         if self.late() and self.domains:
             return domains, False
-        return self.bounding.repacked(domains, batch, self.bounding.proven(batch)), True
+        return self.bounding.repacked(domains, batch, self._proven(domains, batch, value)), True
+
+    def _proven(self, domains: Domains, batch: Batch, value: Tensor) -> Tensor:
+        """Proven bounds: of all that may be done, and of every few generations; else the parent's hold."""
+        depth = (domains.neuron >= 0).sum(1)
+        worth = ((value > 0) | (depth % _GENERATIONS == 0)).nonzero().flatten()
+        bound = domains.bound.clone()
+        if len(worth):
+            bound[worth] = self.bounding.proven(batch.select(worth))
+        return bound
 
     def _closed(self, domains: Domains) -> Tensor:
         """Which domains are proved."""
@@ -161,7 +191,7 @@ class Search:
         return (domains.bound > 0) | (strict & (domains.bound >= 0))
 
 
-def _fitting(network: Network, memory: int) -> int:
+def fitting(network: Network, memory: int) -> int:
     """How many domains go through a pass together: few enough for the caches, many enough for the interpreter."""
     size = 4 * _LIVE_TENSORS * sum(node.size for node in network)
     return max(4, min(1024, min(_PART_BYTES, memory // 16) // size))
@@ -172,16 +202,19 @@ def branch(
     case: Case,
     replay: Replay,
     *,
+    leaf: Leaf | None = None,
+    most: float = torch.inf,
     say: Callable[[str], None] = lambda _: None,
 ) -> Branched:
     """Carries a search on until every domain is proved, a counterexample is confirmed by replay, or it has to end.
 
-    Every point of a question's region lies in a domain that is proved, or waits, or cannot be split any more: so
+    It pauses after `most` domains. What `leaf` is asked is a domain without a neuron left to split: a linear program.
+    Every point of a question's region lies in a domain that is proved, or waits, or cannot be split any more, so that
     `lower` holds whatever ended it.
     """
     attained, found, reason, interrupted = torch.inf, None, "", False
     try:
-        while len(search.waiting) and not search.late():
+        while len(search.waiting) and search.domains < most and not search.late():
             say(f"splitting neurons: {search.domains} domains bounded, {len(search.waiting)} wait")
             if search.full:
                 reason = f"{len(search.waiting)} domains wait, as many as the memory holds; raise --memory"
@@ -190,7 +223,9 @@ def branch(
             if best is None:
                 break
             found, margin = _tried(search.bounding, case, best, replay)
-            attained = min(attained, margin)
+            if found is None and leaf is not None:
+                found = search.decide(case, leaf)
+            attained = min(attained, margin if found is None else found.margin)
             if found is not None:
                 break
     except KeyboardInterrupt:  # what is proved stands
@@ -204,10 +239,27 @@ def branch(
     return Branched(search.lower, proved, found, attained, search.domains, reason, interrupted)
 
 
+def _single(bounding: Bounding, case: Case, owner: int) -> Case:
+    """The case of a question's region alone."""
+    at = int(bounding.questions.region[owner])
+    return Case(case.region.select(slice(at, at + 1)), case.unsafe.select(slice(at, at + 1)))
+
+
+def _conjunction(bounding: Bounding, case: Case, owner: int) -> Case:
+    """The case of a question alone: its region and its disjunct."""
+    one = _single(bounding, case, owner)
+    unsafe = one.unsafe
+    some = unsafe.disjunct == bounding.questions.disjunct[owner]
+    inner = None if unsafe.inner_bounds is None else unsafe.inner_bounds[:, some]
+    alone = Unsafe(
+        unsafe.weights[:, some], unsafe.bounds[:, some], torch.zeros(int(some.sum())).long(), unsafe.strict[some], inner
+    )
+    return Case(one.region, alone)
+
+
 def _tried(bounding: Bounding, case: Case, best: _Split, replay: Replay) -> tuple[Counterexample | None, float]:
     """Whether the lowest point of a relaxation is a counterexample, and the margin that it attains."""
-    at = int(bounding.questions.region[best.owner])
-    one = Case(case.region.select(slice(at, at + 1)), case.unsafe.select(slice(at, at + 1)))
+    one = _single(bounding, case, best.owner)
     point = one.region.project(best.point.double().unsqueeze(0))
     margin = float(one.unsafe.margin(bounding.network.flat(point)))
     if margin > 1e-6 * float(bounding.reach[best.owner].amax()):

@@ -79,6 +79,12 @@ class Activations:
         return known
 
 
+def splittable(network: Network) -> bool:
+    """Whether all that bends in the network are neurons that can be split, and there are some."""
+    fitting = all(isinstance(node.op, (Affine, TwoSlope, Input)) for node in network)
+    return fitting and any(isinstance(node.op, TwoSlope) for node in network)
+
+
 def _parameters(node: Node) -> tuple[Tensor, ...]:
     op = node.op
     assert isinstance(op, TwoSlope)
@@ -128,10 +134,12 @@ class Pass:
 
     def select(self, index: Tensor) -> Pass:
         """The pass of some of the domains."""
-        parts = (self.coefficients, self.free, self.slopes, self.offsets, self.inputs)
-        picked = ({name: x.index_select(0, index) for name, x in part.items()} for part in parts)
         outputs = None if self.outputs is None else self.outputs[index]
-        return Pass(self.value[index], self.ends[index], self.point[index], *picked, outputs)
+        parts = {
+            name: {node: x.index_select(0, index) for node, x in getattr(self, name).items()}
+            for name in ("coefficients", "free", "slopes", "offsets", "inputs")
+        }
+        return Pass(self.value[index], self.ends[index], self.point[index], outputs=outputs, **parts)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Domains:
     """A batch of domains. A neuron is named by its place among those that may be split.
 
     owner ``(batch,)`` int32: which question it belongs to. bound ``(batch,)`` float64: a proven lower bound of its
-    margin. neuron ``(batch, depth)`` int32, -1 where there is no decision; above ``(batch, depth)``: the side;
+    margin. neuron ``(batch, depth)`` int32, -1 behind the last decision; above ``(batch, depth)``: the side;
     multiplier ``(batch, depth)`` float32 >= 0. turn ``(batch, neurons)`` uint8. mix ``(batch, atoms)`` float32: the
     weights of a conjunction's atoms.
     """

@@ -1,0 +1,129 @@
+"""The stages of a search over neurons: the questions that bounds left open, and ever better bounds of all neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.models.ops import TwoSlope
+from leaktight.specs.property import Case
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.memory import keep_freed_memory
+from leaktight.verify.bounds.optimise import turned_bounds
+from leaktight.verify.bounds.question import Question
+from leaktight.verify.search.multipliers import Bounding, Questions
+from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
+from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.tighten import Effort, tightened
+
+_BEHIND = (0.5, 0.3, 0.2, 0.1)
+
+
+def open_questions(case: Case, atoms: Tensor) -> Questions:
+    """The disjuncts, region by region, that proven lower bounds ``(regions, atoms)`` do not rule out."""
+    unsafe, regions = case.unsafe, len(atoms)
+    ruled_out = _ruled_out(case, atoms)
+    members = [(unsafe.disjunct == k).nonzero().flatten() for k in range(unsafe.disjuncts)]
+    pairs = [(g, k) for g in range(regions) for k, m in enumerate(members) if not bool(ruled_out[g, m].any())]
+    most = max((len(members[k]) for _, k in pairs), default=1)
+    weights = torch.zeros(len(pairs), most, unsafe.weights.shape[2], dtype=torch.float64)
+    bounds, real = torch.zeros(len(pairs), most, dtype=torch.float64), torch.zeros(len(pairs), most, dtype=torch.bool)
+    for i, (g, k) in enumerate(pairs):
+        m, row = members[k], g if len(unsafe.weights) > 1 else 0
+        weights[i, : len(m)], bounds[i, : len(m)] = unsafe.weights[row, m], unsafe.bounds[row, m]
+        real[i, : len(m)] = True
+    strict = torch.tensor([bool(unsafe.strict[members[k]].all()) for _, k in pairs], dtype=torch.bool)
+    region, disjunct = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
+    return Questions(region, weights, bounds, real, strict, disjunct)
+
+
+def _ruled_out(case: Case, atoms: Tensor) -> Tensor:
+    return torch.where(case.unsafe.strict, atoms >= 0, atoms > 0)
+
+
+def whole_margin(case: Case, atoms: Tensor, lower: float) -> float:
+    """A proven lower bound of the margin, from bounds of all atoms and one of all `open_questions`' margins."""
+    unsafe, ruled_out = case.unsafe, _ruled_out(case, atoms).to(atoms.dtype)
+    worst = atoms.new_full((len(atoms), unsafe.disjuncts), -torch.inf)
+    worst = worst.scatter_reduce(1, unsafe.disjunct.expand(atoms.shape), atoms, "amax")
+    closed = torch.zeros_like(worst).scatter_reduce(1, unsafe.disjunct.expand(atoms.shape), ruled_out, "amax")
+    return float(torch.where(closed > 0, worst, worst.clamp(min=lower)).amin())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A search over so many domains at most; before it, so much effort on bounds of single neurons."""
+
+    effort: Effort | None
+    domains: float
+
+
+STAGES = (
+    Stage(None, 3000),
+    Stage(Effort(3, 4), 3000),
+    Stage(Effort(6, 8), 10000),
+    Stage(Effort(10, 16), 40000),
+    Stage(Effort(14, 24), torch.inf),
+)
+
+
+def split(
+    network: Network,
+    case: Case,
+    atoms: Tensor,
+    replay: Replay,
+    *,
+    memory: int,
+    deadline: float | None,
+    late: Callable[[], bool],
+    leaf: Leaf | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Branched:
+    """Searches over neurons until the open questions of a case are settled, or the time is up.
+
+    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. Deep networks
+    are searched in stages, each of which begins with better bounds of single neurons.
+    """
+    keep_freed_memory()
+    questions = open_questions(case, atoms)
+    known = intermediate_bounds(network, case.region, memory, deadline=deadline)
+    began = Branched(-torch.inf, False, None, torch.inf, 0)
+    deep = sum(isinstance(node.op, TwoSlope) for node in network) > 1
+    search = Search(Bounding(network, case.region, known, questions), late, memory)
+    if deep and len(search.waiting) and not late():
+        known = _turned(network, case, known, memory, deadline)
+        search = Search(Bounding(network, case.region, known, questions), late, memory)
+    for stage in STAGES:
+        if stage.effort is not None:
+            try:
+                known = tightened(
+                    network, case.region, known, stage.effort, memory=memory, deadline=deadline, late=late, say=say
+                )
+            except KeyboardInterrupt:
+                return replace(began, interrupted=True)
+            search = Search(Bounding(network, case.region, known, questions), late, memory)
+        began = _after(
+            began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
+        )
+        if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
+            break
+    return began
+
+
+def _after(first: Branched, then: Branched) -> Branched:
+    """What two searches over the same questions found."""
+    attained, domains = min(first.attained, then.attained), first.domains + then.domains
+    return replace(then, lower=max(first.lower, then.lower), attained=attained, domains=domains)
+
+
+def _turned(
+    network: Network, case: Case, known: dict[str, Interval], memory: int, deadline: float | None
+) -> dict[str, Interval]:
+    """Bounds of the neurons, by turning the lines behind them."""
+    rows = case.unsafe.weights.expand(case.region.batch, -1, -1)
+    return turned_bounds(Question(network, case.region, rows, memory, None, deadline), known, _BEHIND)
