@@ -28,10 +28,10 @@ NETWORKS = [(kind, seed) for seed in range(7) for kind in SECTORED][:100]
 MORE = [(kind, seed) for seed in range(7, 27) for kind in SECTORED][:300]
 
 
-def check_the_order(kind: str, seed: int) -> None:
+def check_the_order(kind: str, seed: int, norms: list[Norm]) -> None:
     network = build(kind, seed)
     stages = layers(network)
-    for norm in Norm:
+    for norm in norms:
         low = attained(network, norm, samples=2, seed=seed)
         worst = steepest_pattern(stages, norm, network=network, starts=2, seed=seed)
         high = min(jacobian_bound(stages, norm), lipschitz(network, norm=norm, method="liplt").upper) \
@@ -42,13 +42,13 @@ def check_the_order(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize(("kind", "seed"), NETWORKS)
 def test_no_bound_is_below_a_pattern_or_a_quotient(kind: str, seed: int) -> None:
-    check_the_order(kind, seed)
+    check_the_order(kind, seed, [list(Norm)[seed % 3]])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "seed"), MORE)
 def test_no_bound_is_below_a_pattern_or_a_quotient_on_many_more(kind: str, seed: int) -> None:
-    check_the_order(kind, seed)
+    check_the_order(kind, seed, list(Norm))
 
 
 def jacobians(network: Network, count: int, seed: int, centre: Tensor | None = None, size: float = 1.0) -> Tensor:
