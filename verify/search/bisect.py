@@ -23,7 +23,7 @@ from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample
 
-FEW_INPUTS = 20  # up to so many, halving inputs is worth trying without being asked for
+FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting neurons
 MOST = 1_000_000  # boxes that wait at once
 _BATCH = 512
 _MEMORY = 256 << 20
