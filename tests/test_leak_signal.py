@@ -106,6 +106,7 @@ def test_sampled_neurons_agree_with_the_shares_on_average_over_the_batch(kind: s
             assert factors.active <= always[0]
             assert factors.inactive <= always[1]
             assert factors.active + factors.inactive + factors.unstable == pytest.approx(1)
+            assert min(factors.active, factors.inactive, factors.unstable) >= 0
             assert factors.active + factors.inactive > 0
 
 

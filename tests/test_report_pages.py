@@ -441,3 +441,10 @@ def test_the_table_of_inputs_has_every_number_whole(style: str) -> None:
             line for line in lines if len(line) == len(table.columns) and line[3] in ("proved", "refuted", "unknown")
         ]
     assert rows == [[outline.shown(cell) for cell in row] for row in table.rows]
+
+
+def test_text_shows_the_first_rows_of_long_curves_and_says_how_many_follow() -> None:
+    few, many = (render.report(documents.leak(segments=count), format="text") for count in (40, 200))
+    assert "more, which --format json has" not in few
+    assert many.count("... and 160 more, which --format json has") == 3  # curve, its bounds, shifts
+    assert len(many.splitlines()) - len(few.splitlines()) < 10

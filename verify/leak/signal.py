@@ -139,8 +139,9 @@ def _shares(
                 counts[name] += _stable(network.by_name[name], known)
     shares = {}
     for name, stable in counts.items():
-        active, inactive = (stable / (region.batch * network.by_name[name].size)).tolist()
-        shares[name] = (active, inactive, 1 - active - inactive)
+        whole = region.batch * network.by_name[name].size
+        active, inactive, unstable = (torch.cat([stable, whole - stable.sum(0, keepdim=True)]) / whole).tolist()
+        shares[name] = (active, inactive, unstable)
     return shares
 
 

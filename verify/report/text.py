@@ -18,6 +18,7 @@ from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import GUARANTEES, flat
 
 _SHOWN = 16
+_FOLDED = 40  # rows of a table that other formats hide behind its caption
 _DRAWINGS: dict[str, Callable[[Document], RenderableType]] = {}
 
 
@@ -179,7 +180,10 @@ def _block(block: outline.Block) -> Iterator[RenderableType]:
             yield facts((name, _cell(value)) for name, value in block.known)
         case outline.Table(caption, columns, rows) if rows:
             yield Text(shown(caption) + ":")
-            yield Grid(columns, [[_cell(cell) for cell in row] for row in rows], block.wordy)
+            some = rows[:_FOLDED] if block.folded else rows
+            yield Grid(columns, [[_cell(cell) for cell in row] for row in some], block.wordy)
+            if more := len(rows) - len(some):
+                yield Text(f"... and {more} more, which --format json has")
 
 
 def _said(tile: outline.Tile) -> str | None:
