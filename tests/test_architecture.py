@@ -59,7 +59,7 @@ HEAVY = {
     "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
-    "ray": set(),
+    "ray": {"verify/run/cluster.py"},
     "sklearn": set(),
     "scipy": {"verify/bounds/mixed_integer.py"},
 }
