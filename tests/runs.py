@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+import twins
+
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.verify.run import answer, worker
 from leaktight.verify.run.pipeline import Wanted
@@ -94,3 +96,15 @@ class Inline:
     def wait(self, _seconds: float) -> list[tuple[Any, Document]]:
         done, self.replies = self.replies, []
         return done
+
+
+def hard(path: Path, text: str) -> Path:
+    """A folder with a suite, a network of four inputs, and a property that takes about two hundred boxes to prove."""
+    network = twins.onnx_twin(twins.random_weights([4, 24, 24, 2], 1), 0.1)
+    (path / "net.onnx").write_bytes(network)
+    inputs = "\n".join(f"(assert (>= X_{i} -1.0))\n(assert (<= X_{i} 1.0))" for i in range(4))
+    names = [*(f"X_{i}" for i in range(4)), "Y_0", "Y_1"]
+    declared = "\n".join(f"(declare-const {name} Real)" for name in names)
+    (path / "hard.vnnlib").write_text(f"{declared}\n{inputs}\n(assert (<= (+ Y_0 (* -1.0 Y_1)) -0.32))\n")
+    (path / "suite.toml").write_text(text)
+    return path / "suite.toml"
