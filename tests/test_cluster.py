@@ -284,16 +284,13 @@ def test_a_task_is_given_to_other_machines_until_it_has_been_lost_too_often(acto
     assert len(crew.idle) == 1
 
 
-def test_a_machine_without_a_sign_of_life_is_given_up(
-    actors: Actors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_without_a_sign_of_life_is_given_up(actors: Actors, tmp_path: Path) -> None:
     crew = one(actors)
     given(crew, folder(tmp_path))
     actors.answer({})
     list(crew.wait(0))
     assert actors.calls[-1][1] == "wait", "it is still busy"
-    monkeypatch.setattr(clusters, "ROOM", -1.0)
-    crew.workers[0].since -= 1
+    crew.workers[0].since -= clusters.ROOM
     list(crew.wait(0))
     assert actors.calls[-1][1] == "ready", "another worker is asked for"
     assert crew.again[0].token == "t"

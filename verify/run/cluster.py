@@ -91,7 +91,6 @@ class Cluster:
         self.copies: dict[str, Any] = {}
         self.done: list[tuple[Any, Reply]] = []
         self.stillborn = 0
-        self.alive = time.monotonic()  # when a worker last said something
         self.grow(size)
 
     def __enter__(self) -> Cluster:
@@ -219,7 +218,6 @@ class Cluster:
         except _LOST as error:
             self._lose(slot, _line(error))
             return
-        self.alive = time.monotonic()
         if not slot.ready:
             self._begin(slot, answer)
         elif "reply" in answer:
@@ -273,7 +271,7 @@ class Cluster:
                 self._end(slot, {"error": {"kind": "bad input", "message": says}})
                 slot.resources = {}
                 self._open(slot)
-        if now - self.alive > ROOM and not any(slot.ready for slot in self.workers):
+        if all(not slot.ready and slot.task is None and now - slot.since > ROOM for slot in self.workers):
             raise UsageError(f"--cluster: it has no room for a worker within {ROOM:g} s; see what 'ray status' says")
 
 
