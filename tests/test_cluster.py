@@ -61,7 +61,9 @@ def losing(nodes: Nodes, after: int) -> Callable[[int, int], None]:
     return progress
 
 
-def test_a_node_that_is_lost_costs_no_job(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_lost_costs_no_job(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     suite = folder(tmp_path)
     expected, _, code = here(suite, monkeypatch)
     found, line, code_there = pipeline(wanted(suite, cluster=nodes.address, workers=2), losing(nodes, 2))
@@ -71,6 +73,7 @@ def test_a_node_that_is_lost_costs_no_job(nodes: Nodes, tmp_path: Path, monkeypa
     assert not any(job["cached"] for job in found["jobs"])
     again, _, _ = pipeline(wanted(suite, resume=True, ledger=wanted(suite).ledger), None)
     assert all(job["cached"] for job in again["jobs"]), "the ledger is the same one"
+    assert capfd.readouterr().out == "", "what Ray says of its nodes is no part of a result"
 
 
 SPLIT = """\
