@@ -87,8 +87,11 @@ def refine_all(
     floor: Mapping[str, Interval] | None = None,
     refine: Refine | None = None,
     deadline: float | None = None,
-) -> None:
-    """Fills `known`, which the backward pass reads, from the inputs on; arguments as for `intermediate_bounds`."""
+) -> Single | None:
+    """Fills `known`, which the backward pass reads, from the inputs on; arguments as for `intermediate_bounds`.
+
+    Returns the passes in float32 that did it, if they did: they serve for rows on the outputs, too.
+    """
     network, region = backward.network, backward.region
     single = Single(backward) if refine is None and Single.fits(backward) else None
     means = _Means(backward, refine or plain_rows, single, memory, deadline)
@@ -101,6 +104,7 @@ def refine_all(
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
                 known[node.name] = _refined(means, node, known[node.name], wanted)
+    return single
 
 
 def already_tight(network: Network, region: Region, node: Node) -> bool:

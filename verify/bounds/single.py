@@ -17,44 +17,19 @@ The value at the start's reference is a number of float64. A row is then off by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from leaktight.errors import InternalError
 from leaktight.models.network import Node
-from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
-from leaktight.specs.region import Ball, Region, toward
-from leaktight.verify.bounds.backward import Backward, Units, is_affine, is_elementwise
-from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
+from leaktight.models.ops import Affine, Input
+from leaktight.verify.bounds.backward import Backward, Rows, Units, is_affine, is_elementwise
+from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
+from leaktight.verify.rounding import down, gamma, trusted_lower, unit
 
-_SINGLE, _DOUBLE = torch.float32, torch.float64
-_U = unit(_DOUBLE)
-_TINY = underflow(_SINGLE)
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small
-_DENSE = 2**18  # entries of a matrix that is faster than the convolution it stands for
-
-
-def share(terms: int) -> float:
-    """``gamma_k`` in float32 for sums of `terms` products of which one factor was itself rounded to float32.
-
-    ``(1 + u)^(k + 1) - 1 <= (k + 1) u / (1 - (k + 1) u)``, and one more ``u`` for the sum of rows that it multiplies.
-    """
-    off = (terms + 2) * unit(_SINGLE)
-    return off / (1 - off)
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """An activation as a pass applies it: ``slope``, ``half`` ``(batch, 1, n)`` and ``charge`` ``(batch, n, 1)``."""
-
-    slope: Tensor
-    half: Tensor
-    charge: Tensor
-
-    def select(self, regions: Tensor | slice) -> _Lines:
-        return _Lines(self.slope[regions], self.half[regions], self.charge[regions])
 
 
 class Single:
@@ -64,224 +39,78 @@ class Single:
     """
 
     def __init__(self, backward: Backward) -> None:
-        self.b, self.network, self.region = backward, backward.network, backward.region
-        self._place = {node.name: i for i, node in enumerate(self.network.nodes)}
-        self._references: dict[str, Tensor] = {}
-        self._off: dict[str, Tensor | None] = {}
-        self._lines: dict[str, _Lines] = {}
-        self._charges: dict[str, Tensor | None] = {}
-        self._starts: dict[str, Tensor] = {}
-        self._lost: dict[str, Tensor] = {}
-        self._matrices: dict[str, Tensor | None] = {}
-        self._operators: dict[str, Affine] = {}
-        self._around: Region | Tensor | None = None
+        self.references = References(backward)
 
     @staticmethod
     def fits(backward: Backward) -> bool:
         """Whether passes of this kind can stand for those of `backward`."""
         ops = (node.op for node in backward.network)
-        plain = type(backward) is Backward and backward.dtype == _DOUBLE and not backward.tilts
+        plain = type(backward) is Backward and backward.dtype == torch.float64 and not backward.tilts
         plain = plain and max(node.size for node in backward.network) <= _LONGEST
         return plain and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
 
-    # ---- what does not depend on rows; float64 --------------------------------------------------------------------
-
-    def reference(self, node: Node) -> Tensor:
-        """``z*`` of a node, ``(batch, *shape)``."""
-        found = self._references.get(node.name)
-        if found is None:
-            found = self._reference(node).expand(self.region.batch, *node.shape)
-            self._references[node.name] = found
-        return found
-
-    def _reference(self, node: Node) -> Tensor:
-        if isinstance(node.op, Input):
-            sizes = [port.size for port in self.network.inputs]
-            at = [port.name for port in self.network.inputs].index(node.name)
-            return centre(self.region).split(sizes, -1)[at].reshape(-1, *node.shape)
-        ahead = [self.reference(self.network.by_name[name]) for name in node.inputs]
-        if is_affine(node.op):
-            return node.op(*ahead)
-        lines = self.b.centred(node)
-        return lines.slope.squeeze(1) * ahead[0] + lines.offset.squeeze(1)
-
-    def radius(self, name: str) -> Tensor:
-        """At least ``|z - z*|`` for every value of a node, ``(batch, *shape)``."""
-        z, at = self.b.known[name], self.reference(self.network.by_name[name])
-        return torch.maximum(z.upper - at, at - z.lower) * (1 + 4 * _U)
-
-    def off(self, node: Node, op: Affine) -> Tensor | None:
-        """How far ``W y* + b`` may be from its computed value, for any ``W``, ``b`` within the spread; None for zero.
-
-        Twice the spread, over all values of the inputs: it also covers what the spread does to ``a W (y - y*)``.
-        """
-        if node.name not in self._off:
-            parts = []
-            if op.forward_terms:
-                sizes = [self.reference(self.network.by_name[name]).abs() for name in node.inputs]
-                most = op.magnitude(*sizes)
-                most = most if op.bias_value is None else most + op.bias_value.abs()
-                parts.append(gamma(op.forward_terms, _DOUBLE) * most + op.forward_terms * underflow(_DOUBLE))
-            if (spread := op.spread(*(self._magnitude(name) for name in node.inputs))) is not None:
-                parts.append(4 * spread)
-            total = sum(parts[1:], parts[0]) if parts else None
-            self._off[node.name] = None if total is None else total.expand(self.region.batch, *node.shape).flatten(1)
-        return self._off[node.name]
-
-    def _magnitude(self, name: str) -> Tensor:
-        """At least ``|z|`` and ``|z*|``."""
-        return torch.maximum(self.b.known[name].magnitude, self.reference(self.network.by_name[name]).abs())
-
-    def _rounding(self, node: Node, op: Affine, each: float) -> Tensor:
-        """``each |W| rho_y`` ``(batch, n)``, and what weights that underflow to float32 may add."""
-        reach = [self.radius(name) for name in node.inputs]
-        tiny = _TINY * sum((x.flatten(1).sum(1, keepdim=True) for x in reach), torch.zeros(()))
-        wide = op.magnitude(*reach).expand(self.region.batch, *node.shape).flatten(1)
-        return each * (1 + gamma(op.forward_terms, _DOUBLE)) * wide + tiny
-
-    def charge(self, node: Node, op: Affine) -> Tensor | None:
-        """``|a| . charge`` is what rewriting an affine node with coefficients ``a`` costs, ``(batch, n)``."""
-        if node.name not in self._charges:
-            total = self.off(node, op)
-            if op.adjoint_terms:
-                rounding = self._rounding(node, op, share(op.adjoint_terms))
-                total = rounding if total is None else total + rounding
-            self._charges[node.name] = None if total is None else total * (1 + 4 * unit(_SINGLE)) + _TINY
-        return self._charges[node.name]
-
-    def start(self, node: Node, op: Affine) -> Tensor:
-        """What one entry's row costs where it is taken from the weights: their conversion, ``(batch, n)``."""
-        found = self._starts.get(node.name)
-        if found is None:
-            found, off = self._rounding(node, op, 2 * unit(_SINGLE)), self.off(node, op)
-            found = self._starts[node.name] = found if off is None else found + off
-        return found
-
-    def lines(self, node: Node) -> _Lines:
-        found = self._lines.get(node.name)
-        if found is None:
-            exact, (name,) = self.b.centred(node), node.inputs
-            slope, half, offset, gap = (
-                x.flatten(2) for x in (exact.slope, exact.half_slope, exact.offset, exact.half_offset)
-            )
-            at, rho = self.reference(self.network.by_name[name]).flatten(1), self.radius(name).flatten(1)
-            steep = (slope.abs() + half.abs()).squeeze(1)
-            # half the distance of the lines at z*; halving them, and evaluating them there, rounds in float64
-            reach = steep * self._magnitude(name).flatten(1) + (offset.abs() + gap.abs()).squeeze(1)
-            charge = (-half * at.unsqueeze(1) - gap).squeeze(1).clamp(min=0) + 16 * _U * reach
-            # the slopes' conversion and three roundings of ``a c + |a| h``
-            charge = charge + (8 * unit(_SINGLE) * steep + 4 * _TINY) * rho + _TINY
-            source = self.network.by_name[name]
-            if is_affine(source.op) and (vector := self.charge(source, source.op)) is not None:
-                charge = charge + (1 + 8 * unit(_SINGLE)) * (steep + _TINY) * vector
-            found = _Lines(slope.to(_SINGLE), half.to(_SINGLE), outwards(charge).unsqueeze(2))
-            self._lines[node.name] = found
-        return found
-
-    def lost(self, last: Node) -> Tensor:
-        """What products that underflow may add up to in a pass that starts at a node, ``(batch, 1)``."""
-        found = self._lost.get(last.name)
-        if found is None:
-            total = torch.zeros(self.region.batch, dtype=_DOUBLE)
-            for node in self.network.nodes[: self._place[last.name] + 1]:
-                terms = node.op.adjoint_terms if is_affine(node.op) else 1
-                for name in node.inputs:
-                    total = total + 4 * (terms * self.radius(name).flatten(1).sum(1) + node.size) * _TINY
-                if is_affine(node.op) and (vector := self.charge(node, node.op)) is not None:  # rows that underflowed
-                    total = total + 4 * vector.sum(1) * _TINY
-            total = total + 4 * self.region.size * _TINY
-            found = self._lost[last.name] = total.unsqueeze(1)
-        return found
-
-    def matrix(self, node: Node) -> Tensor | None:
-        """An affine node of one input as a matrix in float32, where products with it are worth it."""
-        if node.name not in self._matrices:
-            exact = None
-            if isinstance(node.op, (Linear, Conv, ConvTranspose)):
-                source = self.network.by_name[node.inputs[0]]
-                whole = isinstance(node.op, Linear) and node.size == node.op.weight.shape[0]
-                if whole or node.size * source.size <= _DENSE:
-                    exact = self.b.matrix(node, node.size)
-            self._matrices[node.name] = None if exact is None else exact.to(_SINGLE)
-        return self._matrices[node.name]
-
-    def operator(self, node: Node, op: Affine) -> Affine:
-        """An affine node's operator in float32."""
-        if node.name not in self._operators:
-            self._operators[node.name] = op.to(_SINGLE)
-        return self._operators[node.name]
-
-    def around(self) -> Region | Tensor:
-        """The region about its centre: of a box the radii ``(batch, n, 1)``, ready for ``|a| . radius``."""
-        if self._around is None:
-            at, region = centre(self.region), self.region
-            if isinstance(region, Ball):
-                low, high = down(region.lower - at).clamp(max=0), -down(at - region.upper).clamp(max=0)
-                self._around = Ball(torch.zeros_like(at), region.radius, region.norm, low, high).to(_SINGLE)
-            else:
-                radius = torch.maximum(region.upper - at, at - region.lower) * (1 + 4 * _U) + _TINY
-                self._around = outwards(radius).unsqueeze(2)
-        return self._around
-
     def prepare(self, last: Node) -> None:
         """Works out what every pass that starts at a node needs, for the whole batch at once."""
-        for node in self.network.nodes[: self._place[last.name]]:
-            if is_elementwise(node.op):
-                self.lines(node)
-            elif is_affine(node.op):
-                self.charge(node, node.op)
-        if is_affine(last.op):
-            self.start(last, last.op)
-            self.charge(last, last.op)
-        self.reference(last)
-        self.lost(last)
-        self.around()
+        self.references.prepare(last)
 
-    # ---- a pass ---------------------------------------------------------------------------------------------------
+    def lower(self, regions: Tensor | slice, *starts: Rows | Units) -> Tensor:
+        """Proven lower bounds ``(batch, k)`` of the sum of `starts` in these regions of the batch, in float64."""
+        return self.walk(regions, *starts)[0]
 
-    def lower(self, regions: Tensor | slice, units: Units) -> Tensor:
-        """Proven lower bounds ``(batch, k)`` of these entries in these regions of the batch, in float64."""
-        return _Pass(self, regions).bound(units)
-
-
-def centre(region: Region) -> Tensor:
-    return region.centre if isinstance(region, Ball) else region.lower / 2 + region.upper / 2
-
-
-def outwards(vector: Tensor) -> Tensor:
-    """A nonnegative ``(batch, n)`` in float32 with which ``|a| . vector``, computed in float32, is large enough."""
-    return toward(vector * (1 + 1.5 * share(vector.shape[1])), _SINGLE, torch.inf)
+    def walk(self, regions: Tensor | slice, *starts: Rows | Units) -> tuple[Tensor, Tensor]:
+        """The same, and the rows on the inputs ``(batch, k, n)`` that it was concluded from."""
+        walk = _Pass(self.references, regions)
+        return walk.bound(starts), walk.rows
 
 
 class _Pass:
     """Rows on their way to the inputs; ``total`` is the part of the bound that is known already."""
 
-    def __init__(self, single: Single, regions: Tensor | slice) -> None:
-        self.s, self.regions = single, regions
+    def __init__(self, references: References, regions: Tensor | slice) -> None:
+        self.s, self.regions = references, regions
         self.pending: dict[str, Tensor] = {}
+        self.rows = torch.zeros(1, 1, references.region.size, dtype=SINGLE)
         self.total = torch.zeros(())
         self.size = torch.zeros(())
 
-    def bound(self, units: Units) -> Tensor:
-        last = self.s.network.by_name[units.node]
-        self._begin(last, units)
-        for node in reversed(self.s.network.nodes[: self.s._place[last.name] + 1]):
+    def bound(self, starts: Sequence[Rows | Units]) -> Tensor:
+        first = max(self.s.place[start.node] for start in starts)
+        for start in starts:
+            node = self.s.network.by_name[start.node]
+            if isinstance(start, Rows):
+                self._begin_rows(node, start.coefficients.flatten(2))
+            else:
+                self._begin(node, start)
+        for node in reversed(self.s.network.nodes[: first + 1]):
             if node.name in self.pending and not isinstance(node.op, Input):
                 self._through(node, self.pending.pop(node.name))
         self._conclude()
         terms = 4 * len(self.s.network.nodes) + 8
-        found = self.total - self.s.lost(last)[self.regions]
-        return trusted_lower(down(found - terms * unit(_DOUBLE) * (self.size + found.abs())))
+        found = self.total - self.s.lost(self.s.network.nodes[first])[self.regions]
+        return trusted_lower(down(found - terms * unit(torch.float64) * (self.size + found.abs())))
+
+    def _begin_rows(self, node: Node, rows: Tensor) -> None:
+        """Rows in float64; a row's value at the reference is a sum of n products."""
+        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(2)
+        self._add((rows @ at).squeeze(2))
+        self.size = self.size + node.size * (rows.abs() @ at.abs()).squeeze(2)
+        short = rows.to(SINGLE)
+        self._charge(short, 2 * unit(SINGLE) * self.s.radius(node.name).flatten(1)[self.regions])
+        self._add(-TINY * self.s.spread(node.name)[self.regions])
+        self._give(node.name, short)
 
     def _begin(self, last: Node, units: Units) -> None:
         self._add(self._entries(self.s.reference(last).flatten(1), units) * units.sign)
         if is_affine(last.op) and (matrix := self.s.matrix(last)) is not None:
-            rows = matrix[units.entries] * units.sign.to(_SINGLE).unsqueeze(-1)
             self._add(-self._entries(self.s.start(last, last.op), units))
-            self._give(last.inputs[0], rows)
+            ahead = self.s.network.by_name[last.inputs[0]]
+            if is_elementwise(ahead.op) and ahead.name not in self.pending:
+                self._weights_through(ahead, last, matrix, units)
+            else:
+                self._give(ahead.name, matrix[units.entries] * units.sign.to(SINGLE).unsqueeze(-1))
         else:
-            rows = torch.zeros(*units.index.shape, last.size, dtype=_SINGLE)
-            rows.scatter_(-1, units.index.unsqueeze(-1), units.sign.to(_SINGLE).unsqueeze(-1))
+            rows = torch.zeros(*units.index.shape, last.size, dtype=SINGLE)
+            rows.scatter_(-1, units.index.unsqueeze(-1), units.sign.to(SINGLE).unsqueeze(-1))
             self._give(last.name, rows)
 
     def _entries(self, vector: Tensor, units: Units) -> Tensor:
@@ -299,7 +128,7 @@ class _Pass:
             self._charge(rows, vector[self.regions])
         if name in self.pending:  # the sum of two is one rounding off
             rows = self.pending[name] + rows
-            self._charge(rows, 2 * unit(_SINGLE) * self.s.radius(name).flatten(1)[self.regions] + _TINY)
+            self._charge(rows, 2 * unit(SINGLE) * self.s.radius(name).flatten(1)[self.regions] + TINY)
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
@@ -316,6 +145,14 @@ class _Pass:
         else:
             raise InternalError(f"node {node.name!r} has no rule for passes in float32")
 
+    def _weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
+        """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
+        lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
+        cost = lines.charge.squeeze(2) @ size.mT
+        self._add(-(cost.gather(1, units.index) if units.span is None else cost[:, units.span]).double())
+        rows = (matrix[units.entries] * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
+        self._give(node.inputs[0], rows.addcmul_(size[units.entries], lines.half), charged=True)
+
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if (matrix := self.s.matrix(node)) is not None:
             self._give(node.inputs[0], a @ matrix)
@@ -331,15 +168,14 @@ class _Pass:
             return
         lead = next(iter(self.pending.values())).shape[:2]
         parts = [
-            self.pending.get(port.name, torch.zeros(1, dtype=_SINGLE).expand(*lead, port.size))
+            self.pending.get(port.name, torch.zeros(1, dtype=SINGLE).expand(*lead, port.size))
             for port in self.s.network.inputs
         ]
-        rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
             self._add(-(rows.abs() @ around[self.regions]).squeeze(2).double())
         else:
             region = around.select(self.regions)
-            self._charge(rows, gamma(region.size, _SINGLE) * region.magnitude.double())
+            self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())
             self._add(region.minimum(rows).double())
-
