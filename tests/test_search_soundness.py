@@ -73,7 +73,7 @@ def test_where_every_neuron_is_split_linear_programs_decide(shape: str, monkeypa
         return asked[-1]
 
     monkeypatch.setattr("leaktight.verify.prove.decide", counted)
-    for seed in range(20, 22):
+    for seed in range(20, 24):
         verdict = judge(shape, seed, 1e-6, "branch", wide=True)
         assert verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
     assert all(decision.exact for decision in asked)
