@@ -135,6 +135,12 @@ CentreRadius = Annotated[
 CurveSlopes = Annotated[
     str | None, _option("--slopes", value="LO:HI", says="Also a curve: a constant for every slope of the range.")
 ]
+LeakConstant = Annotated[
+    bool | None,
+    typer.Option(
+        "--lipschitz/--no-lipschitz", help="The network's Lipschitz constant over slopes; default: where cheap."
+    ),
+]
 LeakMeaning = Annotated[
     str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")
 ]

@@ -131,7 +131,7 @@ def test_the_mixture_ends_in_its_ends_and_refuses_other_slopes() -> None:
 def test_independent_slopes_are_covered_up_to_each_segment() -> None:
     network = chain([np.array([[1.0], [1.0]]), np.array([[0.0, 1.0]])], 0.1)
     question = Question(network, Norm.L2)
-    found = curve(Slopes.of(network), 0.0, 2.0, question, segments=4, independent=True)
+    found = curve(Slopes.of(network), 0.0, 2.0, question, ends=[0.0, 0.5, 1.0, 1.5, 2.0], independent=True)
     for segment, least in zip(found, (1.0, 1.0, 1.5, 2.0), strict=True):
         assert least * (1 - 1e-12) <= segment.upper <= 1.2 * least
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -59,13 +59,14 @@ def curve(
     hi: float,
     question: Question,
     *,
-    segments: int = SEGMENTS,
+    ends: Sequence[float] | None = None,
     independent: bool = False,
 ) -> list[Segment]:
     """Segments that cover ``[lo, hi]``, each with a bound for all its slopes.
 
     moving: the activations whose slope it is; question: about their network, with its norm and deadline. independent:
-    at ``a`` each neuron has a slope of its own, anywhere in ``[lo, a]``.
+    at ``a`` each neuron has a slope of its own, anywhere in ``[lo, a]``. ends: of the segments, rising from `lo` to
+    `hi`; by default 16 of equal width.
 
     In L2 one solve finds multipliers for the widest sectors, those of the whole range; on each segment they are
     transferred to its sectors (leaktight.verify.lipschitz.fast.transferred) and proven there. In the other norms each
@@ -78,8 +79,7 @@ def curve(
     span = Range(moving, question.layers)
     whole = span.between(lo, hi)
     bounded = _of_segments(whole, question)
-    ends = np.linspace(lo, hi, segments + 1).tolist() if lo < hi else [lo, hi]
-    ends[0], ends[-1] = lo, hi
+    ends = _equal(lo, hi) if ends is None else ends
     falls = not independent and lo >= 0 and hi <= 1 and _plain(moving)
     linear = _linear(span, question) if falls and lo < 1 and _all(moving, question.layers) else inf
     found = []
@@ -91,6 +91,11 @@ def curve(
             upper = min(upper, mixed(bounded.everywhere, linear, lo, a, len(whole.stages)))
         found.append(Segment(a, b, upper))
     return _falling(found) if falls else found
+
+
+def _equal(lo: float, hi: float) -> list[float]:
+    ends: list[float] = np.linspace(lo, hi, SEGMENTS + 1).tolist() if lo < hi else [lo, hi]
+    return [lo, *ends[1:-1], hi]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
+
+import numpy as np
 
 from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
@@ -18,7 +20,7 @@ from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.fourier import fourier
 from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
-from leaktight.verify.lipschitz.layers import Layers, layers
+from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
 
@@ -44,6 +46,12 @@ class Question:
     @cached_property
     def layers(self) -> Layers:
         return layers(self.network, self.known)
+
+    def of_margin(self, label: int, other: int) -> Question:
+        """The same about the output `label` less the output `other`."""
+        unit, found = np.eye(self.network.output_size), replace(self)
+        found.__dict__["layers"] = scalar(self.layers, unit[label] - unit[other])
+        return found
 
     @cached_property
     def centred(self) -> Centred:
