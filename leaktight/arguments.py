@@ -124,7 +124,7 @@ Method = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    _option("--solver", value="NAME", says="With --method lipsdp: cvxpy's clarabel or scs, as a cross-check."),
+    _option("--solver", value="NAME", says="With --method lipsdp: newton, descent, or cvxpy's clarabel or scs."),
 ]
 Centre = Annotated[
     Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")

@@ -19,10 +19,9 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.lipschitz.attained import attained
 from leaktight.verify.lipschitz.bound import LipschitzBound
-from leaktight.verify.lipschitz.convex import SOLVERS
 from leaktight.verify.lipschitz.curve import curve
 from leaktight.verify.lipschitz.interior import Progress
-from leaktight.verify.lipschitz.methods import METHODS, NORMS, Question, names
+from leaktight.verify.lipschitz.methods import METHODS, NORMS, SOLVERS, Question, names
 
 PATIENCE = 60.0  # seconds that methods chosen by leaktight may take where no one named a time
 
@@ -47,8 +46,9 @@ def lipschitz(
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
     (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
-    solver: ``clarabel`` or ``scs`` instead of the built-in interior point method of ``lipsdp``; what they answer is
-    repaired until it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
+    solver: of ``lipsdp``: ``newton`` (an interior point method) or ``descent`` (L-BFGS, for thousands of neurons), of
+    which the number of neurons chooses, or cvxpy's ``clarabel`` or ``scs``; what they answer is repaired until it can
+    be proven. centre, radius: only for x and y in the ball of `norm` around the one input
     ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
     Leaky ReLUs in ``(lo, hi)``. timeout: in seconds; after it the best that is proven. Without one, ``auto``
     stops after a minute.

@@ -14,7 +14,7 @@ from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.lipschitz import convex, fast, interior
+from leaktight.verify.lipschitz import convex, descent, fast, interior
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.fourier import fourier
@@ -23,6 +23,12 @@ from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
+
+OWN = {"newton": interior.optimal, "descent": descent.optimal}
+"""The built-in ways to find multipliers."""
+
+SOLVERS = (*OWN, *convex.SOLVERS)
+_DENSE = 1500  # neurons up to which a Hessian is no burden
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +83,10 @@ class Question:
         found = self.closed_form
         if not self.centred.neurons:
             return list(found.each)
-        if self.solver is None:
-            return interior.optimal(
-                self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress
-            )
+        own = OWN.get(self.solver or ("newton" if self.centred.neurons <= _DENSE else "descent"))
+        if own is not None:
+            return own(self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress)
+        assert self.solver is not None
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
         return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
 
