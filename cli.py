@@ -410,6 +410,7 @@ def leak(
     labels: cli.LabelsFile = None,
     channels_last: cli.ChannelsLast = False,
     radius: cli.Radius = False,
+    lipschitz: cli.LeakConstant = None,
     engine: cli.LeakEngine = "auto",
     timeout: cli.Timeout = None,
     memory: cli.Memory = None,
@@ -434,6 +435,7 @@ def leak(
         "seed": seed,
         "memory": None if memory is None else options.byte_count("--memory", memory),
         "timeout": None if timeout is None else options.number("--timeout", timeout),
+        "lipschitz": lipschitz,
     }
     asked = _normalised(_network(network, architecture, trust), mean, std)
     with _stages() as progress:

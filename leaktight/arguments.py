@@ -124,7 +124,7 @@ Method = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    _option("--solver", value="NAME", says="With --method lipsdp: cvxpy's clarabel or scs, as a cross-check."),
+    _option("--solver", value="NAME", says="With --method lipsdp: newton, descent, or cvxpy's clarabel or scs."),
 ]
 Centre = Annotated[
     Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")
@@ -134,6 +134,12 @@ CentreRadius = Annotated[
 ]
 CurveSlopes = Annotated[
     str | None, _option("--slopes", value="LO:HI", says="Also a curve: a constant for every slope of the range.")
+]
+LeakConstant = Annotated[
+    bool | None,
+    typer.Option(
+        "--lipschitz/--no-lipschitz", help="The network's Lipschitz constant over slopes; default: where cheap."
+    ),
 ]
 LeakMeaning = Annotated[
     str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Box, Region
+from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
@@ -303,8 +303,8 @@ def _complete(network: Network, standing: _Standing, budget: Budget, replay: Rep
 
 
 def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
-    """Decides domains whose neurons are all decided by linear programs, which want a box around the inputs."""
-    if not isinstance(case.region, Box):
+    """Decides domains whose neurons are all decided by linear programs, where the region has flat walls."""
+    if isinstance(case.region, Ball) and case.region.norm is Norm.L2:
         return None
 
     def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
