@@ -38,6 +38,7 @@ ROOM = 120.0
 """Seconds within which the cluster must have room for a worker, and its machine must show a sign of life."""
 _PAUSE = 0.1
 _WRITE = "write it like ray://HOST:10001, HOST:6379, auto or local"
+_TOKEN = "see that Ray's client server runs there; where it asks for a token, set RAY_AUTH_MODE=token"
 _STORE = 100 << 20  # bytes of shared memory of a cluster of this machine alone
 _LOST = (faults.RayActorError, faults.NodeDiedError, faults.WorkerCrashedError, faults.ObjectLostError)
 _AWAY = (ConnectionError, faults.RaySystemError)
@@ -335,7 +336,8 @@ def _connect(address: str, size: int) -> None:
     try:
         ray.init(address=address, **quiet)
     except (ValueError, RuntimeError, *_AWAY) as error:
-        raise UsageError(f"--cluster: {address}: {_line(error)}; {_WRITE}") from None
+        hint = _TOKEN if address.startswith("ray://") else _WRITE
+        raise UsageError(f"--cluster: {address}: {_line(error)}; {hint}") from None
 
 
 def _reach(address: str) -> None:
