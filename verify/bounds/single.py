@@ -27,7 +27,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.backward import Backward, Rows, Units, is_affine, is_elementwise
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
-from leaktight.verify.rounding import down, gamma, trusted_lower, unit
+from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
 
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small
 
@@ -46,7 +46,7 @@ class Single:
         """Whether passes of this kind can stand for those of `backward`."""
         ops = (node.op for node in backward.network)
         plain = type(backward) is Backward and backward.dtype == torch.float64 and not backward.tilts
-        plain = plain and max(node.size for node in backward.network) <= _LONGEST
+        plain = plain and whole_products() and max(node.size for node in backward.network) <= _LONGEST
         return plain and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
 
     def prepare(self, last: Node) -> None:
