@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant("gamma", ROUNDING, "return 2 * share / (1 - share)", "return 0.0", CANCELS),
     Mutant("down", ROUNDING, "return x - (x.abs()", "return x - 0 * (x.abs()", "tests/test_rounding.py -k down_and_up"),
     Mutant("underflow", ROUNDING, "return float(torch.finfo(dtype).smallest_normal)", "return 0.0", UNDERFLOW),
-    Mutant("error of rounded weights", OPS, "if not off.any():", "if True:", "tests/test_soundness.py -k 'linear_functions or zero_width'"),
+    Mutant("error of rounded weights", OPS, "if not off.any():", "if True:", "tests/test_rounding.py -k keep_what_was_rounded"),
     Mutant("half of the lines' distance", BACKWARD, ".addcmul_(size, lines.half_slope)", ".addcmul_(size, lines.half_slope, value=0.999)", PASSES),
     Mutant("the lines' offsets", BACKWARD, "self.shift(sink)", "self.shift(0.999 * sink)", PASSES),
     Mutant("rounding of halved offsets", BACKWARD, "/ 2 - reach.detach()", "/ 2", "tests/test_rounding.py -k halved"),

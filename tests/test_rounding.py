@@ -379,6 +379,21 @@ def test_a_long_objective_on_intervals_is_charged_for_what_its_sum_loses(dtype: 
     assert Fraction(float(found)) <= sign * sum(map(Fraction, numbers.tolist()), Fraction(0))
 
 
+@pytest.mark.parametrize("known", [0.0, 1e-9, 0.5])
+def test_weights_that_are_rounded_to_float32_keep_what_was_rounded_away(known: float) -> None:
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    error = torch.full_like(weight, known) if known else None
+    short = Linear(weight, weight[:, 0], weight_error=error).to(torch.float32)
+    assert short.weight_error is not None
+    assert short.bias_error is not None
+    for exact, near, off, least in (
+        (weight, short.weight, short.weight_error, known),
+        (weight[:, 0], short.bias, short.bias_error, 0.0),
+    ):
+        for a, b, e in zip(exact.flatten().tolist(), near.flatten().tolist(), off.flatten().tolist(), strict=True):
+            assert abs(Fraction(a) - Fraction(b)) + Fraction(least) <= Fraction(e)
+
+
 def test_the_interval_of_a_maximum_is_that_of_its_largest_ends() -> None:
     draft = Draft(0)
     network = draft.network(draft.add(Maximum(), draft.input(1, 3)))
