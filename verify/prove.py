@@ -132,6 +132,7 @@ def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Te
         dtype=budget.dtype,
         memory=budget.memory,
         target=unsafe.bounds,
+        every=len(unsafe.disjunct.unique()) == len(unsafe.disjunct),  # no disjunct has a second atom to rule it out by
         deadline=budget.deadline,
     )
     return down(found - unsafe.bounds)
