@@ -38,7 +38,8 @@ BRANCH = "branch"
 MILP = "milp"
 # the bounds that engines begin with that are more than one
 STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
-QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
+# Multiplications and steps of the attacks that come before boxes are halved, soon after, and when it takes long.
+ATTACKS: tuple[dict[str, Any], ...] = ({"effort": 5e7, "steps": 15}, {"effort": 2e8}, {"effort": EFFORT})
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
@@ -212,7 +213,7 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
         replay,
         say,
         briefly=standing.proved,
-        effort=min(budget.effort, QUICK_EFFORT if how is _halve else EFFORT),
+        limits=ATTACKS[0] if how is _halve else {"effort": budget.effort},
     )
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
@@ -302,15 +303,15 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
     Raises KeyboardInterrupt: as `_complete`.
     """
 
-    def attack() -> tuple[Counterexample | None, float]:
-        limits: dict[str, Any] = {"seed": budget.seed, "deadline": budget.deadline, "effort": budget.effort}
+    def attack(turn: int) -> tuple[Counterexample | None, float]:
+        limits = {**ATTACKS[turn + 1], "seed": budget.seed + turn + 1, "deadline": budget.deadline}
+        limits["effort"] = min(limits["effort"], budget.effort)
         found, attained = refute(network, standing.case, replay=replay, **limits)
         return found, float(attained.amin())
 
     standing.searched = bisect(
         network,
         standing.case,
-        proves,
         replay,
         attained=standing.attained,
         deadline=budget.deadline,
@@ -346,7 +347,7 @@ def _attack(
     say: Progress,
     *,
     briefly: bool,
-    effort: float,
+    limits: Mapping[str, Any],
 ) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
@@ -355,8 +356,9 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
+    limits = {**limits, "effort": min(limits["effort"], budget.effort)}
     standing.found, attained = refute(
-        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, effort=effort
+        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, **limits
     )
     standing.attained = float(attained.amin())
 

@@ -29,12 +29,18 @@ from leaktight.verify.search.clip import LinearRows
 
 @dataclass(frozen=True, eq=False)
 class BoxBounds:
-    """What is proven on a batch of boxes: `atoms` and `signs` as in `Boxes`, and the rows behind the atoms' bounds, of
-    up to two passes each."""
+    """What is proven on a batch of boxes: `atoms` and `signs` as in `Boxes`, the rows behind the atoms' bounds, of up
+    to two passes each, and the intervals of all nodes (none where the boxes have been cut since)."""
 
     atoms: Tensor
     signs: Tensor
     rows: tuple[LinearRows, ...]
+    known: Mapping[str, Interval]
+
+    def select(self, index: Tensor) -> BoxBounds:
+        rows = tuple(rows.select(index) for rows in self.rows)
+        known = {name: z.select(index) for name, z in self.known.items()}
+        return BoxBounds(self.atoms[index], self.signs[index], rows, known)
 
 
 class Bounder:
@@ -65,6 +71,7 @@ class Bounder:
             tuple(
                 LinearRows(torch.cat([r.slopes for r in each]), torch.cat([r.floors for r in each])) for each in rows
             ),
+            {name: _joined([some.known[name] for some in found]) for name in found[0].known},
         )
 
     def _bounded(self, boxes: Boxes, wanted: Tensor, deadline: float | None) -> BoxBounds:
@@ -91,7 +98,7 @@ class Bounder:
                 rows.append(LinearRows(rows[0].slopes, torch.full_like(rows[0].floors, -torch.inf)))
         atoms = torch.full(weights.shape[:2], -torch.inf, dtype=torch.float64)
         atoms = atoms.scatter_reduce(1, index, least.masked_fill(~real, -torch.inf), "amax")
-        return BoxBounds(atoms, self._signs(known), tuple(rows))
+        return BoxBounds(atoms, self._signs(known), tuple(rows), known)
 
     def _pass(self, backward: Backward, objectives: Tensor) -> tuple[Tensor, Tensor]:
         """The rows on the inputs ``(batch, rows, n)``, and their proven minima."""
@@ -126,6 +133,10 @@ class Bounder:
             sign = (z.lower >= 0).to(torch.int8) - (z.upper <= 0).to(torch.int8)
             parts.append(sign.flatten(1))
         return torch.cat(parts, 1) if parts else torch.zeros(len(next(iter(known.values())).lower), 0, dtype=torch.int8)
+
+
+def _joined(parts: list[Interval]) -> Interval:
+    return Interval(torch.cat([z.lower for z in parts]), torch.cat([z.upper for z in parts]))
 
 
 def _differing(network: Network, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Tensor:

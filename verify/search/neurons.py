@@ -73,20 +73,28 @@ class Search:
     """Carries a search on, round by round. `lower` is a proven bound of the margin over all questions at any time.
 
     memory: what domains and passes may take, in bytes. late: whether the time is up. size: how many domains to split in
-    one batch.
+    one batch. first: how the questions themselves are bounded.
     """
 
-    def __init__(self, bounding: Bounding, late: Callable[[], bool], memory: int, size: int | None = None) -> None:
+    def __init__(
+        self,
+        bounding: Bounding,
+        late: Callable[[], bool],
+        memory: int,
+        size: int | None = None,
+        *,
+        first: Schedule = FIRST,
+    ) -> None:
         self.bounding, self.late, self.memory = bounding, late, memory
         self.size = size or fitting(bounding.network, memory)
         self.domains, self.settled = 0, torch.inf
-        first = bounding.first()
-        self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
+        roots = bounding.first()
+        self.waiting, self.stuck = Pool(roots.select(slice(0, 0))), Pool(roots.select(slice(0, 0)))
         self.lower = -torch.inf
-        self._start(first)
+        self._start(roots, first)
 
-    def _start(self, first: Domains) -> None:
-        bounded, _ = self._bounded(first, FIRST)
+    def _start(self, first: Domains, schedule: Schedule) -> None:
+        bounded, _ = self._bounded(first, schedule)
         closed = self._closed(bounded)
         self.domains += len(first)
         self._book(bounded.select((~closed).nonzero().flatten()), bounded.bound[closed])
