@@ -271,7 +271,7 @@ def test_proofs_and_margins_are_the_same_for_every_batch_size_and_thread_count(s
 # ---- stopping early ----
 
 
-@pytest.mark.parametrize("after", [0, 1, 4])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_an_interrupted_proof_says_what_is_proven_so_far(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, region, weights = question(5, 0.1, 1)
     edge = least(network, region, weights)

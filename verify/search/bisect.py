@@ -33,6 +33,7 @@ _WIDE = 0.3  # the weight of the width in the choice of an input
 _NARROW = 1e-7  # of the region
 _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some input attains,
 _LEAST_TARGET = 1e-30  # and always above zero
+_AT_FIRST = 4  # times that whole regions are halved at once: passes over few boxes cost as much as over many
 
 Attack = Callable[[int], tuple[Counterexample | None, float]]
 PATIENCE = (512, 16384)  # boxes until an attack is worth its time: a quick one, a thorough one
@@ -79,12 +80,12 @@ def bisect(
     search = _Search(network, case, replay, attained, late, memory, most, batch)
     proven, attacks = -torch.inf, 0
     try:
-        while len(search.queue) and search.found is None and not late() and not search.stuck:
+        while search.waiting and search.found is None and not late() and not search.stuck:
             proven = search.lower
-            say(f"halving boxes: {search.boxes} bounded, {len(search.queue)} wait")
+            say(f"halving boxes: {search.boxes} bounded, {search.waiting} wait")
             search.advance(deadline)
             tired = attacks < len(patience) and search.boxes >= patience[attacks]
-            if attack is not None and tired and len(search.queue) and search.found is None:
+            if attack is not None and tired and search.waiting and search.found is None:
                 search.found, least = attack(attacks)
                 search.attained, attacks = min(search.attained, least), attacks + 1
     except KeyboardInterrupt:
@@ -117,28 +118,36 @@ class _Search:
         self.bounder = Bounder(network, case, memory)
         whole = Boxes.whole(case, self.bounder.signs)
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
-        self.queue.push(whole, batch)
+        self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 
     @property
     def lower(self) -> float:
         """The proven bound of the margin between rounds, when every box is settled or waits."""
-        return min(self.settled, self.queue.lower)
+        return -torch.inf if self.fresh else min(self.settled, self.queue.lower)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.queue) + sum(len(boxes) for boxes in self.fresh)
 
     def outcome(self) -> Bisected:
-        proved = not len(self.queue) and self.found is None
+        proved = not self.waiting and self.found is None
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
         return Bisected(self.lower, proved, self.found, best, self.boxes)
 
     def advance(self, deadline: float | None) -> None:
         """One round: some of the boxes are bounded, and what is left of them waits, in halves."""
-        left, settled = self._treated(self.queue.pop(self.batch), deadline)
+        if self.fresh:
+            left, settled = self._treated(self.fresh[-1], deadline, halvings=_AT_FIRST)
+            self.fresh.pop()
+        else:
+            left, settled = self._treated(self.queue.pop(self.batch), deadline)
         self.settled = min(self.settled, settled)
         self.queue.push(left, self.batch)
 
-    def _treated(self, boxes: Boxes, deadline: float | None) -> tuple[Boxes, float]:
-        """What is left of the boxes, in halves, and the proven margin on everything else of them."""
+    def _treated(self, boxes: Boxes, deadline: float | None, halvings: int = 1) -> tuple[Boxes, float]:
+        """What is left of the boxes, in parts, and the proven margin on everything else of them."""
         found = self.bounder(boxes, self._standing(boxes), deadline)
         self.boxes += len(boxes)
         boxes = replace(boxes, atoms=torch.maximum(boxes.atoms, found.atoms), signs=found.signs)
@@ -161,8 +170,11 @@ class _Search:
         if self._narrow(boxes):
             self.stuck = True
             return boxes, settled
-        children, cut = self._halved(boxes, found)
-        return children, min(settled, cut)
+        for _ in range(halvings):
+            if len(boxes):
+                boxes, found, cut = self._halved(boxes, found)
+                settled = min(settled, cut)
+        return boxes, settled
 
     def _standing(self, boxes: Boxes) -> Tensor:
         """Which disjuncts no proven bound rules out yet, ``(batch, disjuncts)``."""
@@ -203,24 +215,21 @@ class _Search:
         """The proven margin of the disjuncts that do not stand any more, over the boxes that were `moved`."""
         return float(boxes.largest(self.case.unsafe).masked_fill(standing, torch.inf)[moved].amin())
 
-    def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, float]:
-        """The halves of every box without what the rows prove, and the proven margin of the rest."""
+    def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
+        """The halves of every box without what the rows prove, with the rows, and the proven margin of the rest."""
         side = self._side(boxes, found)
-        parts, settled = list[Boxes](), torch.inf
+        parts, settled = list[tuple[Boxes, BoxBounds]](), torch.inf
         for half in boxes.halves(side):
             rows = tuple(
                 LinearRows(r.slopes, floors_on(r, boxes.lower, boxes.upper, half.lower, half.upper)) for r in found.rows
             )
             atoms = torch.stack([half.atoms, *(r.floors for r in rows)]).amax(0)
-            half = replace(half, atoms=atoms)
-            half, index, proven = self._without_proved(half)
-            settled = min(settled, proven)
-            if len(half):
-                left = BoxBounds(half.atoms, half.signs, tuple(r.select(index) for r in rows), {})
-                half, _, cut = self._clipped(half, left)
-                settled = min(settled, cut)
-                parts.append(half)
-        return (Boxes.joined(parts) if parts else boxes.select(slice(0, 0))), settled
+            half, index, proven = self._without_proved(replace(half, atoms=atoms))
+            left = BoxBounds(half.atoms, half.signs, tuple(r.select(index) for r in rows), {})
+            half, left, cut = self._clipped(half, left)
+            settled = min(settled, proven, cut)
+            parts.append((half, left))
+        return Boxes.joined([half for half, _ in parts]), BoxBounds.joined([left for _, left in parts]), settled
 
     def _side(self, boxes: Boxes, found: BoxBounds) -> Tensor:
         """For each box the input to halve.

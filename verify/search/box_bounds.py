@@ -42,6 +42,20 @@ class BoxBounds:
         known = {name: z.select(index) for name, z in self.known.items()}
         return BoxBounds(self.atoms[index], self.signs[index], rows, known)
 
+    @staticmethod
+    def joined(parts: list[BoxBounds]) -> BoxBounds:
+        if len(parts) == 1:
+            return parts[0]
+        rows = zip(*(part.rows for part in parts), strict=True)
+        return BoxBounds(
+            torch.cat([part.atoms for part in parts]),
+            torch.cat([part.signs for part in parts]),
+            tuple(
+                LinearRows(torch.cat([r.slopes for r in each]), torch.cat([r.floors for r in each])) for each in rows
+            ),
+            {name: _joined([part.known[name] for part in parts]) for name in parts[0].known},
+        )
+
 
 class Bounder:
     """Bounds the atoms of a case on boxes within its regions."""
@@ -62,17 +76,7 @@ class Bounder:
         with torch.no_grad():
             for part in batch_chunks(self.network, len(boxes), torch.float64, self.memory):
                 found.append(self._bounded(boxes.select(part), wanted[part], deadline))
-        if len(found) == 1:
-            return found[0]
-        rows = zip(*(some.rows for some in found), strict=True)
-        return BoxBounds(
-            torch.cat([some.atoms for some in found]),
-            torch.cat([some.signs for some in found]),
-            tuple(
-                LinearRows(torch.cat([r.slopes for r in each]), torch.cat([r.floors for r in each])) for each in rows
-            ),
-            {name: _joined([some.known[name] for some in found]) for name in found[0].known},
-        )
+        return BoxBounds.joined(found)
 
     def _bounded(self, boxes: Boxes, wanted: Tensor, deadline: float | None) -> BoxBounds:
         region = Box(boxes.lower, boxes.upper)
