@@ -38,6 +38,8 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
     Of so many candidates with the best scores, that whose children's quick values promise most, everything else being
     as it is: what the worse child gains, and a little of what the better one does. More than a proof is worth nothing.
     """
+    if not len(bounding.columns):
+        return torch.full((len(batch),), -1)
     score = scores(bounding, batch, found)
     best = score.topk(min(candidates, score.shape[1]), dim=1)
     enough = 2 * bounding.tolerance[batch.owner].unsqueeze(1)
