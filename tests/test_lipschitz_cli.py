@@ -31,6 +31,7 @@ def test_the_document_is_what_the_interface_promises(capfd: pytest.CaptureFixtur
     assert (found["norm"], found["method"], found["scope"]) == ("2", "fast", "global")
     assert 0 < found["lower"] <= found["upper"] == found["bounds"]["fast"]
     assert [found["curve"][0]["slopes"][0], found["curve"][-1]["slopes"][1]] == [0, 0.5]
+    assert found["lower"] <= found["pattern"] <= found["upper"]
     assert "at most" in err
     for style in ("html", "md", "text"):
         assert "Lipschitz constant is at most" in render(found, style)
