@@ -309,6 +309,20 @@ def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
 
 
+@pytest.mark.parametrize("fault", ["fails", "finds nothing"])
+def test_a_solver_that_fails_is_named_with_what_would_work(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cvxpy = pytest.importorskip("cvxpy")
+
+    def solve(*_: object, **__: object) -> None:
+        if fault == "fails":
+            raise cvxpy.error.SolverError("numerical trouble")
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", solve)
+    says = "--solver scs: it " + ("failed .numerical trouble." if fault == "fails" else "found nothing")
+    with pytest.raises(UsageError, match=f"{says}.*--method fast"):
+        lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
+
+
 def test_time_that_runs_out_leaves_what_is_proven() -> None:
     weights = random_weights([20, 80, 80, 80, 10], 0)
     found = lt.lipschitz(chain(weights, 0.0), timeout=0.05)

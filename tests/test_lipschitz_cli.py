@@ -70,6 +70,8 @@ def test_a_local_constant_is_below_the_global_one(
         (["--norm", "1", "--method", "fast"], "those that do: auto, product, liplt"),
         (["--radius", "0.1"], "belong together"),
         (["--center", "nowhere.npy", "--radius", "1"], "--center: nowhere.npy cannot be read"),
+        (["--center", "nowhere.npy", "--radius", "inf"], "for all inputs leave out --center and --radius"),
+        (["--center", "nowhere.npy", "--radius", "-1"], "for all inputs leave out --center and --radius"),
         (["--slopes", "1:0"], "reversed"),
         (["--timeout", "0"], "not a positive number"),
         (["--solver", "mosek", "--method", "lipsdp"], "allowed: newton, descent, clarabel, scs"),

@@ -16,7 +16,7 @@ from leaktight.verify.lipschitz.barrier import Point, Problem, derivatives, poin
 from leaktight.verify.lipschitz.centred import Centred
 
 Progress = Callable[[int, int], None]
-_GAP = 1e-7  # of the bound's square, relative, at which the path ends
+_GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
 _STEPS = 60  # of Newton's method at one value of t, at most
