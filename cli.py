@@ -508,6 +508,7 @@ def _ball_size(radius: str) -> float:
 def run_suite(
     suite: cli.SuiteFile,
     jobs: cli.Jobs = None,
+    cluster: cli.Cluster = None,
     resume: cli.Resume = False,
     ledger: cli.LedgerUrl = "sqlite:///.leaktight/ledger.sqlite",
     tag: cli.Tags = None,
@@ -528,6 +529,7 @@ def run_suite(
         ledger=ledger,
         resume=resume,
         workers=jobs,
+        cluster=cluster,
         memory=None if memory is None else options.byte_count("--memory", memory),
         tags=tuple(tag or ()),
         fail_on=None if fail_on is None else options.words("--fail-on", fail_on, FAIL_ON),

@@ -150,6 +150,10 @@ LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown 
 
 SuiteFile = Annotated[Path, _argument("SUITE", "A TOML suite, or an instances.csv as the VNN-COMP has it.")]
 Jobs = Annotated[int | None, _option("--jobs", value="N", says="Workers at a time; default: one a core.", least=1)]
+Cluster = Annotated[
+    str | None,
+    _option("--cluster", value="ADDRESS", says="Workers on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT."),
+]
 Resume = Annotated[bool, _option("--resume", says="Take answers to the same questions from the ledger.")]
 LedgerUrl = Annotated[
     str, _option("--ledger", value="URL", says="Where answers are recorded: sqlite:///FILE or postgresql://...")

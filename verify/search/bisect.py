@@ -62,6 +62,7 @@ def bisect(
     batch: int = _BATCH,
     attack: Attack | None = None,
     patience: int = 16384,
+    begin: Boxes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
@@ -71,11 +72,11 @@ def bisect(
     `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called once, when `patience`
     boxes were bounded. Every point of a region is cut off and proved, or lies in a box that is proved or waits, so
     `lower` holds whatever ended it. What is done to a box depends on that box alone, so neither `batch` nor threads
-    change a proof.
+    change a proof. `begin`: boxes within the regions to begin with, for a search over these alone.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    search = _Search(network, case, proves, replay, attained, memory, most, batch)
+    search = Bisection(network, case, proves, replay, attained, memory, most, batch, begin)
     proven = -torch.inf
     try:
         while len(search.queue) and search.found is None and not late() and not search.stuck:
@@ -90,7 +91,7 @@ def bisect(
     return search.outcome()
 
 
-class _Search:
+class Bisection:
     """The state between rounds: what waits, what is settled, what was found."""
 
     def __init__(
@@ -101,15 +102,16 @@ class _Search:
         replay: Replay,
         attained: float,
         memory: int,
-        most: int,
-        batch: int,
+        most: int = MOST,
+        batch: int = _BATCH,
+        begin: Boxes | None = None,
     ) -> None:
         self.network, self.case, self.proves, self.replay, self.batch = network, case, proves, replay, batch
         self.attained, self.settled, self.boxes = attained, torch.inf, 0
         self.found: Counterexample | None = None
         self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
         self.bounder = Bounder(network, case, memory)
-        whole = Boxes.whole(case, self.bounder.signs)
+        whole = Boxes.whole(case, self.bounder.signs) if begin is None else begin
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.queue.push(whole, batch)
         self.stuck = False
