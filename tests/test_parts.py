@@ -32,7 +32,6 @@ def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that finds little, so that there is something to divide."""
     weak = lambda *asked, **given: refute(*asked, **{**given, **WEAK})  # noqa: E731
     monkeypatch.setattr("leaktight.verify.prove.refute", weak)
-    monkeypatch.setattr("leaktight.verify.parts.refute", weak)
 
 
 def sent(parts: tuple[Part, ...]) -> list[dict[str, Any]]:

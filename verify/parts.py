@@ -20,13 +20,13 @@ from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case, Property
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
-from leaktight.verify.prove import AUTO, Budget, Opened, leaf_of, opened, origin, prove, proves
+from leaktight.verify.prove import AUTO, Budget, Opened, later_attacks, leaf_of, opened, origin, prove
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import Bisected, Bisection, bisect
+from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Branched, branch
-from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import WARM_UP, Stage, split, staged, whole_margin
@@ -107,9 +107,9 @@ def _halved(
     network: Network, place: int, case: Case, wanted: int, known: Opened, budget: Budget, replay: Replay
 ) -> _Begun:
     memory = budget.memory or default_memory()
-    search = Bisection(network, case, proves, replay, known.attained, memory)
+    search = Bisection(network, case, replay, known.attained, lambda: budget.spent, memory)
     for _ in range(_ROUNDS):
-        if search.found is not None or search.stuck or budget.spent or not 0 < len(search.queue) < wanted:
+        if search.found is not None or search.stuck or budget.spent or not 0 < search.waiting < wanted:
             break
         search.advance(budget.deadline)
     if search.found is not None:
@@ -117,7 +117,7 @@ def _halved(
     attained = _plain(search.attained)
     pieces = [
         {"case": place, "attained": attained, "boxes": [{"owner": owner, "lower": lower, "upper": upper}]}
-        for boxes in search.queue
+        for boxes in (*search.fresh, *search.queue)
         for owner, lower, upper in zip(boxes.owner.tolist(), boxes.lower.tolist(), boxes.upper.tolist(), strict=True)
     ]
     return _Begun(search.settled, search.attained, None, 1 + search.boxes, tuple(pieces))
@@ -273,24 +273,18 @@ def prove_part(
 
 def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdict:
     replay = Replay(network)
-
-    def attack() -> tuple[Counterexample | None, float]:
-        found, attained = refute(network, case, replay=replay, seed=budget.seed, deadline=budget.deadline)
-        return found, float(attained.amin())
-
     memory = budget.memory or default_memory()
     known = _number(part["attained"])
-    begin = _boxes(part, case, Bisection(network, case, proves, replay, known, memory).bounder.signs)
+    begin = _boxes(part, case, Bounder(network, case, memory).signs)
     found = bisect(
         network,
         case,
-        proves,
         replay,
         attained=known,
         deadline=budget.deadline,
         late=lambda: budget.spent,
         memory=memory,
-        attack=attack,
+        attack=later_attacks(network, case, budget, replay),
         begin=begin,
     )
     return _settled(found, found.boxes, budget, "no box can be halved any more; the margin touches zero in one")
@@ -305,6 +299,7 @@ def _boxes(part: Part, case: Case, signs: int) -> Boxes:
         lower,
         upper,
         torch.full((len(pieces), case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64),
+        torch.full((len(pieces), case.unsafe.disjuncts), -torch.inf, dtype=torch.float64),
         torch.zeros(len(pieces), signs, dtype=torch.int8),
     )
 
