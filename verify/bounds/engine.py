@@ -22,6 +22,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.bounds.single import Single
+from leaktight.verify.relax import has_tilt
 from leaktight.verify.rounding import down, trusted_lower
 
 Engine = Callable[[Question], Tensor]
@@ -48,7 +49,9 @@ def _last_pass(question: Question, plain: Backward, single: Single | None) -> Te
     # lines may be looser than intervals
     best = interval.lower_of_outputs(question.network, plain.known, question.objectives)
     (single or plain).prepare(question.network.nodes[-1])
-    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
+    layers = sum(has_tilt(node.op) for node in question.network)  # each has lines for every row
+    room = question.memory // (1 + layers) // torch.get_num_threads()
+    parts = list(passes(question.network, [best.shape[1]] * len(best), room))
     for (regions, rows), found in zip(parts, each(partial(_twice, question, plain, single), parts), strict=True):
         best[regions, rows] = torch.maximum(best[regions, rows], found)
     return best
@@ -136,8 +139,9 @@ def lower_bounds(
     ``objectives[b, r] . f(x) >= result[b, r]``. Where nothing can be said the result is minus infinity.
 
     Args: objectives: ``(batch or 1, rows, output_size)`` over all outputs, flattened and joined. dtype: the arithmetic
-    of the computation; the guarantee is the same in float32, the bounds are looser. memory: a cap in bytes, by default
-    half of what is free. target ``(batch or 1, rows)`` and deadline let an engine that searches stop early;
+    of the computation; the guarantee is the same in float32, the bounds are looser (in float64
+    too, neurons in between are bounded in float32 where that costs little). memory: a cap in bytes, by default half of
+    what is free. target ``(batch or 1, rows)`` and deadline let an engine that searches stop early;
     with `every` also where one row of a region seems out of reach.
     Returns: ``(batch, rows)``, float64.
     Raises: UsageError: no such engine. MissingRule: an operator has no rule. PropertyError: sizes do not fit.
