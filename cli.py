@@ -479,6 +479,7 @@ def lipschitz(
 
     if centre is not None:
         from leaktight.specs.point import read_point
+    size = None if radius is None else _ball_size(radius)
     asked = _network(network, architecture, trust)
     with _bar("solving") as progress:
         found = bound_constant(
@@ -487,13 +488,20 @@ def lipschitz(
             method=method,
             solver=solver,
             centre=None if centre is None else read_point("--center", centre, asked.input_size),
-            radius=None if radius is None else options.at_least_zero("--radius", radius),
+            radius=size,
             slopes=None if slopes is None else options.span("--slopes", slopes),
             timeout=None if timeout is None else options.number("--timeout", timeout),
             seed=seed,
             progress=progress,
         )
     return Answer(found.to_json(), found.summary)
+
+
+def _ball_size(radius: str) -> float:
+    try:
+        return options.at_least_zero("--radius", radius)
+    except UsageError as error:
+        raise UsageError(f"{error}; for all inputs leave out --center and --radius") from None
 
 
 @functools.partial(command, name="run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -16,7 +17,7 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property, Unsafe
 from leaktight.specs.region import Box, Norm, Region, ball
-from leaktight.verify.prove import prove, proves
+from leaktight.verify.prove import prove
 from leaktight.verify.search.bisect import Bisected, bisect
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes, Queue
@@ -214,7 +215,7 @@ def test_rows_are_below_the_atoms_on_boxes_that_inherit_signs(kind: str) -> None
                 at_corner = torch.where(rows.slopes > 0, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1))
                 rise = (rows.slopes * (x.unsqueeze(1) - at_corner)).sum(-1)
                 assert bool(((rows.floors + rise <= atoms + scale) | torch.isinf(rows.floors)).all())
-        known = Boxes(boxes.owner, boxes.lower, boxes.upper, found.atoms, found.signs)
+        known = replace(boxes, atoms=found.atoms, signs=found.signs)
         boxes = Boxes.joined(list(known.halves(torch.full((len(known),), depth % n))))
 
 
@@ -248,7 +249,7 @@ def searched(seed: int, **ways: Any) -> Bisected:
     network, region, weights = question(seed, 0.1, 2)
     bound = least(network, region, weights) - 1e-3
     case = property_of(region, weights, bound).fitted(2, 3)[0]
-    return bisect(network, case, proves, Replay(network), attained=1e-3, **ways)
+    return bisect(network, case, Replay(network), attained=1e-3, **ways)
 
 
 @pytest.mark.parametrize("seed", [3, 8])
@@ -270,7 +271,7 @@ def test_proofs_and_margins_are_the_same_for_every_batch_size_and_thread_count(s
 # ---- stopping early ----
 
 
-@pytest.mark.parametrize("after", [0, 1, 4])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_an_interrupted_proof_says_what_is_proven_so_far(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, region, weights = question(5, 0.1, 1)
     edge = least(network, region, weights)
@@ -304,7 +305,8 @@ def test_the_queue_hands_out_every_box_once_and_the_least_proven_first() -> None
     margins = torch.rand(100, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = Boxes.whole(case, 4)
     ends = torch.arange(200, dtype=torch.float64).reshape(100, 2)
-    boxes = Boxes(torch.zeros(100).long(), ends, ends + 1, margins, whole.signs.expand(100, 4))
+    worst = torch.full_like(margins, -torch.inf)
+    boxes = Boxes(torch.zeros(100).long(), ends, ends + 1, margins, worst, whole.signs.expand(100, 4))
     queue = Queue(case.unsafe, 1000)
     queue.push(boxes.select(slice(0, 60)), 8)
     queue.push(boxes.select(slice(60, 100)), 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,9 @@ def losing(nodes: Nodes, after: int) -> Callable[[int, int], None]:
     return progress
 
 
-def test_a_node_that_is_lost_costs_no_job(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_lost_costs_no_job(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     suite = folder(tmp_path)
     expected, _, code = here(suite, monkeypatch)
     found, line, code_there = pipeline(wanted(suite, cluster=nodes.address, workers=2), losing(nodes, 2))
@@ -71,6 +74,7 @@ def test_a_node_that_is_lost_costs_no_job(nodes: Nodes, tmp_path: Path, monkeypa
     assert not any(job["cached"] for job in found["jobs"])
     again, _, _ = pipeline(wanted(suite, resume=True, ledger=wanted(suite).ledger), None)
     assert all(job["cached"] for job in again["jobs"]), "the ledger is the same one"
+    assert capfd.readouterr().out == "", "what Ray says of its nodes is no part of a result"
 
 
 SPLIT = """\
@@ -231,7 +235,9 @@ class Actors:
     def wait(self, calls: list[object], **_: Any) -> tuple[list[object], list[object]]:
         return [call for call in calls if call in self.answers], []
 
-    def get(self, call: object, **_: Any) -> Any:
+    def get(self, call: Any, **_: Any) -> Any:
+        if isinstance(call, list):
+            return [None for _ in call]
         answer = self.answers[call]
         if isinstance(answer, Exception):
             raise answer
@@ -348,3 +354,10 @@ def test_work_that_is_cancelled_leaves_no_reply(actors: Actors, tmp_path: Path) 
     assert list(crew.wait(0)) == []
     assert not crew.busy
     assert actors.calls[-1][1] == "ready"
+
+
+def test_what_ray_prints_is_kept_from_the_results(actors: Actors) -> None:
+    before = sys.stdout
+    with one(actors):
+        assert sys.stdout is sys.stderr
+    assert sys.stdout is before

@@ -309,12 +309,44 @@ def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
 
 
+@pytest.mark.parametrize("fault", ["fails", "finds nothing"])
+def test_a_solver_that_fails_is_named_with_what_would_work(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cvxpy = pytest.importorskip("cvxpy")
+
+    def solve(*_: object, **__: object) -> None:
+        if fault == "fails":
+            raise cvxpy.error.SolverError("numerical trouble")
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", solve)
+    says = "--solver scs: it " + ("failed .numerical trouble." if fault == "fails" else "found nothing")
+    with pytest.raises(UsageError, match=f"{says}.*--method fast"):
+        lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
+
+
 def test_time_that_runs_out_leaves_what_is_proven() -> None:
     weights = random_weights([20, 80, 80, 80, 10], 0)
     found = lt.lipschitz(chain(weights, 0.0), timeout=0.05)
     assert found.timed_out
     assert np.isfinite(found.upper)
     assert found.upper >= lt.lipschitz(chain(weights, 0.0), method="fast").lower  # type: ignore[operator]
+
+
+def test_a_bound_below_what_inputs_attain_is_an_error_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from leaktight.errors import InternalError
+    from leaktight.verify.lipschitz import lipschitz as door
+
+    monkeypatch.setattr(door, "_bounds", lambda *_: {"product": 1e-3})
+    with pytest.raises(InternalError, match="inputs attain"):
+        lt.lipschitz(chain(random_weights([3, 4, 2], 0), 0.1))
+
+
+def test_the_worst_pattern_stands_beside_the_bound_and_is_the_true_one_on_a_tiny_network() -> None:
+    weights = random_weights([3, 5, 4, 2], 1)
+    found = lt.lipschitz(chain(weights, 0.1))
+    assert found.pattern is not None
+    assert found.pattern == pytest.approx(worst(weights, 0.1, 2), rel=0.05)
+    assert found.pattern <= worst(weights, 0.1, 2) * (1 + 1e-12)
+    assert found.pattern <= found.upper
 
 
 def test_positive_matrices_are_proven_and_others_are_not() -> None:

@@ -32,7 +32,6 @@ def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that finds little, so that there is something to divide."""
     weak = lambda *asked, **given: refute(*asked, **{**given, **WEAK})  # noqa: E731
     monkeypatch.setattr("leaktight.verify.prove.refute", weak)
-    monkeypatch.setattr("leaktight.verify.parts.refute", weak)
 
 
 def sent(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
@@ -97,6 +96,10 @@ def test_every_unsafe_input_lies_in_a_part(wide: bool, monkeypatch: pytest.Monke
             continue
         within = torch.stack([inside(network, part, unsafe) for part in sent(divided.parts)])
         assert bool(within.any(0).all()), seed
+        values = network.values(x.reshape(-1, *network.inputs[0].shape[1:]))
+        for name, (lower, upper) in (sent(divided.parts)[0] if divided.parts else {}).get("known", {}).items():
+            assert bool((values[name].flatten(1) >= torch.tensor(lower, dtype=torch.float64) - 1e-9).all())
+            assert bool((values[name].flatten(1) <= torch.tensor(upper, dtype=torch.float64) + 1e-9).all())
         checked += len(divided.parts) > 1
     assert checked >= 3
 
@@ -110,7 +113,7 @@ def halves(network: Network, asked: Property) -> tuple[Bounding, list[dict[str, 
     column = int(bounding.columns[0])
     node = next(name for name, part in bounding.activations.parts.items() if part.start <= column < part.stop)
     entry = column - bounding.activations.parts[node].start
-    return bounding, [{"region": 0, "disjunct": 0, "sides": [[node, entry, side]]} for side in (1, -1)]
+    return bounding, [{"region": 0, "disjunct": 0, "sides": [[node, entry, side]], "bound": None} for side in (1, -1)]
 
 
 def test_a_part_is_the_side_that_it_names() -> None:
@@ -125,7 +128,7 @@ def test_a_part_is_the_side_that_it_names() -> None:
     margins = case.unsafe.margin(network.flat(x))  # type: ignore[union-attr]
     for piece in pieces:
         own = margins[inside(network, {"domains": [piece]}, x)]
-        verdict = prove_part(network, asked, {"case": 0, "attained": None, "domains": [piece]}, timeout=60)
+        verdict = prove_part(network, asked, {"case": 0, "attained": None, "known": {}, "domains": [piece]}, timeout=60)
         assert verdict.margin.lower is not None
         assert not len(own) or verdict.margin.lower <= float(own.min()) + 1e-9
 

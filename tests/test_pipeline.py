@@ -309,6 +309,26 @@ def test_other_results_have_test_cases_too() -> None:
     validated(json.loads(render.render(bundle, "sarif")))
 
 
+def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
+    document = documents.run(20, networks=3)
+    document["baseline"] |= {"counts": {"proved": 5, "refuted": 3, "unknown": 12}}
+    document["baseline"]["improvements"] = [
+        {"job": "p2", "entry": "the property", "number": "status", "before": "unknown", "after": "proved"}
+    ]
+    text = " ".join(render.render(document, "text").split())
+    assert "proved 5 4 -1" in text
+    assert "unknown 12 4 -8" in text
+    assert "timeout 0 4 +4" in text
+    assert "1 numbers that got better" in text
+    page = render.render(document, "html")
+    for network in range(3):
+        assert f"Network: nets/{network}.onnx" in page
+    assert page.count("jobs of this network") >= 3
+    del document["baseline"]["counts"], document["baseline"]["improvements"]  # as older versions wrote it
+    assert "Trend against the baseline" in render.render(document, "html")
+    assert "Network: " not in render.render(documents.run(100, networks=50), "html")
+
+
 def test_a_thousand_jobs_are_a_page_of_less_than_five_megabytes() -> None:
     page = render.render(documents.run(1000), "html")
     assert 100_000 < len(page.encode()) < 5_000_000
@@ -341,9 +361,13 @@ def finished(name: str, document: Document) -> Finished:
 
 
 def moves(before: Document, after: Document, tolerance: float = 0.01) -> list[str]:
-    old = {"jobs": [{"name": "j", "result": before}, {"name": "gone", "result": None}]}
+    old = {"jobs": [{"name": "j", "status": "a", "result": before}, {"name": "gone", "status": "b", "result": None}]}
     found = baseline.compare(old, Path("old.json"), [finished("j", after), finished("new", after)], tolerance)
     assert (found.missing, found.added) == (("gone",), ("new",))
+    assert found.counts == {"a": 1, "b": 1}
+    back = baseline.compare({"jobs": [{**old["jobs"][0], "result": after}]}, Path(), [finished("j", before)], tolerance)
+    swapped = [{**one, "before": one["after"], "after": one["before"]} for one in back.improvements]
+    assert swapped == list(found.regressions), "what got worse is what gets better on the way back"
     return [failure["message"] for failure in found.failures()]
 
 

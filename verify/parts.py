@@ -1,8 +1,9 @@
 """One property in parts: the open domains of its branch and bound, each to be settled by itself, anywhere.
 
-A part says in plain data which inputs it is about: boxes, or sides of neurons by their names. It rests on no number
-that another machine would have to compute in the same way: a decision about a neuron that better bounds show to be none
-is dropped, which only widens the part. Every input of the property's region is proved by `divide`, or lies in a part.
+A part says in plain data which inputs it is about: boxes, or sides of neurons by their names; and what is proven of
+them. It rests on no number that another machine would have to compute in the same way: a decision about a neuron that
+better bounds show to be none is dropped, which only widens the part. Every input of the property's region is proved by
+`divide`, or lies in a part.
 """
 
 from __future__ import annotations
@@ -15,25 +16,28 @@ from typing import Any
 import torch
 
 from leaktight.models.network import Network
+from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case, Property
+from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
-from leaktight.verify.prove import AUTO, Budget, Opened, leaf_of, opened, origin, prove, proves
+from leaktight.verify.prove import AUTO, Budget, Opened, later_attacks, leaf_of, opened, origin, prove
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import Bisected, Bisection, bisect
+from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Branched, branch
-from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains
-from leaktight.verify.search.stages import first_search, split, whole_margin
+from leaktight.verify.search.stages import WARM_UP, Stage, split, staged, whole_margin
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 Part = Mapping[str, Any]
 """``case``: which of the property's. ``attained``: the lowest margin known of an input. And one of ``boxes``: a list of
-``{"owner", "lower", "upper"}``; ``domains``: a list of ``{"region", "disjunct", "sides": [[node, entry, 1 or -1]]}``;
-neither: the whole case."""
+``{"owner", "lower", "upper"}``; ``domains``: a list of ``{"region", "disjunct", "sides": [[node, entry, 1 or -1]],
+"bound"}``, with ``known``: proven bounds of nodes over the regions; neither: the whole case."""
 _ROUNDS = 64
+_SENT = 200_000  # numbers of bounds that go along with a part, at most
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,9 @@ def _halved(
     network: Network, place: int, case: Case, wanted: int, known: Opened, budget: Budget, replay: Replay
 ) -> _Begun:
     memory = budget.memory or default_memory()
-    search = Bisection(network, case, proves, replay, known.attained, memory)
+    search = Bisection(network, case, replay, known.attained, lambda: budget.spent, memory)
     for _ in range(_ROUNDS):
-        if search.found is not None or search.stuck or budget.spent or not 0 < len(search.queue) < wanted:
+        if search.found is not None or search.stuck or budget.spent or not 0 < search.waiting < wanted:
             break
         search.advance(budget.deadline)
     if search.found is not None:
@@ -113,7 +117,7 @@ def _halved(
     attained = _plain(search.attained)
     pieces = [
         {"case": place, "attained": attained, "boxes": [{"owner": owner, "lower": lower, "upper": upper}]}
-        for boxes in search.queue
+        for boxes in (*search.fresh, *search.queue)
         for owner, lower, upper in zip(boxes.owner.tolist(), boxes.lower.tolist(), boxes.upper.tolist(), strict=True)
     ]
     return _Begun(search.settled, search.attained, None, 1 + search.boxes, tuple(pieces))
@@ -127,10 +131,15 @@ def _split(
     def late() -> bool:
         return budget.spent
 
-    _, search = first_search(network, case, known.atoms, memory=memory, deadline=budget.deadline, late=late)
-    leaf, attained, example = leaf_of(network, case, budget, replay), known.attained, None
+    leaf = leaf_of(network, case, budget, replay)
+    limits: dict[str, Any] = {"memory": memory, "deadline": budget.deadline, "late": late, "leaf": leaf}
+    deep = sum(isinstance(node.op, TwoSlope) for node in network) > 1
+    first, search = staged(network, case, known.atoms, replay, stages=WARM_UP if deep else (), **limits)
+    attained, example = min(known.attained, first.attained), first.found
+    if first.interrupted:
+        raise KeyboardInterrupt
     for _ in range(_ROUNDS):
-        if late() or search.full or not 0 < len(search.waiting) < wanted:
+        if example is not None or late() or search.full or not 0 < len(search.waiting) < wanted:
             break
         before = search.domains
         found = branch(search, case, replay, leaf=leaf, most=search.domains + 1)
@@ -143,8 +152,9 @@ def _split(
     if example is not None:
         return _Begun(-torch.inf, min(attained, example.margin), example, search.domains)
     open_ = [waiting.read(torch.arange(len(waiting))) for waiting in (search.waiting, search.stuck)]
+    known_here = _known(search.bounding)
     pieces = tuple(
-        {"case": place, "attained": _plain(attained), "domains": [domain]}
+        {"case": place, "attained": _plain(attained), "known": known_here, "domains": [domain]}
         for domains in open_
         for domain in _written(search.bounding, domains)
     )
@@ -162,7 +172,27 @@ def _written(bounding: Bounding, domains: Domains) -> Iterator[Part]:
             for name, side in bounding.decisions(one).items()
             for entry in side.nonzero().flatten().tolist()
         ]
-        yield {"region": int(questions.region[owner]), "disjunct": int(questions.disjunct[owner]), "sides": sides}
+        where = {"region": int(questions.region[owner]), "disjunct": int(questions.disjunct[owner])}
+        yield {**where, "sides": sides, "bound": _plain(float(one.bound))}
+
+
+def _known(bounding: Bounding) -> dict[str, list[list[float]]]:
+    """The bounds of all neurons' inputs over the regions, as plain numbers; nothing where they are too many."""
+    names = [node.inputs[0] for node in bounding.activations.nodes]
+    if sum(bounding.known[name].lower.numel() for name in names) > _SENT:
+        return {}
+    ends = {name: (bounding.known[name].lower, bounding.known[name].upper) for name in names}
+    return {name: [end.flatten().tolist() for end in both] for name, both in ends.items()}
+
+
+def _floor(network: Network, part: Part) -> dict[str, Interval]:
+    """The same as intervals."""
+    return {
+        name: Interval(
+            *(torch.tensor(end, dtype=torch.float64).reshape(-1, *network.by_name[name].shape) for end in ends)
+        )
+        for name, ends in part["known"].items()
+    }
 
 
 def _grouped(found: list[_Begun], parts: int) -> tuple[Part, ...]:
@@ -243,24 +273,18 @@ def prove_part(
 
 def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdict:
     replay = Replay(network)
-
-    def attack() -> tuple[Counterexample | None, float]:
-        found, attained = refute(network, case, replay=replay, seed=budget.seed, deadline=budget.deadline)
-        return found, float(attained.amin())
-
     memory = budget.memory or default_memory()
     known = _number(part["attained"])
-    begin = _boxes(part, case, Bisection(network, case, proves, replay, known, memory).bounder.signs)
+    begin = _boxes(part, case, Bounder(network, case, memory).signs)
     found = bisect(
         network,
         case,
-        proves,
         replay,
         attained=known,
         deadline=budget.deadline,
         late=lambda: budget.spent,
         memory=memory,
-        attack=attack,
+        attack=later_attacks(network, case, budget, replay),
         begin=begin,
     )
     return _settled(found, found.boxes, budget, "no box can be halved any more; the margin touches zero in one")
@@ -275,6 +299,7 @@ def _boxes(part: Part, case: Case, signs: int) -> Boxes:
         lower,
         upper,
         torch.full((len(pieces), case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64),
+        torch.full((len(pieces), case.unsafe.disjuncts), -torch.inf, dtype=torch.float64),
         torch.zeros(len(pieces), signs, dtype=torch.int8),
     )
 
@@ -287,6 +312,8 @@ def _on_domains(network: Network, case: Case, part: Part, budget: Budget) -> Ver
         case,
         nothing,
         replay,
+        stages=(Stage(None, torch.inf),),
+        floor=_floor(network, part),
         memory=default_memory() if budget.memory is None else budget.memory,
         deadline=budget.deadline,
         late=lambda: budget.spent,
@@ -313,7 +340,10 @@ def domains_of(bounding: Bounding, pieces: list[Part]) -> Domains:
         for j, (at, side) in enumerate(some):
             neuron[i, j], above[i, j] = at, side > 0
     first = bounding.first().select(torch.tensor([owners[piece["region"], piece["disjunct"]] for piece in pieces]))
-    return replace(first, neuron=neuron, above=above, multiplier=torch.zeros(len(pieces), depth))
+    bound = torch.tensor(
+        [-torch.inf if piece["bound"] is None else piece["bound"] for piece in pieces], dtype=torch.float64
+    )
+    return replace(first, bound=bound, neuron=neuron, above=above, multiplier=torch.zeros(len(pieces), depth))
 
 
 def _columns(bounding: Bounding, sides: list[tuple[str, int, int]]) -> Iterator[tuple[int, int]]:

@@ -22,7 +22,7 @@ from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
+from leaktight.verify.search.bisect import FEW_INPUTS, Attack, Bisected, bisect
 from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Branched, Leaf
@@ -38,7 +38,8 @@ BRANCH = "branch"
 MILP = "milp"
 # the bounds that engines begin with that are more than one
 STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
-QUICK_EFFORT = 2e8  # multiplications of the attack that comes before halving; a thorough one follows if need be
+# Multiplications and steps of the attacks that come before boxes are halved, soon after, and when it takes long.
+ATTACKS: tuple[dict[str, Any], ...] = ({"effort": 5e7, "steps": 15}, {"effort": 2e8}, {"effort": EFFORT})
 Progress = Callable[[str], None]
 Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
@@ -132,6 +133,7 @@ def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Te
         dtype=budget.dtype,
         memory=budget.memory,
         target=unsafe.bounds,
+        every=len(unsafe.disjunct.unique()) == len(unsafe.disjunct),  # no disjunct has a second atom to rule it out by
         deadline=budget.deadline,
     )
     return down(found - unsafe.bounds)
@@ -230,7 +232,7 @@ def _open(
         replay,
         say,
         briefly=standing.proved,
-        effort=min(budget.effort, QUICK_EFFORT if how is _halve else EFFORT),
+        limits=ATTACKS[0] if how is _halve else {"effort": budget.effort},
     )
     return rest
 
@@ -338,27 +340,32 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
         raise KeyboardInterrupt
 
 
+def later_attacks(network: Network, case: Case, budget: Budget, replay: Replay) -> Attack:
+    """The attacks, each more thorough than the one before, that boxes which are halved for long are worth."""
+
+    def attack(turn: int) -> tuple[Counterexample | None, float]:
+        limits = {**ATTACKS[turn + 1], "seed": budget.seed + turn + 1, "deadline": budget.deadline}
+        limits["effort"] = min(limits["effort"], budget.effort)
+        found, attained = refute(network, case, replay=replay, **limits)
+        return found, float(attained.amin())
+
+    return attack
+
+
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on the input until the case is settled, the time is up, or too many boxes wait.
 
     Raises KeyboardInterrupt: as `_complete`.
     """
-
-    def attack() -> tuple[Counterexample | None, float]:
-        limits: dict[str, Any] = {"seed": budget.seed, "deadline": budget.deadline, "effort": budget.effort}
-        found, attained = refute(network, standing.case, replay=replay, **limits)
-        return found, float(attained.amin())
-
     standing.searched = bisect(
         network,
         standing.case,
-        proves,
         replay,
         attained=standing.attained,
         deadline=budget.deadline,
         late=lambda: budget.spent,
         memory=budget.memory or default_memory(),
-        attack=attack,
+        attack=later_attacks(network, standing.case, budget, replay),
         say=say,
     )
     standing.found = standing.searched.found
@@ -388,7 +395,7 @@ def _attack(
     say: Progress,
     *,
     briefly: bool,
-    effort: float,
+    limits: Mapping[str, Any],
 ) -> None:
     """Looks for a counterexample; on a proved case only for the margin that some input attains."""
     case = standing.case
@@ -397,8 +404,9 @@ def _attack(
         standing.attained = float(case.unsafe.margin(network.flat(point)).amin())
         return
     say("looking for a counterexample")
+    limits = {**limits, "effort": min(limits["effort"], budget.effort)}
     standing.found, attained = refute(
-        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, effort=effort
+        network, case, seed=budget.seed, deadline=budget.deadline, replay=replay, **limits
     )
     standing.attained = float(attained.amin())
 

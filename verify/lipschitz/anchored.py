@@ -174,7 +174,9 @@ class _Search:
             return found if enough(found) else None
         if ready.neurons > _FAST_ENOUGH or radius * start.square**0.5 > 3 * needed or self.late:
             return None
-        better = interior.optimal(ready, start.each, start.square, deadline=self.deadline, progress=None)
+        better = interior.optimal(
+            ready, start.each, start.square, deadline=self.deadline, enough=(needed / radius) ** 2
+        )
         found = repaired(ready, better, start.each, start.square)
         return found if enough(found) else None
 

@@ -70,17 +70,34 @@ class Problem:
 
 
 def problem(network: Centred, multipliers: Sequence[Array], square: float) -> Problem:
-    """The problem in the units of a point with the bound ``square ** 0.5``."""
+    """The problem in the units of a point with the bound ``square ** 0.5``.
+
+    Directions of ``s_0`` that the first stage does not see are left out.
+    """
     begun = ellipsoid.start(network)
     values, vectors = np.linalg.eigh(begun)
     root = vectors * np.sqrt(np.maximum(values, 1e-15 * values[-1]))
+    seen = _seen(network)
+    root = np.linalg.qr((seen.T @ root).T)[1].T
     stages = []
     for stage, lam in zip(network.stages, multipliers, strict=True):
         unit = np.sqrt(lam / square)
         stages.append((stage.weight.value * unit[:, None], stage.through.value, stage.feed.value / unit))
+    if stages:
+        stages[0] = stages[0][0] @ seen, stages[0][1] @ seen, stages[0][2]
     tensors = tuple(tuple(torch.from_numpy(np.ascontiguousarray(m)) for m in stage) for stage in stages)
     end = torch.from_numpy(ellipsoid.start(network.transposed) / square)
     return Problem(torch.from_numpy(root), tensors, end, tuple(multipliers), square)  # type: ignore[arg-type]
+
+
+def _seen(network: Centred) -> Array:
+    """An orthonormal basis ``(d, r)`` of the directions of ``s_0`` that matter to the first stage."""
+    if not network.stages:
+        return np.eye(network.size)
+    first = network.stages[0]
+    _, sizes, rows = np.linalg.svd(np.vstack([first.weight.value, first.through.value]), full_matrices=False)
+    found: Array = rows[: max(1, int((sizes > 1e-13 * sizes[0]).sum()))].T
+    return found
 
 
 @dataclass(frozen=True, eq=False)

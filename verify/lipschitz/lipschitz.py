@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from leaktight.errors import UnsupportedOperator, UsageError
+from leaktight.errors import InternalError, UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import Conv
 from leaktight.models.slopes import Slopes
@@ -22,7 +23,9 @@ from leaktight.verify.lipschitz.bound import LipschitzBound
 from leaktight.verify.lipschitz.curve import curve
 from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.methods import METHODS, NORMS, SOLVERS, Question, names
+from leaktight.verify.lipschitz.patterns import steepest_pattern
 
+_ASCENDED = 1 << 18  # entries of all layers up to which patterns are looked for
 PATIENCE = 60.0  # seconds that methods chosen by leaktight may take where no one named a time
 
 
@@ -70,11 +73,14 @@ def lipschitz(
         chosen = tuple(name for name in chosen if name != "fourier")  # it has nothing over the others there
     bounds = _bounds(question, chosen)
     best = min(bounds, key=lambda name: bounds[name])
+    lower = attained(network, kind, region, seed=seed)
+    if lower > bounds[best]:
+        raise InternalError(f"{best} says that the constant is at most {bounds[best]}, and inputs attain {lower}")
     source = network.source
     return LipschitzBound(
         kind,
         bounds[best],
-        attained(network, kind, region, seed=seed),
+        lower,
         best,
         bounds,
         scope="global" if region is None else "local",
@@ -83,7 +89,20 @@ def lipschitz(
         network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
         asked={} if radius is None else {"radius": radius},
         seconds=time.monotonic() - began,
+        pattern=_pattern(question, seed),
     )
+
+
+def _pattern(question: Question, seed: int) -> float | None:
+    """The largest norm over patterns of slopes that an ascent finds, where that is cheap and there is time."""
+    try:
+        stages = question.layers
+    except UnsupportedOperator:  # of the size of a matrix
+        return None
+    entries = sum(a * b for a, b in pairwise(stages.sizes))
+    if question.late or entries > _ASCENDED:
+        return None
+    return steepest_pattern(stages, question.norm, network=question.network, starts=4, seed=seed)
 
 
 def _bounds(question: Question, chosen: tuple[str, ...]) -> dict[str, float]:

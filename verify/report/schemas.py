@@ -167,6 +167,7 @@ _LIPSCHITZ = record(
     {
         **_ORIGIN,
         "gap": maybe(number),
+        "pattern": maybe(number),
         "radius": number,
         "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
     },

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +94,8 @@ class Cluster:
         self.grow(size)
 
     def __enter__(self) -> Cluster:
+        self.aside = redirect_stdout(sys.stderr)  # where Ray's own messages about its machines go
+        self.aside.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +106,7 @@ class Cluster:
                 ray.kill(slot.actor)
         if self.own:
             ray.shutdown()
+        self.aside.__exit__(None, None, None)
 
     def grow(self, size: int) -> None:
         """Asks for workers until there are `size`, or as many as there may be."""

@@ -19,7 +19,9 @@ from leaktight.specs.region import Box
 from leaktight.verify.search.box_bounds import Bounder, BoxBounds
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip, floors_on
+from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
+from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample
 
@@ -31,9 +33,10 @@ _WIDE = 0.3  # the weight of the width in the choice of an input
 _NARROW = 1e-7  # of the region
 _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some input attains,
 _LEAST_TARGET = 1e-30  # and always above zero
+_AT_FIRST = 4  # times that whole regions are halved at once: passes over few boxes cost as much as over many
 
-Proves = Callable[[Case, Tensor], Tensor]
-Attack = Callable[[], tuple[Counterexample | None, float]]
+Attack = Callable[[int], tuple[Counterexample | None, float]]
+PATIENCE = (512, 16384)  # boxes until an attack is worth its time: a quick one, a thorough one
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ class Bisected:
 def bisect(
     network: Network,
     case: Case,
-    proves: Proves,
     replay: Replay,
     *,
     attained: float = torch.inf,
@@ -61,31 +63,33 @@ def bisect(
     most: int = MOST,
     batch: int = _BATCH,
     attack: Attack | None = None,
-    patience: int = 16384,
+    patience: tuple[int, ...] = PATIENCE,
     begin: Boxes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
 
-    `proves` says which regions proven lower bounds ``(batch, atoms)`` of a case's atoms rule out; `attained` is the
-    lowest margin that is known of some input. Ends when every box is proved, a counterexample is confirmed by replay,
-    `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called once, when `patience`
-    boxes were bounded. Every point of a region is cut off and proved, or lies in a box that is proved or waits, so
-    `lower` holds whatever ended it. What is done to a box depends on that box alone, so neither `batch` nor threads
-    change a proof. `begin`: boxes within the regions to begin with, for a search over these alone.
+    `attained` is the lowest margin that is known of some input. Ends when every box is proved, a counterexample is
+    confirmed by replay, `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called
+    with 0, 1, ... when as many boxes and domains within boxes were bounded as `patience` says. Every point of a region
+    is cut off and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended it. What is done to
+    a box depends on that box alone, so neither `batch` nor threads change a proof, but for the last places of single
+    precision, in which multipliers are sought. `begin`: boxes within the regions to begin with, for a search over these
+    alone.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    search = Bisection(network, case, proves, replay, attained, memory, most, batch, begin)
-    proven = -torch.inf
+    search = Bisection(network, case, replay, attained, late, memory, most, batch, begin)
+    proven, attacks = -torch.inf, 0
     try:
-        while len(search.queue) and search.found is None and not late() and not search.stuck:
+        while search.waiting and search.found is None and not late() and not search.stuck:
             proven = search.lower
-            say(f"halving boxes: {search.boxes} bounded, {len(search.queue)} wait")
+            say(f"halving boxes: {search.boxes} bounded, {search.waiting} wait")
             search.advance(deadline)
-            if attack is not None and search.boxes >= patience and len(search.queue) and search.found is None:
-                search.found, least = attack()
-                search.attained, attack = min(search.attained, least), None
+            tired = attacks < len(patience) and search.boxes >= patience[attacks]
+            if attack is not None and tired and search.waiting and search.found is None:
+                search.found, least = attack(attacks)
+                search.attained, attacks = min(search.attained, least), attacks + 1
     except KeyboardInterrupt:
         return Bisected(proven, False, search.found, search.attained, search.boxes, interrupted=True)
     return search.outcome()
@@ -98,53 +102,70 @@ class Bisection:
         self,
         network: Network,
         case: Case,
-        proves: Proves,
         replay: Replay,
         attained: float,
+        late: Callable[[], bool],
         memory: int,
         most: int = MOST,
         batch: int = _BATCH,
         begin: Boxes | None = None,
     ) -> None:
-        self.network, self.case, self.proves, self.replay, self.batch = network, case, proves, replay, batch
+        self.network, self.case, self.replay, self.batch = network, case, replay, batch
+        self.late, self.memory, self.splits = late, memory, splittable(network)
         self.attained, self.settled, self.boxes = attained, torch.inf, 0
         self.found: Counterexample | None = None
         self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
+        alike = torch.ones(case.unsafe.disjuncts, dtype=torch.int8)
+        each = case.unsafe.strict.to(torch.int8)
+        self.strict = alike.scatter_reduce(0, case.unsafe.disjunct, each, "amin").bool()  # disjuncts of strict atoms
         self.bounder = Bounder(network, case, memory)
         whole = Boxes.whole(case, self.bounder.signs) if begin is None else begin
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
-        self.queue.push(whole, batch)
+        self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 
     @property
     def lower(self) -> float:
         """The proven bound of the margin between rounds, when every box is settled or waits."""
-        return min(self.settled, self.queue.lower)
+        return -torch.inf if self.fresh else min(self.settled, self.queue.lower)
+
+    @property
+    def waiting(self) -> int:
+        return len(self.queue) + sum(len(boxes) for boxes in self.fresh)
 
     def outcome(self) -> Bisected:
-        proved = not len(self.queue) and self.found is None
+        proved = not self.waiting and self.found is None
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
         return Bisected(self.lower, proved, self.found, best, self.boxes)
 
     def advance(self, deadline: float | None) -> None:
         """One round: some of the boxes are bounded, and what is left of them waits, in halves."""
-        left, settled = self._treated(self.queue.pop(self.batch), deadline)
+        if self.fresh:
+            left, settled = self._treated(self.fresh[-1], deadline, halvings=_AT_FIRST)
+            self.fresh.pop()
+        else:
+            left, settled = self._treated(self.queue.pop(self.batch), deadline)
         self.settled = min(self.settled, settled)
         self.queue.push(left, self.batch)
 
-    def _treated(self, boxes: Boxes, deadline: float | None) -> tuple[Boxes, float]:
-        """What is left of the boxes, in halves, and the proven margin on everything else of them."""
+    def _treated(self, boxes: Boxes, deadline: float | None, halvings: int = 1) -> tuple[Boxes, float]:
+        """What is left of the boxes, in parts, and the proven margin on everything else of them."""
         found = self.bounder(boxes, self._standing(boxes), deadline)
         self.boxes += len(boxes)
         boxes = replace(boxes, atoms=torch.maximum(boxes.atoms, found.atoms), signs=found.signs)
         boxes, index, settled = self._without_proved(boxes)
-        found = BoxBounds(found.atoms[index], found.signs[index], tuple(rows.select(index) for rows in found.rows))
+        found = found.select(index)
         if not len(boxes):
             return boxes, settled
-        self._try(boxes, found)
+        self._try(boxes, self._corner(boxes, found))
         if self.found is not None:
             return boxes, settled
+        if self.splits:
+            boxes, found, mixed = self._split(boxes, found)
+            settled = min(settled, mixed)
+            if not len(boxes) or self.found is not None:
+                return boxes, settled
         boxes, found, cut = self._clipped(boxes, found)
         settled = min(settled, cut)
         if not len(boxes):
@@ -152,19 +173,22 @@ class Bisection:
         if self._narrow(boxes):
             self.stuck = True
             return boxes, settled
-        children, cut = self._halved(boxes, found)
-        return children, min(settled, cut)
+        for _ in range(halvings):
+            if len(boxes):
+                boxes, found, cut = self._halved(boxes, found)
+                settled = min(settled, cut)
+        return boxes, settled
 
     def _standing(self, boxes: Boxes) -> Tensor:
         """Which disjuncts no proven bound rules out yet, ``(batch, disjuncts)``."""
         unsafe = self.case.unsafe
         out = torch.where(unsafe.strict, boxes.atoms >= 0, boxes.atoms > 0)
-        ruled = torch.zeros(len(boxes), unsafe.disjuncts, dtype=torch.int8)
+        ruled = torch.where(self.strict, boxes.worst >= 0, boxes.worst > 0).to(torch.int8)
         return ruled.scatter_reduce(1, unsafe.disjunct.expand(out.shape), out.to(torch.int8), "amax") == 0
 
     def _without_proved(self, boxes: Boxes) -> tuple[Boxes, Tensor, float]:
         """The boxes that are open, their places, and the proven margin of the others."""
-        done = self.proves(boxes.case(self.case), boxes.atoms)
+        done = ~self._standing(boxes).any(1)
         index = (~done).nonzero().flatten()
         margins = boxes.margins(self.case.unsafe)[done]
         return boxes.select(index), index, float(margins.amin()) if len(margins) else torch.inf
@@ -187,34 +211,28 @@ class Bisection:
         index = kept.nonzero().flatten()
         atoms = torch.stack([boxes.atoms, *(r.floors for r in rows)]).amax(0)
         boxes = replace(boxes, lower=lower, upper=upper, atoms=atoms).select(index)
-        left = BoxBounds(atoms[index], found.signs[index], tuple(r.select(index) for r in rows))
+        left = BoxBounds(atoms[index], found.signs[index], tuple(r.select(index) for r in rows), {})
         return boxes, left, cut
 
     def _ruled_out(self, boxes: Boxes, standing: Tensor, moved: Tensor) -> float:
         """The proven margin of the disjuncts that do not stand any more, over the boxes that were `moved`."""
-        unsafe = self.case.unsafe
-        best = torch.full((len(boxes), unsafe.disjuncts), -torch.inf, dtype=torch.float64)
-        best = best.scatter_reduce(1, unsafe.disjunct.expand(boxes.atoms.shape), boxes.atoms, "amax")
-        return float(best.masked_fill(standing, torch.inf)[moved].amin())
+        return float(boxes.largest(self.case.unsafe).masked_fill(standing, torch.inf)[moved].amin())
 
-    def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, float]:
-        """The halves of every box without what the rows prove, and the proven margin of the rest."""
+    def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
+        """The halves of every box without what the rows prove, with the rows, and the proven margin of the rest."""
         side = self._side(boxes, found)
-        parts, settled = list[Boxes](), torch.inf
+        parts, settled = list[tuple[Boxes, BoxBounds]](), torch.inf
         for half in boxes.halves(side):
             rows = tuple(
                 LinearRows(r.slopes, floors_on(r, boxes.lower, boxes.upper, half.lower, half.upper)) for r in found.rows
             )
             atoms = torch.stack([half.atoms, *(r.floors for r in rows)]).amax(0)
-            half = replace(half, atoms=atoms)
-            half, index, proven = self._without_proved(half)
-            settled = min(settled, proven)
-            if len(half):
-                left = BoxBounds(half.atoms, half.signs, tuple(r.select(index) for r in rows))
-                half, _, cut = self._clipped(half, left)
-                settled = min(settled, cut)
-                parts.append(half)
-        return (Boxes.joined(parts) if parts else boxes.select(slice(0, 0))), settled
+            half, index, proven = self._without_proved(replace(half, atoms=atoms))
+            left = BoxBounds(half.atoms, half.signs, tuple(r.select(index) for r in rows), {})
+            half, left, cut = self._clipped(half, left)
+            settled = min(settled, proven, cut)
+            parts.append((half, left))
+        return Boxes.joined([half for half, _ in parts]), BoxBounds.joined([left for _, left in parts]), settled
 
     def _side(self, boxes: Boxes, found: BoxBounds) -> Tensor:
         """For each box the input to halve.
@@ -256,17 +274,33 @@ class Bisection:
         first = float((self.case.region.upper[owner] - self.case.region.lower[owner]).amax())
         return float((boxes.upper[worst] - boxes.lower[worst]).amax()) < _NARROW * first
 
-    def _try(self, boxes: Boxes, found: BoxBounds) -> None:
-        """Evaluates the corner of each box where its most telling row is lowest; confirms the worst if it is unsafe."""
-        corner = torch.where(self._telling(boxes, found) > 0, boxes.lower, boxes.upper)
-        part = boxes.case(self.case)
-        margins = Objective(self.network, part.unsafe, self.room).margins(corner.unsqueeze(0))[0]
+    def _split(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
+        """What splitting neurons leaves of the boxes, and the proven margin of what it settles."""
+        asked = self._standing(boxes)
+        lower = boxes.largest(self.case.unsafe)
+        within = split_within(
+            self.network, boxes.case(self.case), found.known, lower, asked, memory=self.memory, late=self.late
+        )
+        self.boxes += within.domains
+        if len(within.at):
+            self._try(boxes.select(within.at), within.points.double())
+        boxes, index, settled = self._without_proved(replace(boxes, worst=torch.maximum(boxes.worst, within.worst)))
+        return boxes, found.select(index), min(settled, within.settled)
+
+    def _corner(self, boxes: Boxes, found: BoxBounds) -> Tensor:
+        """The corner of each box where its most telling row is lowest, ``(batch, n)``."""
+        return torch.where(self._telling(boxes, found) > 0, boxes.lower, boxes.upper)
+
+    def _try(self, boxes: Boxes, points: Tensor) -> None:
+        """Evaluates a point ``(batch, n)`` of each box; confirms the worst if it is unsafe."""
+        points = torch.minimum(torch.maximum(points, boxes.lower), boxes.upper)
+        margins = Objective(self.network, boxes.case(self.case).unsafe, self.room).margins(points.unsqueeze(0))[0]
         box = int(margins.argmin())
         self.attained = min(self.attained, float(margins[box]))
         if float(margins[box]) <= 0:
             owner = slice(int(boxes.owner[box]), int(boxes.owner[box]) + 1)
             one = Case(self.case.region.select(owner), self.case.unsafe.select(owner))
-            self.found = confirm(self.network, one, corner[box].unsqueeze(0), self.replay)
+            self.found = confirm(self.network, one, points[box].unsqueeze(0), self.replay)
 
 
 def _relative(x: Tensor) -> Tensor:

@@ -29,12 +29,32 @@ from leaktight.verify.search.clip import LinearRows
 
 @dataclass(frozen=True, eq=False)
 class BoxBounds:
-    """What is proven on a batch of boxes: `atoms` and `signs` as in `Boxes`, and the rows behind the atoms' bounds, of
-    up to two passes each."""
+    """What is proven on a batch of boxes: `atoms` and `signs` as in `Boxes`, the rows behind the atoms' bounds, of up
+    to two passes each, and the intervals of all nodes (none where the boxes have been cut since)."""
 
     atoms: Tensor
     signs: Tensor
     rows: tuple[LinearRows, ...]
+    known: Mapping[str, Interval]
+
+    def select(self, index: Tensor) -> BoxBounds:
+        rows = tuple(rows.select(index) for rows in self.rows)
+        known = {name: z.select(index) for name, z in self.known.items()}
+        return BoxBounds(self.atoms[index], self.signs[index], rows, known)
+
+    @staticmethod
+    def joined(parts: list[BoxBounds]) -> BoxBounds:
+        if len(parts) == 1:
+            return parts[0]
+        rows = zip(*(part.rows for part in parts), strict=True)
+        return BoxBounds(
+            torch.cat([part.atoms for part in parts]),
+            torch.cat([part.signs for part in parts]),
+            tuple(
+                LinearRows(torch.cat([r.slopes for r in each]), torch.cat([r.floors for r in each])) for each in rows
+            ),
+            {name: _joined([part.known[name] for part in parts]) for name in parts[0].known},
+        )
 
 
 class Bounder:
@@ -56,16 +76,7 @@ class Bounder:
         with torch.no_grad():
             for part in batch_chunks(self.network, len(boxes), torch.float64, self.memory):
                 found.append(self._bounded(boxes.select(part), wanted[part], deadline))
-        if len(found) == 1:
-            return found[0]
-        rows = zip(*(some.rows for some in found), strict=True)
-        return BoxBounds(
-            torch.cat([some.atoms for some in found]),
-            torch.cat([some.signs for some in found]),
-            tuple(
-                LinearRows(torch.cat([r.slopes for r in each]), torch.cat([r.floors for r in each])) for each in rows
-            ),
-        )
+        return BoxBounds.joined(found)
 
     def _bounded(self, boxes: Boxes, wanted: Tensor, deadline: float | None) -> BoxBounds:
         region = Box(boxes.lower, boxes.upper)
@@ -91,7 +102,7 @@ class Bounder:
                 rows.append(LinearRows(rows[0].slopes, torch.full_like(rows[0].floors, -torch.inf)))
         atoms = torch.full(weights.shape[:2], -torch.inf, dtype=torch.float64)
         atoms = atoms.scatter_reduce(1, index, least.masked_fill(~real, -torch.inf), "amax")
-        return BoxBounds(atoms, self._signs(known), tuple(rows))
+        return BoxBounds(atoms, self._signs(known), tuple(rows), known)
 
     def _pass(self, backward: Backward, objectives: Tensor) -> tuple[Tensor, Tensor]:
         """The rows on the inputs ``(batch, rows, n)``, and their proven minima."""
@@ -126,6 +137,10 @@ class Bounder:
             sign = (z.lower >= 0).to(torch.int8) - (z.upper <= 0).to(torch.int8)
             parts.append(sign.flatten(1))
         return torch.cat(parts, 1) if parts else torch.zeros(len(next(iter(known.values())).lower), 0, dtype=torch.int8)
+
+
+def _joined(parts: list[Interval]) -> Interval:
+    return Interval(torch.cat([z.lower for z in parts]), torch.cat([z.upper for z in parts]))
 
 
 def _differing(network: Network, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Tensor:

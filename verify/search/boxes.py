@@ -18,14 +18,16 @@ class Boxes:
     """Boxes within the regions of a case, and what is proven on each.
 
     owner ``(batch,)``: the region. lower, upper ``(batch, n)``. atoms ``(batch, atoms)``: proven lower bounds of
-    ``c . y - d``, minus infinity where nothing is known. signs ``(batch, values)`` int8: 1 where an entry of the
-    network's values is known to be at least zero on the box, -1 where at most zero, 0 where neither.
+    ``c . y - d``, minus infinity where nothing is known. worst ``(batch, disjuncts)``: the same of the largest atom of
+    each disjunct, where more than the atoms' own bounds is known. signs ``(batch, values)`` int8: 1 where an entry of
+    the network's values is known to be at least zero on the box, -1 where at most zero, 0 where neither.
     """
 
     owner: Tensor
     lower: Tensor
     upper: Tensor
     atoms: Tensor
+    worst: Tensor
     signs: Tensor
 
     @classmethod
@@ -38,6 +40,7 @@ class Boxes:
             region.lower,
             region.upper,
             torch.full((count, atoms), -torch.inf, dtype=torch.float64),
+            torch.full((count, case.unsafe.disjuncts), -torch.inf, dtype=torch.float64),
             torch.zeros(count, signs, dtype=torch.int8),
         )
 
@@ -62,9 +65,13 @@ class Boxes:
         """The same question about these boxes."""
         return Case(Box(self.lower, self.upper), whole.unsafe.select(self.owner))
 
+    def largest(self, unsafe: Unsafe) -> Tensor:
+        """Proven lower bounds of the largest atom of each disjunct ``(batch, disjuncts)``."""
+        return self.worst.scatter_reduce(1, unsafe.disjunct.expand(self.atoms.shape), self.atoms, "amax")
+
     def margins(self, unsafe: Unsafe) -> Tensor:
         """The proven lower bound of the margin on each box ``(batch,)``."""
-        return unsafe.combine(self.atoms)
+        return self.largest(unsafe).amin(1) if unsafe.disjuncts else unsafe.combine(self.atoms)
 
     def halves(self, side: Tensor) -> tuple[Boxes, Boxes]:
         """The boxes below and above the middle of the input that `side` ``(batch,)`` names."""

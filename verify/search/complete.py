@@ -130,7 +130,7 @@ def _touches(decision: Decision) -> bool:
 def _in_time(work: Callable[[], Guide], seconds: float) -> Guide | None:
     """What `work` returns, if it does so in time: a thread that is late is left alone, so that Ctrl-C is heard too."""
     found: list[Guide] = []
-    thread = threading.Thread(target=lambda: found.append(work()))
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)  # the end of the process does not wait
     end = time.monotonic() + seconds
     thread.start()
     while thread.is_alive() and time.monotonic() < end:

@@ -73,7 +73,7 @@ class Search:
 
     memory: what domains and passes may take, in bytes. late: whether the time is up. size: how many domains to split in
     one batch. begin: the domains to begin with, for a search over a part of the questions only; each question's whole
-    region by default.
+    region by default. first: how these are bounded.
     """
 
     def __init__(
@@ -83,17 +83,19 @@ class Search:
         memory: int,
         size: int | None = None,
         begin: Domains | None = None,
+        *,
+        first: Schedule = FIRST,
     ) -> None:
         self.bounding, self.late, self.memory = bounding, late, memory
         self.size = size or fitting(bounding, memory)
         self.domains, self.settled = 0, torch.inf
-        first = bounding.first() if begin is None else begin
-        self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
+        roots = bounding.first() if begin is None else begin
+        self.waiting, self.stuck = Pool(roots.select(slice(0, 0))), Pool(roots.select(slice(0, 0)))
         self.lower = -torch.inf
-        self._start(first)
+        self._start(roots, first)
 
-    def _start(self, first: Domains) -> None:
-        bounded, _ = self._bounded(first, FIRST)
+    def _start(self, first: Domains, schedule: Schedule) -> None:
+        bounded, _ = self._bounded(first, schedule)
         closed = self._closed(bounded)
         self.domains += len(first)
         self._book(bounded.select((~closed).nonzero().flatten()), bounded.bound[closed])

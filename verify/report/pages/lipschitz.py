@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leaktight.verify.report.figures import Steps
-from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Span, Table, Tile, Tone, down, up
+from leaktight.verify.report.outline import (
+    Block,
+    Cell,
+    Page,
+    Picture,
+    Section,
+    Share,
+    Span,
+    Table,
+    Tile,
+    Tone,
+    down,
+    up,
+)
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import norm, rounded_up, short
@@ -34,15 +47,28 @@ def page(document: Document) -> Page:
             Tile("upper bound", up(upper), "proven"),
             Tile("lower bound", down(document["lower"]), "attained"),
             Tile("gap", None if document.get("gap") is None else Share(document["gap"])),
+            *_floor(document),
             Tile("method", document["method"]),
         ],
         [*sections, parts.guarantee(document), parts.origin(document)],
     )
 
 
+def _floor(document: Document) -> list[Tile]:
+    """What no bound from sectors can be below."""
+    floor = document.get("pattern")
+    return [] if floor is None else [Tile("worst pattern", down(floor), "no bound from slopes alone is below")]
+
+
 def _methods(document: Document) -> Table:
-    rows = [(name, up(value)) for name, value in document["bounds"].items()]
-    return Table("What each method proved", ("method", "upper bound"), rows)
+    """Each bound beside how far it is above what is attained, and above the worst pattern of slopes."""
+    floors = {"above attained": document["lower"], "above the worst pattern": document.get("pattern")}
+    known = {name: floor for name, floor in floors.items() if floor}
+    rows: list[tuple[Cell, ...]] = [
+        (name, up(value), *(None if value is None else Share(max(0.0, value / floor - 1)) for floor in known.values()))
+        for name, value in document["bounds"].items()
+    ]
+    return Table("What each method proved", ("method", "upper bound", *known), rows)
 
 
 def _curve(document: Document) -> list[Section]:
