@@ -220,7 +220,9 @@ class Relaxed:
             pending[p.name].flatten(-len(p.shape)) if p.name in pending else rows.new_zeros(*lead, p.size)
             for p in self.network.inputs
         ]
-        found.ends = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        # where cuts reach some inputs only, the rows of the others are all the same
+        lead = torch.broadcast_shapes(*(end.shape[:-1] for end in ends))
+        found.ends = ends[0] if len(ends) == 1 else torch.cat([end.expand(*lead, -1) for end in ends], -1)
         found.point = corner(region, found.ends)
         found.value = found.value + (found.ends * found.point).sum(-1)
         return found
