@@ -410,6 +410,7 @@ def leak(
     labels: cli.LabelsFile = None,
     channels_last: cli.ChannelsLast = False,
     radius: cli.Radius = False,
+    lipschitz: cli.LeakConstant = None,
     engine: cli.LeakEngine = "auto",
     timeout: cli.Timeout = None,
     memory: cli.Memory = None,
@@ -434,6 +435,7 @@ def leak(
         "seed": seed,
         "memory": None if memory is None else options.byte_count("--memory", memory),
         "timeout": None if timeout is None else options.number("--timeout", timeout),
+        "lipschitz": lipschitz,
     }
     asked = _normalised(_network(network, architecture, trust), mean, std)
     with _stages() as progress:
@@ -477,6 +479,7 @@ def lipschitz(
 
     if centre is not None:
         from leaktight.specs.point import read_point
+    size = None if radius is None else _ball_size(radius)
     asked = _network(network, architecture, trust)
     with _bar("solving") as progress:
         found = bound_constant(
@@ -485,7 +488,7 @@ def lipschitz(
             method=method,
             solver=solver,
             centre=None if centre is None else read_point("--center", centre, asked.input_size),
-            radius=None if radius is None else options.at_least_zero("--radius", radius),
+            radius=size,
             slopes=None if slopes is None else options.span("--slopes", slopes),
             timeout=None if timeout is None else options.number("--timeout", timeout),
             seed=seed,
@@ -494,10 +497,18 @@ def lipschitz(
     return Answer(found.to_json(), found.summary)
 
 
+def _ball_size(radius: str) -> float:
+    try:
+        return options.at_least_zero("--radius", radius)
+    except UsageError as error:
+        raise UsageError(f"{error}; for all inputs leave out --center and --radius") from None
+
+
 @functools.partial(command, name="run")
 def run_suite(
     suite: cli.SuiteFile,
     jobs: cli.Jobs = None,
+    cluster: cli.Cluster = None,
     resume: cli.Resume = False,
     ledger: cli.LedgerUrl = "sqlite:///.leaktight/ledger.sqlite",
     tag: cli.Tags = None,
@@ -518,6 +529,7 @@ def run_suite(
         ledger=ledger,
         resume=resume,
         workers=jobs,
+        cluster=cluster,
         memory=None if memory is None else options.byte_count("--memory", memory),
         tags=tuple(tag or ()),
         fail_on=None if fail_on is None else options.words("--fail-on", fail_on, FAIL_ON),

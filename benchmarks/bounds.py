@@ -128,7 +128,7 @@ def optimised_row(case: Case, repeats: int, dtype: torch.dtype) -> list[str]:
         [
             lambda: lower_bounds(case.network, case.region, case.objectives, engine="crown", dtype=dtype),
             lambda: lower_bounds(
-                case.network, case.region, case.objectives, engine="alpha-crown", dtype=dtype, target=goal
+                case.network, case.region, case.objectives, engine="alpha-crown", dtype=dtype, target=goal, every=True
             ),
         ],
         repeats,

@@ -17,7 +17,7 @@ import torch
 
 from leaktight.models.load import load
 from leaktight.models.network import Network
-from leaktight.models.ops import Conv
+from leaktight.models.ops import Conv, Linear
 from leaktight.verify.lipschitz import spectra, tuned
 from leaktight.verify.lipschitz.torus import Step, chain
 from tests.networks import Draft
@@ -47,6 +47,22 @@ def trained(place: Path, channels: int, depth: int) -> Network:
         at = draft.add(Conv(weight, None, stride=(1, 1), padding=(1, 1), dilation=(1, 1)), at)
         at = draft.leaky(at, 0.0) if k < depth else at
     return draft.network(at)
+
+
+def two_and_two(place: Path) -> Network:
+    """2C2F of GLipSDP: 4x4 convolutions with stride 2 to 16 and 32 channels, dense layers of 100 and 10; ReLU."""
+    import scipy.io
+
+    stored: dict[str, Any] = scipy.io.loadmat(place, simplify_cells=True)
+    draft = Draft(0)
+    at = draft.input(1, 1, 28, 28)
+    for name in ("features_0_conv_weight", "features_2_conv_weight"):
+        weight = torch.from_numpy(stored[name]).double()
+        weight = weight if weight.dim() == 4 else weight.unsqueeze(1)
+        at = draft.leaky(draft.add(Conv(weight, None, stride=(2, 2), padding=(1, 1), dilation=(1, 1)), at), 0.0)
+    at = draft.flatten(at)
+    at = draft.leaky(draft.add(Linear(torch.from_numpy(stored["classifier_1_weight"]).double()), at), 0.0)
+    return draft.network(draft.add(Linear(torch.from_numpy(stored["classifier_3_weight"]).double()), at))
 
 
 def measured(network: Network, seconds: float) -> str:
@@ -79,6 +95,11 @@ def main() -> None:
             print(f"| {channels} channels, {depth} convolutions | {row} | {value:.6g} ({took:g}) |", flush=True)
         else:
             print(f"skipped: {place} is missing", flush=True)
+    place = options.bench / "lipschitz/GLipSDP/Versatility/models/weights_mat/2C2F.mat"
+    if place.exists():
+        print(f"| 2C2F | {measured(two_and_two(place), options.seconds)} | at least 6.886 |", flush=True)
+    else:
+        print(f"skipped: {place} is missing", flush=True)
     for name in ("cifar_base_kw", "cifar_wide_kw", "cifar_deep_kw"):
         place = options.bench / "oval21_2022/onnx" / f"{name}.onnx"
         if place.exists():

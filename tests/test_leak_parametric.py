@@ -97,6 +97,19 @@ def test_lines_in_the_slope_of_some_nodes_hold_while_the_others_stand_still(kind
         assert_below(some, asked(some, PLAIN), asked(some, TURNED))
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_lines_are_exact_at_an_end_where_one_neuron_drifts_as_far_as_it_can(sign: float) -> None:
+    """At ``x = -1`` the neuron is ``-a``, half its drift from the middle: the lines have nothing to spare there."""
+    draft, one = Draft(0), torch.ones(1, 1, dtype=torch.float64)
+    network = draft.network(draft.add(leaky_relu(0.25), draft.add(Linear(one, None), draft.input(1, 1))))
+    lo, hi = torch.tensor([0.25], dtype=torch.float64), torch.tensor([0.75], dtype=torch.float64)
+    found = lines(Slopes.of(network), Box(-one, 0 * one), sign * one[None], lo, hi, PLAIN)
+    exact = {1.0: (-0.25, -0.75), -1.0: (0.0, 0.0)}[sign]
+    for bound, value in zip((float(found.at_lo), float(found.at_hi)), exact, strict=True):
+        assert value - 0.3 <= bound <= value
+    assert sign < 0 or float(found.at_hi) >= -0.75 - 1e-9
+
+
 # ---- many samples, in floating point ----
 
 SAMPLES, PUSHED = 12_500, 120

@@ -18,6 +18,7 @@ from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.lipschitz import convex, ellipsoid, interior
 from leaktight.verify.lipschitz.barrier import derivatives, point, problem
+from leaktight.verify.lipschitz.barrier import gradient as barrier_gradient
 from leaktight.verify.lipschitz.centred import centred, middle_and_half
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
@@ -206,6 +207,10 @@ def test_the_derivatives_of_the_barrier_are_its_differences() -> None:
     (low, gradient_low, _), (_, gradient, hessian), (high, gradient_high, _) = at(-1e-5), at(0.0), at(1e-5)
     assert (high - low) / 2e-5 == pytest.approx(float(gradient @ way), rel=1e-6)
     assert torch.allclose((gradient_high - gradient_low) / 2e-5, hessian @ way, rtol=1e-5, atol=1e-6)
+    here = point(asked, 3.0, mu)
+    assert here is not None
+    by_rho, by_mu = barrier_gradient(asked, here)
+    assert torch.allclose(torch.cat([torch.tensor([by_rho], dtype=torch.float64), by_mu]), gradient, rtol=1e-9)
 
 
 @settings(max_examples=10)
@@ -246,9 +251,10 @@ def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> N
     assert certified(network, spoiled) == np.inf
 
 
-@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2)])
+@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("newton", 1e-9), ("descent", 1e-2)])
 def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
-    pytest.importorskip("cvxpy")
+    if solver in convex.SOLVERS:
+        pytest.importorskip("cvxpy")
     weights = random_weights([5, 12, 12, 1], 0)
     own = lt.lipschitz(chain(weights, 0.3), method="lipsdp").upper
     theirs = lt.lipschitz(chain(weights, 0.3), method="lipsdp", solver=solver).upper
@@ -275,7 +281,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
-        ({"method": "lipsdp", "solver": "mosek"}, "allowed: clarabel, scs"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: newton, descent, clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),
@@ -303,12 +309,44 @@ def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
 
 
+@pytest.mark.parametrize("fault", ["fails", "finds nothing"])
+def test_a_solver_that_fails_is_named_with_what_would_work(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cvxpy = pytest.importorskip("cvxpy")
+
+    def solve(*_: object, **__: object) -> None:
+        if fault == "fails":
+            raise cvxpy.error.SolverError("numerical trouble")
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", solve)
+    says = "--solver scs: it " + ("failed .numerical trouble." if fault == "fails" else "found nothing")
+    with pytest.raises(UsageError, match=f"{says}.*--method fast"):
+        lt.lipschitz(build("fully_connected"), method="lipsdp", solver="scs")
+
+
 def test_time_that_runs_out_leaves_what_is_proven() -> None:
     weights = random_weights([20, 80, 80, 80, 10], 0)
     found = lt.lipschitz(chain(weights, 0.0), timeout=0.05)
     assert found.timed_out
     assert np.isfinite(found.upper)
     assert found.upper >= lt.lipschitz(chain(weights, 0.0), method="fast").lower  # type: ignore[operator]
+
+
+def test_a_bound_below_what_inputs_attain_is_an_error_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from leaktight.errors import InternalError
+    from leaktight.verify.lipschitz import lipschitz as door
+
+    monkeypatch.setattr(door, "_bounds", lambda *_: {"product": 1e-3})
+    with pytest.raises(InternalError, match="inputs attain"):
+        lt.lipschitz(chain(random_weights([3, 4, 2], 0), 0.1))
+
+
+def test_the_worst_pattern_stands_beside_the_bound_and_is_the_true_one_on_a_tiny_network() -> None:
+    weights = random_weights([3, 5, 4, 2], 1)
+    found = lt.lipschitz(chain(weights, 0.1))
+    assert found.pattern is not None
+    assert found.pattern == pytest.approx(worst(weights, 0.1, 2), rel=0.05)
+    assert found.pattern <= worst(weights, 0.1, 2) * (1 + 1e-12)
+    assert found.pattern <= found.upper
 
 
 def test_positive_matrices_are_proven_and_others_are_not() -> None:

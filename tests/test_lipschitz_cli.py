@@ -31,6 +31,7 @@ def test_the_document_is_what_the_interface_promises(capfd: pytest.CaptureFixtur
     assert (found["norm"], found["method"], found["scope"]) == ("2", "fast", "global")
     assert 0 < found["lower"] <= found["upper"] == found["bounds"]["fast"]
     assert [found["curve"][0]["slopes"][0], found["curve"][-1]["slopes"][1]] == [0, 0.5]
+    assert found["lower"] <= found["pattern"] <= found["upper"]
     assert "at most" in err
     for style in ("html", "md", "text"):
         assert "Lipschitz constant is at most" in render(found, style)
@@ -69,9 +70,11 @@ def test_a_local_constant_is_below_the_global_one(
         (["--norm", "1", "--method", "fast"], "those that do: auto, product, liplt"),
         (["--radius", "0.1"], "belong together"),
         (["--center", "nowhere.npy", "--radius", "1"], "--center: nowhere.npy cannot be read"),
+        (["--center", "nowhere.npy", "--radius", "inf"], "for all inputs leave out --center and --radius"),
+        (["--center", "nowhere.npy", "--radius", "-1"], "for all inputs leave out --center and --radius"),
         (["--slopes", "1:0"], "reversed"),
         (["--timeout", "0"], "not a positive number"),
-        (["--solver", "mosek", "--method", "lipsdp"], "allowed: clarabel, scs"),
+        (["--solver", "mosek", "--method", "lipsdp"], "allowed: newton, descent, clarabel, scs"),
     ],
 )
 def test_wrong_usage_exits_with_two(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:

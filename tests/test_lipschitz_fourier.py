@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from leaktight.errors import UnsupportedOperator
@@ -17,6 +19,7 @@ from leaktight.models.ops import Conv, ConvTranspose, Maximum, Select, Sum, leak
 from leaktight.specs.region import Norm
 from leaktight.verify.lipschitz import spectra, tuned
 from leaktight.verify.lipschitz.fourier import convolution_norm, fourier
+from leaktight.verify.lipschitz.gram import largest_eigenvalue
 from leaktight.verify.lipschitz.hermitian import are_positive, symbols
 from leaktight.verify.lipschitz.layers import layers
 from leaktight.verify.lipschitz.lipschitz import lipschitz
@@ -259,3 +262,26 @@ def trained(
         at = draft.add(Conv(weight, None, stride=(1, 1), padding=(1, 1), dilation=(1, 1)), at)
         at = draft.leaky(at, 0.0) if k < depth else at
     return draft.network(at)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 12]), st.sampled_from([0.0, 1e-3]), st.floats(-60, 60))
+def test_gram_iteration_is_above_the_largest_eigenvalue_and_close(
+    seed: int, size: int, error: float, power: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    roots = torch.randn(7, size, size, dtype=torch.complex128, generator=generator) * 2.0 ** (power / 2)
+    matrices = roots @ roots.mH
+    off = torch.full((7,), error * float(matrices.abs().amax()), dtype=torch.float64)
+    truth = float(torch.linalg.eigvalsh(matrices).amax())
+    found = largest_eigenvalue(matrices, off)
+    assert (truth + float(off[0])) * (1 - 1e-14) <= found <= (truth + float(off[0])) * (1 + 1e-8)
+
+
+def test_gram_iteration_of_unit_matrices_zeros_and_numbers_out_of_range() -> None:
+    zero = torch.zeros(2, dtype=torch.float64)
+    unit = torch.eye(4, dtype=torch.complex128).expand(2, 4, 4)
+    assert 1 <= largest_eigenvalue(unit, zero) <= 1 + 1e-8
+    assert 1.25 <= largest_eigenvalue(unit, zero + 0.25) <= 1.25 + 1e-8
+    assert 0 <= largest_eigenvalue(0 * unit, zero) <= 1e-100
+    assert largest_eigenvalue(unit * torch.inf, zero) == torch.inf

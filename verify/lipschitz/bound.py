@@ -25,9 +25,11 @@ class LipschitzBound:
     """The smallest ``L`` with ``|f(x) - f(y)| <= L |x - y|`` in `norm` lies between `lower` and `upper`.
 
     upper: proven, of the network over the real numbers, all roundings included; infinite where nothing was. lower:
-    attained (the norm of a Jacobian, rounded down); None where no one looked. method: of `upper`. bounds: what every
-    method that was run proved. scope: ``global`` for all inputs, ``local`` for those in one ball. `timed_out`: a better
-    method was cut short. curve: the same for slopes in a range, in rising order, without gaps.
+    attained (the norm of a Jacobian, rounded down); None where no one looked. pattern: no bound that knows activations
+    by their sectors alone can be below it (leaktight.verify.lipschitz.patterns), attained or not; None: unknown.
+    method: of `upper`. bounds: what every method that was run proved. scope: ``global`` for all inputs, ``local`` for
+    those in one ball. `timed_out`: a better method was cut short. curve: the same for slopes in a range, in rising
+    order, without gaps.
     """
 
     norm: Norm
@@ -41,6 +43,7 @@ class LipschitzBound:
     curve: tuple[Segment, ...] | None = None
     network: Mapping[str, str | None] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
+    pattern: float | None = None
 
     @property
     def gap(self) -> float | None:
@@ -67,6 +70,7 @@ class LipschitzBound:
             "upper": _finite(self.upper),
             "lower": self.lower,
             "gap": self.gap,
+            "pattern": self.pattern,
             "method": self.method,
             "engine": self.method,
             "bounds": {name: _finite(upper) for name, upper in self.bounds.items()},

@@ -16,8 +16,9 @@ from leaktight.verify.lipschitz.barrier import Point, Problem, derivatives, poin
 from leaktight.verify.lipschitz.centred import Centred
 
 Progress = Callable[[int, int], None]
-_GAP = 1e-7  # of the bound's square, relative, at which the path ends
+_GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
+_SURELY = 1 - 1e-6  # of a square that is enough
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -28,23 +29,27 @@ def optimal(
     *,
     deadline: float | None = None,
     progress: Progress | None = None,
+    enough: float = 0.0,
 ) -> list[Array]:
     """Multipliers whose bound is the least, from feasible ones with the bound ``square ** 0.5``.
 
-    After `deadline` (of time.monotonic) the best that was found so far.
+    After `deadline` (of time.monotonic) the best that was found so far. enough: a square of a bound; once it is
+    reached, or as far as duality says never will be, no better multipliers are looked for.
     """
     asked = problem(network, multipliers, square)
     best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
-    for place, here in enumerate(path(asked, deadline)):
+    for place, (here, t) in enumerate(path(asked, deadline)):
         if here.rho < least:
             best, least = here.mu, here.rho
+        if least < _SURELY * enough / square or here.rho - asked.parameter / t > enough / square > 0:
+            break
         if progress is not None:
             progress(place + 1, 11)
     return asked.multipliers(best)
 
 
-def path(asked: Problem, deadline: float | None = None) -> Iterator[Point]:
-    """Points near the central path, each closer to the optimum than the one before.
+def path(asked: Problem, deadline: float | None = None) -> Iterator[tuple[Point, float]]:
+    """Points near the central path and their ``t``, each closer to the optimum than the one before.
 
     From a point of the path, Newton's step for ``factor t`` points along the path and is ``factor`` times too long, as
     the path is about a straight line in ``1 / t``. The factor follows how many steps the last one took.
@@ -55,13 +60,13 @@ def path(asked: Problem, deadline: float | None = None) -> Iterator[Point]:
         length, steps = 1 / factor, 0
         while steps < _STEPS:
             if deadline is not None and time.monotonic() > deadline:
-                yield here
+                yield here, t
                 return
             here, decrement = newton(asked, here, t, length)
             steps, length = steps + 1, 1.0
             if decrement < _CENTRED:
                 break
-        yield here
+        yield here, t
         if asked.parameter / t < _GAP * here.rho:
             return
         factor = min(12.0, max(1.5, 5.0 if factor == 1.0 else factor * (1.5 if steps < 5 else 0.6 if steps > 8 else 1)))

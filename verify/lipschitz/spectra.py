@@ -33,6 +33,7 @@ from torch import Tensor
 from leaktight.models.ops import Shape
 from leaktight.verify.lipschitz.centred import middle_and_half
 from leaktight.verify.lipschitz.ellipsoid import NotContained
+from leaktight.verify.lipschitz.gram import largest_eigenvalue
 from leaktight.verify.lipschitz.hermitian import are_positive, length, symbols
 from leaktight.verify.lipschitz.torus import Step, Window
 from leaktight.verify.rounding import gamma, unit
@@ -206,9 +207,13 @@ def _root(form: Tensor, error: Tensor) -> float:
 
 
 def norm(window: Window, points: Shape) -> float:
-    """At least the spectral norm of a convolution with zero padding, from any input on `points` (as `tori` says)."""
+    """At least the spectral norm of a convolution with zero padding, from any input on `points` (as `tori` says).
+
+    Stride-aware, over all frequencies, by Gram iteration (leaktight.verify.lipschitz.gram).
+    """
     (wave,) = waves([Step(window, points, None)])
-    return _root(spread(wave, None), _error_of_spread(wave, None))
+    square = largest_eigenvalue(spread(wave, None), _error_of_spread(wave, None))
+    return nextafter(sqrt(square), inf)
 
 
 def product(steps: Sequence[Step]) -> float:

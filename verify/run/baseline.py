@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,24 @@ _ORDER = ("refuted", "timeout", "unknown", "proved")
 
 @dataclass(frozen=True)
 class Compared:
-    """What got worse. missing: jobs of the baseline that this run does not have."""
+    """What got worse, and what better. missing: jobs of the baseline that this run does not have. counts: how many of
+    the baseline's jobs had each status."""
 
     path: str
     tolerance: float
     regressions: tuple[dict[str, Any], ...]
     missing: tuple[str, ...]
     added: tuple[str, ...]
+    improvements: tuple[dict[str, Any], ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "tolerance": self.tolerance,
             "regressions": [dict(one) for one in self.regressions],
+            "improvements": [dict(one) for one in self.improvements],
+            "counts": dict(self.counts),
             "missing": list(self.missing),
             "added": list(self.added),
         }
@@ -85,12 +91,21 @@ def compare(baseline: Document, path: Path, finished: Sequence[Finished], tolera
     old = {entry["name"]: entry for entry in baseline["jobs"]}
     new = {one.job.name: one for one in finished}
     found: list[dict[str, Any]] = []
+    better: list[dict[str, Any]] = []
     for name, one in new.items():
-        before = old.get(name)
-        if before is not None and before["result"] is not None and one.answer.document is not None:
-            found += ({"job": name, **worse} for worse in _worse(before["result"], one.answer.document, tolerance))
+        before, after = old.get(name), one.answer.document
+        if before is not None and before["result"] is not None and after is not None:
+            found += ({"job": name, **worse} for worse in _worse(before["result"], after, tolerance))
+            better += ({"job": name, **_turned(one)} for one in _worse(after, before["result"], tolerance))
     missing = tuple(name for name in old if name not in new)
-    return Compared(str(path), tolerance, tuple(found), missing, tuple(name for name in new if name not in old))
+    added = tuple(name for name in new if name not in old)
+    counts = Counter(entry["status"] for entry in old.values())
+    return Compared(str(path), tolerance, tuple(found), missing, added, tuple(better), dict(counts))
+
+
+def _turned(move: dict[str, Any]) -> dict[str, Any]:
+    """What is worse in the baseline has got better since."""
+    return {**move, "before": move["after"], "after": move["before"]}
 
 
 def _worse(before: Document, after: Document, tolerance: float) -> Iterator[dict[str, Any]]:

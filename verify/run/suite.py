@@ -177,6 +177,9 @@ class _Reader:
     ) -> schema.Ask | None:
         before = len(self.problems)
         ask = self._checked(model, value, (kind, place))
+        known = {key: item for key, item in value.items() if key in model.model_fields}
+        if ask is None and len(known) == len(value) - (len(self.problems) - before):
+            ask = model.model_validate(known)  # all else is right: go on, to find what else is wrong
         for problem in self.problems[before:]:  # a wrong default is wrong where it stands, and once
             if len(problem.path) > 2 and problem.path[2] in inherited:
                 problem.path = ("defaults", *problem.path[2:])

@@ -64,6 +64,7 @@ def bisect(
     batch: int = _BATCH,
     attack: Attack | None = None,
     patience: tuple[int, ...] = PATIENCE,
+    begin: Boxes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
@@ -73,11 +74,12 @@ def bisect(
     with 0, 1, ... when as many boxes and domains within boxes were bounded as `patience` says. Every point of a region
     is cut off and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended it. What is done to
     a box depends on that box alone, so neither `batch` nor threads change a proof, but for the last places of single
-    precision, in which multipliers are sought.
+    precision, in which multipliers are sought. `begin`: boxes within the regions to begin with, for a search over these
+    alone.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    search = _Search(network, case, replay, attained, late, memory, most, batch)
+    search = Bisection(network, case, replay, attained, late, memory, most, batch, begin)
     proven, attacks = -torch.inf, 0
     try:
         while search.waiting and search.found is None and not late() and not search.stuck:
@@ -93,7 +95,7 @@ def bisect(
     return search.outcome()
 
 
-class _Search:
+class Bisection:
     """The state between rounds: what waits, what is settled, what was found."""
 
     def __init__(
@@ -104,8 +106,9 @@ class _Search:
         attained: float,
         late: Callable[[], bool],
         memory: int,
-        most: int,
-        batch: int,
+        most: int = MOST,
+        batch: int = _BATCH,
+        begin: Boxes | None = None,
     ) -> None:
         self.network, self.case, self.replay, self.batch = network, case, replay, batch
         self.late, self.memory, self.splits = late, memory, splittable(network)
@@ -116,7 +119,7 @@ class _Search:
         each = case.unsafe.strict.to(torch.int8)
         self.strict = alike.scatter_reduce(0, case.unsafe.disjunct, each, "amin").bool()  # disjuncts of strict atoms
         self.bounder = Bounder(network, case, memory)
-        whole = Boxes.whole(case, self.bounder.signs)
+        whole = Boxes.whole(case, self.bounder.signs) if begin is None else begin
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,10 @@ from leaktight.verify.bounds.question import Question
 from leaktight.verify.search.multipliers import Bounding, Questions
 from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.tighten import Effort, tightened
 
+Begin = Callable[[Bounding], "Domains | None"]
 _BEHIND = (0.5, 0.3, 0.2, 0.1)
 
 
@@ -72,7 +75,19 @@ STAGES = (
 )
 
 
-def split(
+WARM_UP = (Stage(None, 1000), Stage(Effort(3, 4), 1000), Stage(Effort(6, 8), 1000))
+"""What comes before a search is divided among workers: bounds of single neurons are for all of its domains."""
+
+
+def split(network: Network, case: Case, atoms: Tensor, replay: Replay, **ways: Any) -> Branched:
+    """Searches over neurons until the open questions of a case are settled, or the time is up.
+
+    Args: as those of `staged`.
+    """
+    return staged(network, case, atoms, replay, **ways)[0]
+
+
+def staged(
     network: Network,
     case: Case,
     atoms: Tensor,
@@ -82,37 +97,63 @@ def split(
     deadline: float | None,
     late: Callable[[], bool],
     leaf: Leaf | None = None,
+    begin: Begin = lambda _: None,
+    stages: Sequence[Stage] = STAGES,
+    floor: Mapping[str, Interval] | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Branched:
-    """Searches over neurons until the open questions of a case are settled, or the time is up.
+) -> tuple[Branched, Search]:
+    """How far a search over neurons came, and the search itself, to be carried on.
 
-    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. Deep networks
-    are searched in stages, each of which begins with better bounds of single neurons.
+    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. begin: the
+    domains to begin with, for a search over a part of the case. floor: proven bounds of nodes over the regions, of an
+    earlier search. Deep networks are searched in stages, each of which begins with better bounds of single neurons.
     """
-    keep_freed_memory()
-    questions = open_questions(case, atoms)
-    known = intermediate_bounds(network, case.region, memory, deadline=deadline)
+    known, search = _first(network, case, atoms, memory, deadline, late, begin, floor)
     began = Branched(-torch.inf, False, None, torch.inf, 0)
-    deep = sum(isinstance(node.op, TwoSlope) for node in network) > 1
-    search = Search(Bounding(network, case.region, known, questions), late, memory)
-    if deep and len(search.waiting) and not late():
-        known = _turned(network, case, known, memory, deadline)
-        search = Search(Bounding(network, case.region, known, questions), late, memory)
-    for stage in STAGES:
+    deep, questions = _deep(network), search.bounding.questions
+    for stage in stages:
         if stage.effort is not None:
             try:
                 known = tightened(
                     network, case.region, known, stage.effort, memory=memory, deadline=deadline, late=late, say=say
                 )
             except KeyboardInterrupt:
-                return replace(began, interrupted=True)
-            search = Search(Bounding(network, case.region, known, questions), late, memory)
+                return replace(began, interrupted=True), search
+            bounding = Bounding(network, case.region, known, questions)
+            search = Search(bounding, late, memory, begin=begin(bounding))
         began = _after(
             began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
         )
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
-    return began
+    return began, search
+
+
+def _first(
+    network: Network,
+    case: Case,
+    atoms: Tensor,
+    memory: int,
+    deadline: float | None,
+    late: Callable[[], bool],
+    begin: Begin,
+    floor: Mapping[str, Interval] | None,
+) -> tuple[dict[str, Interval], Search]:
+    """Bounds of all nodes, and a search that has bounded what it begins with and nothing else."""
+    keep_freed_memory()
+    questions = open_questions(case, atoms)
+    known = intermediate_bounds(network, case.region, memory, floor=floor, deadline=deadline)
+    bounding = Bounding(network, case.region, known, questions)
+    search = Search(bounding, late, memory, begin=begin(bounding))
+    if floor is None and _deep(network) and len(search.waiting) and not late():
+        known = _turned(network, case, known, memory, deadline)
+        bounding = Bounding(network, case.region, known, questions)
+        search = Search(bounding, late, memory, begin=begin(bounding))
+    return known, search
+
+
+def _deep(network: Network) -> bool:
+    return sum(isinstance(node.op, TwoSlope) for node in network) > 1
 
 
 def _after(first: Branched, then: Branched) -> Branched:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from leaktight.verify.report.outline import (
     Block,
@@ -26,6 +26,8 @@ from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, LIPSCHI
 from leaktight.verify.report.words import command_line, meaning
 
 _DETAILED = 12
+_APART = 40  # networks that have a part of the page of their own
+_STATUSES = ("proved", "refuted", "unknown", "timeout", "done", "error")
 _PAGES = {
     VERDICT: verdict.page,
     CERTIFICATION: certification.page,
@@ -89,6 +91,32 @@ def _baseline(document: Document) -> list[Section]:
     found = document["baseline"]
     if found is None:
         return []
+    facts: list[tuple[str, Cell]] = [("baseline", Code(found["path"])), ("tolerance", found["tolerance"])]
+    blocks: list[Block] = [Facts(facts), *_trend(found.get("counts"), document["counts"])]
+    worse, better = _moves(found["regressions"], "worse"), _moves(found.get("improvements", []), "better")
+    blocks += worse or [Prose("Nothing got worse by more than the tolerance.")]
+    blocks += better
+    for name, says in (("missing", "only in the baseline"), ("added", "not in the baseline")):
+        if found[name]:
+            table = Table(f"{len(found[name])} jobs that are {says}", ("job",), [(Code(job),) for job in found[name]])
+            blocks.append(Table(table.caption, table.columns, table.rows, folded=True))
+    return [Section("Trend against the baseline", blocks)]
+
+
+def _trend(before: Mapping[str, int] | None, now: Mapping[str, int]) -> list[Block]:
+    """How many jobs had each status, then and now."""
+    if before is None:
+        return []
+    rows = [
+        (Verdict(word), before.get(word, 0), now.get(word, 0), f"{now.get(word, 0) - before.get(word, 0):+d}")
+        for word in now
+        if before.get(word) or now.get(word)
+    ]
+    return [Table("Jobs by status", ("status", "baseline", "now", "change"), rows)]
+
+
+def _moves(moves: Sequence[Document], way: str) -> list[Block]:
+    """Numbers that moved by more than the tolerance."""
     rows = [
         (
             Code(one["job"]),
@@ -96,20 +124,11 @@ def _baseline(document: Document) -> list[Section]:
             one["number"],
             *(_value(one[side]) for side in ("before", "after")),
         )
-        for one in found["regressions"]
+        for one in moves
     ]
-    facts: list[tuple[str, Cell]] = [("baseline", Code(found["path"])), ("tolerance", found["tolerance"])]
-    blocks: list[Block] = [Facts(facts)]
-    if rows:
-        columns = ("job", "entry", "number", "before", "after")
-        blocks.append(Table(f"{len(rows)} numbers that got worse", columns, rows, searchable=len(rows) > 40))
-    else:
-        blocks.append(Prose("Nothing got worse by more than the tolerance."))
-    for name, says in (("missing", "only in the baseline"), ("added", "not in the baseline")):
-        if found[name]:
-            table = Table(f"{len(found[name])} jobs that are {says}", ("job",), [(Code(job),) for job in found[name]])
-            blocks.append(Table(table.caption, table.columns, table.rows, folded=True))
-    return [Section("Against the baseline", blocks)]
+    columns = ("job", "entry", "number", "before", "after")
+    caption = f"{len(rows)} numbers that got {way}"
+    return [Table(caption, columns, rows, folded=way == "better", searchable=len(rows) > 40)] if rows else []
 
 
 def _value(value: object) -> Cell:
@@ -151,19 +170,35 @@ def _number(job: Document) -> Cell:
 
 
 def _networks(document: Document) -> list[Section]:
-    """How the jobs of each network fare, where there are several."""
+    """How the jobs of each network fare, where there are several; of a few networks also a part of the page each."""
     by_path: dict[str, list[Document]] = {}
     for job in document["jobs"]:
         by_path.setdefault(job["network"]["path"], []).append(job)
     if len(by_path) < 2:
         return []
-    statuses = ("proved", "refuted", "unknown", "timeout", "error")
     rows = [
-        (Code(path), len(jobs), sum(job["passes"] for job in jobs), *(_count(jobs, status) for status in statuses))
+        (Code(path), len(jobs), sum(job["passes"] for job in jobs), *(_count(jobs, status) for status in _STATUSES))
         for path, jobs in by_path.items()
     ]
-    columns = ("network", "jobs", "pass", *statuses)
-    return [Section("Networks", [Table(f"{len(rows)} networks", columns, rows, searchable=len(rows) > 12)])]
+    columns = ("network", "jobs", "pass", *_STATUSES)
+    table = Table(f"{len(rows)} networks", columns, rows, searchable=len(rows) > 12)
+    each = by_path.items() if len(by_path) <= _APART else ()
+    return [Section("Networks", [table]), *(_network(path, jobs) for path, jobs in each)]
+
+
+def _network(path: str, jobs: list[Document]) -> Section:
+    """One network: what it is, and all its jobs."""
+    digests = dict.fromkeys(job["network"].get("digest") for job in jobs)
+    passed = sum(job["passes"] for job in jobs)
+    facts: list[tuple[str, Cell]] = [
+        ("jobs that pass", f"{passed} of {len(jobs)}"),
+        *((status, count) for status in _STATUSES if (count := _count(jobs, status))),
+        *(("digest", Code(digest)) for digest in digests if digest is not None),
+        ("seconds", sum(job["seconds"] for job in jobs)),
+    ]
+    rows = [(Code(job["name"]), Verdict(job["status"]), "yes" if job["passes"] else "NO", _number(job)) for job in jobs]
+    table = Table(f"{len(rows)} jobs of this network", ("job", "status", "passes", "proven"), rows, folded=True)
+    return Section(f"Network: {path}", [Facts(facts), table])
 
 
 def _count(jobs: list[Document], status: str) -> int:

@@ -1,0 +1,150 @@
+"""How a search over neurons grows: domains per second, bytes per domain and unstable neurons by width and depth.
+
+    python -m benchmarks.domains [--seconds S] [--widths W...] [--depths D...] [--plot FILE] [--million] [--profile]
+
+Random networks of 64 inputs with slope 0.1; a question that no search settles within the time, so that domains pile
+up. CPU seconds of this process. --million puts a million domains into a pool and says what the process then holds.
+--profile says what the time of the largest network goes into. Prints Markdown; --plot draws the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import io
+import pstats
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from leaktight.models.network import Network
+from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.region import Norm, ball
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.search.multipliers import Bounding
+from leaktight.verify.search.neurons import Search
+from leaktight.verify.search.splits import Pool
+from leaktight.verify.search.stages import open_questions
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from networks import fully_connected
+
+_INPUTS, _OUTPUTS, _SLOPE, _RADIUS, _MEMORY = 64, 10, 0.1, 0.03, 2 << 30
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What a search of one network came to. `bytes_`: those that a waiting domain takes."""
+
+    width: int
+    depth: int
+    unstable: int
+    domains: int
+    seconds: float
+    bytes_: float
+
+    @property
+    def cells(self) -> tuple[object, ...]:
+        rate = self.domains / self.seconds
+        return (self.width, self.depth, self.unstable, self.domains, f"{rate:.0f}", f"{self.bytes_:.0f}")
+
+
+def question(width: int, depth: int) -> tuple[Network, Case]:
+    """A network and a margin that is below zero by far in the relaxation alone."""
+    network = fully_connected(0, (_INPUTS, *[width] * depth, _OUTPUTS), _SLOPE)
+    centre = torch.zeros(1, _INPUTS, dtype=torch.float64)
+    region = ball(centre, _RADIUS, Norm.LINF)
+    weights = torch.zeros(1, 1, _OUTPUTS, dtype=torch.float64)
+    weights[0, 0, 0], weights[0, 0, 1] = 1.0, -1.0
+    level = float((network.flat(centre) @ weights[0].mT).squeeze())
+    return network, Case(region, Unsafe(weights, torch.full((1, 1), level).double(), torch.zeros(1).long()))
+
+
+def search(width: int, depth: int) -> Search:
+    network, case = question(width, depth)
+    known = intermediate_bounds(network, case.region, _MEMORY)
+    nothing = torch.full((1, 1), -torch.inf, dtype=torch.float64)
+    return Search(Bounding(network, case.region, known, open_questions(case, nothing)), lambda: False, _MEMORY)
+
+
+def grown(width: int, depth: int, seconds: float) -> Grown:
+    """Rounds of a search for so many CPU seconds."""
+    running = search(width, depth)
+    before, began = running.domains, time.process_time()
+    while time.process_time() - began < seconds and len(running.waiting):
+        running.round()
+    spent, count = time.process_time() - began, len(running.waiting)
+    held = running.waiting.read(torch.arange(count))
+    taken = sum(getattr(held, name).nbytes for name in held.__dataclass_fields__)
+    return Grown(width, depth, len(running.bounding.columns), running.domains - before, spent, taken / max(count, 1))
+
+
+def million(width: int, depth: int) -> str:
+    """What a process holds with a million domains of one network, twenty decisions deep, in a pool."""
+    running = search(width, depth)
+    some = running.waiting.read(torch.zeros(1000, dtype=torch.long))
+    for level in range(20):
+        some = some.deepened(torch.full((1000,), level % len(running.bounding.columns)), torch.ones(1000).bool())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pool = Pool(some)
+    for _ in range(999):
+        pool.add(some)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (
+        f"{len(pool)} domains of {len(running.bounding.columns)} neurons that bend, {width}x{depth}, 20 decisions each:"
+        f" {pool.bytes / len(pool):.0f} bytes a domain, at most {peak / 1e6:.2f} GB in the process"
+        f" ({before / 1e6:.2f} GB before)"
+    )
+
+
+def plot(rows: list[Grown], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    for depth in sorted({row.depth for row in rows}):
+        some = [row for row in rows if row.depth == depth]
+        axes.loglog([r.width for r in some], [r.domains / r.seconds for r in some], "o-", label=f"{depth} layers")
+    axes.set_xlabel("width")
+    axes.set_ylabel("domains per CPU second")
+    axes.legend()
+    figure.savefig(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--widths", nargs="+", type=int, default=[50, 100, 200, 400])
+    parser.add_argument("--depths", nargs="+", type=int, default=[2, 4, 6])
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--million", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    if arguments.million:
+        print(million(max(arguments.widths), max(arguments.depths)))
+        return 0
+    head = ("width", "hidden layers", "neurons that bend", "domains", "domains / CPU s", "bytes / domain")
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
+    rows = []
+    for depth in arguments.depths:
+        for width in arguments.widths:
+            rows.append(grown(width, depth, arguments.seconds))
+            print("| " + " | ".join(map(str, rows[-1].cells)) + " |", flush=True)
+    if arguments.plot:
+        plot(rows, arguments.plot)
+    if arguments.profile:
+        profile, text = cProfile.Profile(), io.StringIO()
+        profile.runcall(grown, max(arguments.widths), max(arguments.depths), arguments.seconds)
+        pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(12)
+        print("\n" + text.getvalue())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
