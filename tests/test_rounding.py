@@ -31,9 +31,9 @@ from leaktight.specs.region import Box, Norm, ball
 from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import propagate
-from leaktight.verify.prove import proves
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
+from leaktight.verify.search.bisect import proves
 
 DTYPES = (torch.float64, torch.float32)
 both = pytest.mark.parametrize("dtype", DTYPES, ids=str)

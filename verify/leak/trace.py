@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +82,22 @@ class Traced:
     interrupted: bool = False
 
 
+class Closer(Protocol):
+    """Searches that close the sign of curves where the first bounds leave it open."""
+
+    def search(self, begun: list[Traced]) -> None:
+        """Searches the open slopes of all regions. Raises KeyboardInterrupt; what was found by then is kept."""
+
+    def closes(self, region: int, lo: float, hi: float) -> bool:
+        """Whether the sign on a segment of a region is closed by what was found."""
+
+    def told(self, traced: list[Traced]) -> list[Traced]:
+        """The curves with what was found."""
+
+    def raised(self, traced: list[Traced]) -> list[Traced]:
+        """The curves after searches for a smaller gap, where there are any; interrupted ones are marked."""
+
+
 @dataclass(frozen=True)
 class _Domains:
     """Parts of regions with segments of slopes, what is proven there and what halving may gain; along one axis."""
@@ -128,27 +144,42 @@ def _together(first: Region, second: Region) -> Region:
 
 
 def trace(
-    slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan, progress: Progress | None = None
+    slopes: Slopes,
+    case: Case,
+    lo: float,
+    hi: float,
+    plan: Plan,
+    progress: Progress | None = None,
+    closer: Closer | None = None,
 ) -> list[Traced]:
     """For each region of the case a curve of its smallest margin over the slopes ``[lo, hi]``.
 
-    Ctrl-C ends it early: what is proven so far is returned, marked as interrupted.
+    `closer` has its turn before segments are halved. Ctrl-C ends it early: what is proven so far is returned, marked as
+    interrupted.
     """
-    tracer = _Tracer(slopes, case, lo, hi, plan)
+    tracer = _Tracer(slopes, case, lo, hi, plan, closer)
     say = progress or (lambda _: None)
     interrupted = False
     try:
         tracer.begin()
+        if closer is not None:
+            closer.search(tracer.curves(False))
         while not plan.late and tracer.halve():
             say(f"bounding: {len(tracer.domains)} parts of regions and slopes")
     except KeyboardInterrupt:
         interrupted = True
-    return tracer.curves(interrupted)
+    curves = tracer.curves(interrupted)
+    if closer is None:
+        return curves
+    told = closer.told(curves)
+    return told if interrupted else closer.raised(told)
 
 
 class _Tracer:
-    def __init__(self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan) -> None:
-        self.slopes, self.case, self.plan, self.width = slopes, case, plan, hi - lo
+    def __init__(
+        self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan, closer: Closer | None = None
+    ) -> None:
+        self.slopes, self.case, self.plan, self.width, self.closer = slopes, case, plan, hi - lo, closer
         regions = case.region.batch
         self.ends = torch.tensor(equal_parts(lo, hi, plan.first), dtype=torch.float64)
         owner = torch.arange(regions).repeat_interleave(len(self.ends) - 1)
@@ -265,7 +296,15 @@ class _Tracer:
         low, high = self._uppers()
         at_lo, at_hi = self.domains.at_lo, self.domains.at_hi
         changes = ((at_lo > 0) & (high < 0)) | ((at_hi > 0) & (low < 0))
-        return changes | ((at_lo <= 0) & (low >= 0)) | ((at_hi <= 0) & (high >= 0))
+        return (changes | ((at_lo <= 0) & (low >= 0)) | ((at_hi <= 0) & (high >= 0))) & ~self._closed()
+
+    def _closed(self) -> Tensor:
+        """Where a search has closed the sign."""
+        d = self.domains
+        if self.closer is None:
+            return torch.zeros(len(d), dtype=torch.bool)
+        each = zip(d.owner.tolist(), d.lo.tolist(), d.hi.tolist(), strict=True)
+        return torch.tensor([self.closer.closes(*one) for one in each], dtype=torch.bool)
 
     def _worth(self, gaps: Tensor) -> Tensor:
         domains, tolerance = self.domains, self.plan.tolerance

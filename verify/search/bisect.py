@@ -20,7 +20,6 @@ from leaktight.verify.search.box_bounds import Bounder, BoxBounds
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.objective import Objective, values
-from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample
 
 FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting neurons
@@ -33,6 +32,7 @@ _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some
 _LEAST_TARGET = 1e-30  # and always above zero
 
 Proves = Callable[[Case, Tensor], Tensor]
+Confirm = Callable[[int, Tensor], "Counterexample | None"]
 Attack = Callable[[], tuple[Counterexample | None, float]]
 
 
@@ -48,12 +48,19 @@ class Bisected:
     interrupted: bool = False
 
 
+def proves(case: Case, atoms: Tensor) -> Tensor:
+    """Whether proven lower bounds ``(batch, atoms)`` of ``c . y - d`` rule the unsafe set out, for each region."""
+    ruled_out = torch.where(case.unsafe.strict, atoms >= 0, atoms > 0).to(atoms.dtype)
+    return case.unsafe.combine(ruled_out) > 0
+
+
 def bisect(
     network: Network,
     case: Case,
     proves: Proves,
-    replay: Replay,
+    confirm: Confirm,
     *,
+    bounder: Bounder | None = None,
     attained: float = torch.inf,
     deadline: float | None = None,
     late: Callable[[], bool] = lambda: False,
@@ -66,16 +73,19 @@ def bisect(
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
 
-    `proves` says which regions proven lower bounds ``(batch, atoms)`` of a case's atoms rule out; `attained` is the
-    lowest margin that is known of some input. Ends when every box is proved, a counterexample is confirmed by replay,
-    `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called once, when `patience`
-    boxes were bounded. Every point of a region is cut off and proved, or lies in a box that is proved or waits, so
-    `lower` holds whatever ended it. What is done to a box depends on that box alone, so neither `batch` nor threads
-    change a proof.
+    `proves` says which regions proven lower bounds ``(batch, atoms)`` of a case's atoms rule out; `confirm` makes a
+    counterexample of a region's number and a point ``(1, n)`` that the network's own value says is unsafe, if it is
+    one; `attained` is the
+    lowest margin that is known of some input. `bounder`: what bounds boxes, by default backward passes of the network.
+    Ends when every box is proved, a counterexample is confirmed, `late` says so, Ctrl-C is pressed, or the least proven
+    box is a mere point. `attack` is called once, when `patience` boxes were bounded. Every point of a region is cut off
+    and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended it. What is done to a box
+    depends on that box alone, so neither `batch` nor threads change a proof.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    search = _Search(network, case, proves, replay, attained, memory, most, batch)
+    bounder = bounder or Bounder(network, case, memory)
+    search = BoxSearch(network, case, proves, confirm, bounder, attained, memory, most, batch)
     proven = -torch.inf
     try:
         while len(search.queue) and search.found is None and not late() and not search.stuck:
@@ -90,7 +100,7 @@ def bisect(
     return search.outcome()
 
 
-class _Search:
+class BoxSearch:
     """The state between rounds: what waits, what is settled, what was found."""
 
     def __init__(
@@ -98,20 +108,22 @@ class _Search:
         network: Network,
         case: Case,
         proves: Proves,
-        replay: Replay,
+        confirm: Confirm,
+        bounder: Bounder,
         attained: float,
         memory: int,
         most: int,
         batch: int,
     ) -> None:
-        self.network, self.case, self.proves, self.replay, self.batch = network, case, proves, replay, batch
+        self.network, self.case, self.proves, self.confirm, self.batch = network, case, proves, confirm, batch
         self.attained, self.settled, self.boxes = attained, torch.inf, 0
         self.found: Counterexample | None = None
         self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
-        self.bounder = Bounder(network, case, memory)
+        self.bounder = bounder
         whole = Boxes.whole(case, self.bounder.signs)
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.queue.push(whole, batch)
+        self.active: Boxes | None = None  # that were taken out of the queue
         self.stuck = False
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 
@@ -125,11 +137,25 @@ class _Search:
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
         return Bisected(self.lower, proved, self.found, best, self.boxes)
 
-    def advance(self, deadline: float | None) -> None:
-        """One round: some of the boxes are bounded, and what is left of them waits, in halves."""
-        left, settled = self._treated(self.queue.pop(self.batch), deadline)
+    def advance(self, deadline: float | None, *, easiest: bool = False) -> None:
+        """One round: some of the boxes are bounded, and what is left of them waits, in halves. The least proven ones
+        (`easiest`: the most) come first."""
+        self.active = self.queue.pop(self.batch, easiest=easiest)
+        left, settled = self._treated(self.active, deadline)
         self.settled = min(self.settled, settled)
         self.queue.push(left, self.batch)
+        self.active = None
+
+    def waiting(self) -> Boxes:
+        """All boxes that are not settled; also where a round was broken off."""
+        parts = [*self.queue, *([] if self.active is None else [self.active])]
+        return Boxes.joined(parts) if parts else Boxes.whole(self.case, self.bounder.signs).select(slice(0, 0))
+
+    def restart(self, boxes: Boxes) -> None:
+        """Goes on with these boxes alone, after whatever was found."""
+        queue = Queue(self.case.unsafe, self.queue.most)
+        queue.push(boxes, self.batch)
+        self.queue, self.active, self.found, self.stuck = queue, None, None, False
 
     def _treated(self, boxes: Boxes, deadline: float | None) -> tuple[Boxes, float]:
         """What is left of the boxes, in halves, and the proven margin on everything else of them."""
@@ -262,9 +288,7 @@ class _Search:
         box = int(margins.argmin())
         self.attained = min(self.attained, float(margins[box]))
         if float(margins[box]) <= 0:
-            owner = slice(int(boxes.owner[box]), int(boxes.owner[box]) + 1)
-            one = Case(self.case.region.select(owner), self.case.unsafe.select(owner))
-            self.found = confirm(self.network, one, corner[box].unsqueeze(0), self.replay)
+            self.found = self.confirm(int(boxes.owner[box]), corner[box].unsqueeze(0))
 
 
 def _relative(x: Tensor) -> Tensor:

@@ -113,17 +113,19 @@ class Queue:
             self._pushed += 1
         self.count += len(boxes)
 
-    def pop(self, wanted: int) -> Boxes:
-        """About `wanted` boxes, at most: whole blocks, the least proven first."""
+    def pop(self, wanted: int, *, easiest: bool = False) -> Boxes:
+        """About `wanted` boxes, at most: whole blocks, the least proven first (`easiest`: last)."""
         parts, taken = list[Boxes](), 0
-        while self._blocks and (not parts or taken + len(self._blocks[self._first()]) <= wanted):
-            part = self._blocks.pop(self._first())
+        while self._blocks and (not parts or taken + len(self._blocks[self._first(easiest)]) <= wanted):
+            part = self._blocks.pop(self._first(easiest))
             parts.append(part)
             taken += len(part)
         self.count -= taken
         return Boxes.joined(parts)
 
-    def _first(self) -> int:
+    def _first(self, easiest: bool) -> int:
+        if easiest:
+            return max((least, place) for least, place in self._least if place in self._blocks)[1]
         if self.count > self.most:
             return next(reversed(self._blocks))  # pushed last: the deepest
         _ = self.lower
