@@ -21,7 +21,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.leak.attack import along, search
+from leaktight.verify.leak.attack import along, attained, search
 from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, curve_margins, margin_lines
@@ -29,8 +29,8 @@ from leaktight.verify.leak.parametric import Effort, Floor
 from leaktight.verify.leak.throughout import settled
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
-_FIRST = 8  # segments to begin with; one batch of them costs less than several rounds of halving
-_EVERY = (2, 1)  # passes at each so-manieth end of the first segments, one stage after the other
+_FIRST = 32  # segments to begin with: bounds bend between passes, and more lines cost next to nothing
+_EVERY = (8, 4)  # passes at each so-manieth end of the first segments, one stage after the other
 _ENOUGH = 0.8  # what may be lost before the next stage, in tolerances
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _HALVINGS = 12  # of segments that an input refutes at one end
@@ -203,11 +203,7 @@ class _Tracer:
                 getattr(self.domains, name)[unbounded] = x
         if not self.plan.attack:
             return
-        at = self.ends.unique()
-        lowest_found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
-        for owner in range(self.case.region.batch):
-            for place, slope in enumerate(at.tolist()):
-                self._keep(owner, slope, float(lowest_found.upper[owner, place]), lowest_found.points[owner, place])
+        self._attack_first()
         if self.plan.optimise:
             self._optimise()
 
@@ -229,6 +225,24 @@ class _Tracer:
             index = index[(found.loss.reshape(-1, _FIRST).amax(1) > _ENOUGH * self.plan.tolerance)]
             if not len(index) or self.plan.late:
                 break
+
+    def _attack_first(self) -> None:
+        """What inputs attain at the ends of the first segments: found at some, and tried at those next to them."""
+        every = _EVERY[-1] if len(self.ends) == _FIRST + 1 and self.width > 0 else 1
+        at = self.ends[::every].unique()
+        found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
+        for owner in range(self.case.region.batch):
+            for place, slope in enumerate(at.tolist()):
+                self._keep(owner, slope, float(found.upper[owner, place]), found.points[owner, place])
+        between = [k for k in range(len(self.ends)) if k % every]
+        for step in (0, 1) if between else ():
+            points = found.points[:, [k // every + step for k in between]].flatten(0, 1)
+            owners = torch.arange(self.case.region.batch).repeat_interleave(len(between))
+            slopes = self.ends[between].repeat(self.case.region.batch)
+            case = Case(self.case.region.select(owners), self.case.unsafe.select(owners))
+            upper = attained(self.slopes, case, points, slopes).tolist()
+            for owner, slope, value, x in zip(owners.tolist(), slopes.tolist(), upper, points, strict=True):
+                self._keep(owner, slope, value, x)
 
     def halve(self) -> bool:
         """Halves the domains that are worth it; whether there were any."""
