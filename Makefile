@@ -6,7 +6,7 @@ STAMP := $(VENV)/.leaktight-setup
 # bounding is single-threaded arithmetic in many tests at once
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all mutants check clean
+.PHONY: help setup demo test test-all mutants docs check clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,6 +34,10 @@ test-all: setup  ## also the slow ones
 mutants: setup  ## break each soundness rule in a copy and say which test notices (half an hour)
 	$(RUN) scripts/mutants.py
 
+docs: setup  ## build the documentation site in site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "the site is in site/index.html"
+
 check: setup  ## lint, types, import rules
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -42,4 +46,4 @@ check: setup  ## lint, types, import rules
 	$(RUN) -m pytest tests/test_architecture.py
 
 clean:  ## remove what setup and the tools made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -410,6 +410,7 @@ def leak(
     labels: cli.LabelsFile = None,
     channels_last: cli.ChannelsLast = False,
     radius: cli.Radius = False,
+    lipschitz: cli.LeakConstant = None,
     engine: cli.LeakEngine = "auto",
     timeout: cli.Timeout = None,
     memory: cli.Memory = None,
@@ -434,6 +435,7 @@ def leak(
         "seed": seed,
         "memory": None if memory is None else options.byte_count("--memory", memory),
         "timeout": None if timeout is None else options.number("--timeout", timeout),
+        "lipschitz": lipschitz,
     }
     asked = _normalised(_network(network, architecture, trust), mean, std)
     with _stages() as progress:
@@ -498,6 +500,7 @@ def lipschitz(
 def run_suite(
     suite: cli.SuiteFile,
     jobs: cli.Jobs = None,
+    cluster: cli.Cluster = None,
     resume: cli.Resume = False,
     ledger: cli.LedgerUrl = "sqlite:///.leaktight/ledger.sqlite",
     tag: cli.Tags = None,
@@ -518,6 +521,7 @@ def run_suite(
         ledger=ledger,
         resume=resume,
         workers=jobs,
+        cluster=cluster,
         memory=None if memory is None else options.byte_count("--memory", memory),
         tags=tuple(tag or ()),
         fail_on=None if fail_on is None else options.words("--fail-on", fail_on, FAIL_ON),

@@ -124,7 +124,7 @@ Method = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    _option("--solver", value="NAME", says="With --method lipsdp: cvxpy's clarabel or scs, as a cross-check."),
+    _option("--solver", value="NAME", says="With --method lipsdp: newton, descent, or cvxpy's clarabel or scs."),
 ]
 Centre = Annotated[
     Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")
@@ -135,15 +135,25 @@ CentreRadius = Annotated[
 CurveSlopes = Annotated[
     str | None, _option("--slopes", value="LO:HI", says="Also a curve: a constant for every slope of the range.")
 ]
+LeakConstant = Annotated[
+    bool | None,
+    typer.Option(
+        "--lipschitz/--no-lipschitz", help="The network's Lipschitz constant over slopes; default: where cheap."
+    ),
+]
 LeakMeaning = Annotated[
     str, _option("--leak", value="MEANING", says="shared: one slope for all; independent: each neuron has its own.")
 ]
 LeakData = Annotated[Path | None, _option("--data", value="DATA", says="Labelled inputs: a curve for each.")]
 LeakEpsilon = Annotated[str | None, _option("--epsilon", value="E", says="With --data: how far an input may move.")]
-LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown or alpha-crown.")]
+LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown, alpha-crown or branch.")]
 
 SuiteFile = Annotated[Path, _argument("SUITE", "A TOML suite, or an instances.csv as the VNN-COMP has it.")]
 Jobs = Annotated[int | None, _option("--jobs", value="N", says="Workers at a time; default: one a core.", least=1)]
+Cluster = Annotated[
+    str | None,
+    _option("--cluster", value="ADDRESS", says="Workers on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT."),
+]
 Resume = Annotated[bool, _option("--resume", says="Take answers to the same questions from the ledger.")]
 LedgerUrl = Annotated[
     str, _option("--ledger", value="URL", says="Where answers are recorded: sqlite:///FILE or postgresql://...")

@@ -53,6 +53,8 @@ CLIPS = "tests/test_relax.py -k every_clip"
 SMOOTH = "tests/test_relax.py -k smooth_activations_to_fifty"
 MAXIMUM = "tests/test_relax.py -k lines_enclose_the_maximum"
 PASSES = "tests/test_engines.py -k 'hand_computes or contains_the_truth'"
+REFERENCES, SINGLE = "verify/bounds/references.py", "verify/bounds/single.py"
+SHORT = "tests/test_single.py"
 MINIMA = "tests/test_regions.py -k minimum"
 CANCELS = "tests/test_rounding.py -k cancel"
 LONG = "tests/test_rounding.py -k long_sums"
@@ -105,7 +107,22 @@ MUTANTS = (
     Mutant("uncertain weights in a pass", BACKWARD, "parts.append(2 * spread)", "parts.append(0 * spread)", ERRORS),
     Mutant("uncertain weights of a start", BACKWARD, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
     Mutant("lines of a Maximum in a pass", BACKWARD, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
-    Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "real & (units.sign == side)", "real & (units.sign != side)", PASSES),
+    Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "below = sign > 0", "below = sign < 0", PASSES),
+    Mutant("float32: a sum's share", REFERENCES, "off = (terms + 2) * unit(SINGLE)", "off = 0.0", SHORT),
+    Mutant("float32: a row's dot product", REFERENCES, "1.5 * share(vector.shape[1]) * vector.abs()", "0", SHORT),
+    Mutant("float32: half of the lines' distance", REFERENCES, "charge = (-half * at.unsqueeze(1) - gap)", "charge = 0.999 * (-half * at.unsqueeze(1) - gap)", SHORT),
+    Mutant("float32: rounding of an activation's rows", REFERENCES, "charge + (8 * unit(SINGLE) * steep + 4 * TINY) * rho + TINY", "charge", SHORT),
+    Mutant("float32: rounding in front of an activation", REFERENCES, "charge = charge + (1 + 8 * unit(SINGLE)) * (steep + TINY) * vector", "pass", SHORT),
+    Mutant("float32: rounding of references", REFERENCES, "gamma(op.forward_terms, _DOUBLE) * most + op", "0 * most + op", SHORT),
+    Mutant("float32: uncertain weights", REFERENCES, "parts.append(4 * spread)", "parts.append(0 * spread)", SHORT),
+    Mutant("float32: weights of a start", REFERENCES, "self._rounding(node, op, 2 * unit(SINGLE))", "self._rounding(node, op, 0.0)", SHORT),
+    Mutant("float32: radii of a box", REFERENCES, "radius = torch.maximum(region.upper - at, at - region.lower)", "radius = 0.999 * torch.maximum(region.upper - at, at - region.lower)", SHORT),
+    Mutant("float32: rounding of the minimum over a ball", SINGLE, "gamma(region.size, SINGLE) * region", "0 * region", SHORT),
+    Mutant("float32: rounding where paths join", SINGLE, "2 * unit(SINGLE) * self.s.radius(name)", "0 * self.s.radius(name)", SHORT),
+    Mutant("float32: conversion of a row", SINGLE, "2 * unit(SINGLE) * self.s.radius(node.name)", "0 * self.s.radius(node.name)", SHORT),
+    Mutant("float32: a row's value at the reference", SINGLE, "node.size * (rows.abs()", "0 * (rows.abs()", SHORT),
+    Mutant("float32: slopes of an activation", SINGLE, "(a * lines.slope).addcmul_(size, lines.half)", "(a * lines.slope).addcmul_(size, lines.half, value=0.999)", SHORT),
+    Mutant("float32: slopes behind a start", SINGLE, "rows.addcmul_(size[units.entries], lines.half)", "rows.addcmul_(size[units.entries], lines.half, value=0.999)", SHORT),
     Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
     Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k 'below_the_lines or leave_little_room'"),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),

@@ -31,7 +31,19 @@ ROOMS = {
     "search": {"relax", "rounding", "verdict", "bounds"},
     "lipschitz": {"relax", "rounding", "verdict", "bounds"},
     "leak": {"relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
-    "run": {"relax", "rounding", "verdict", "report", "bounds", "search", "leak", "lipschitz", "prove", "certify"},
+    "run": {
+        "relax",
+        "rounding",
+        "verdict",
+        "report",
+        "bounds",
+        "search",
+        "leak",
+        "lipschitz",
+        "prove",
+        "certify",
+        "parts",
+    },
 }
 # every heavy import and the only files that may have it
 HEAVY = {
@@ -47,7 +59,7 @@ HEAVY = {
     "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
-    "ray": set(),
+    "ray": {"verify/run/cluster.py"},
     "sklearn": set(),
     "scipy": {"verify/bounds/mixed_integer.py"},
 }

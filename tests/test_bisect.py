@@ -21,7 +21,7 @@ from leaktight.verify.search.bisect import Bisected, bisect, proves
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip
-from leaktight.verify.search.replay import Replay, confirm
+from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.verdict import Status
 
 
@@ -248,8 +248,8 @@ def searched(seed: int, **ways: Any) -> Bisected:
     network, region, weights = question(seed, 0.1, 2)
     bound = least(network, region, weights) - 1e-3
     case = property_of(region, weights, bound).fitted(2, 3)[0]
-    replay = Replay(network)
-    return bisect(network, case, proves, lambda _, at: confirm(network, case, at, replay), attained=1e-3, **ways)
+    confirm = confirming(network, case, Replay(network))
+    return bisect(network, case, proves, confirm, attained=1e-3, **ways)
 
 
 @pytest.mark.parametrize("seed", [3, 8])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from math import isclose
 from pathlib import Path
 
 import pytest
 import typer
 
+import leaktight as lt
 from leaktight import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +39,8 @@ def commands() -> Iterator[tuple[str, str, list[str]]]:
                     words = shlex.split(line)
                     yield line, expected, [wrote[word] for word in words if word in wrote]
                     wrote.update({words[words.index("-o") + 1]: line} if "-o" in words else {})
+                    reports = [after for word, after in pairwise(words) if word == "--report"]
+                    wrote.update({report.partition("=")[2]: line for report in reports})
 
 
 @pytest.fixture
@@ -104,6 +111,29 @@ def test_the_package_docstring_runs(checkout: Path) -> None:
 )
 def test_the_comparison_of_outputs_can_fail(expected: str, found: str, same: bool) -> None:
     assert shows(expected, found) is same
+
+
+LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?([^"'\s>]+)""")
+
+
+def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """As ``make docs`` builds it. Links may lead away; what a page loads lies beside it."""
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    site, environment = tmp_path / "site", {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = sorted(site.glob("*.html"))
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
+    loaded = {target for page in pages for target in LOADED.findall(page.read_text())}
+    assert len(loaded) > 3
+    for target in loaded:
+        assert not re.match(r"(?:[a-z]+:)?//", target), target
+        assert target.startswith(("#", "data:")) or (site / target.partition("?")[0].lstrip("./")).exists(), target
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"""url\(["']?(?:https?:)?//|@import""", sheet.read_text()), sheet
+    for name in lt.__all__:
+        assert name.startswith("__") or f".{name}" in (site / "api.html").read_text(), name
 
 
 def words(text: str) -> str:

@@ -27,6 +27,24 @@ def loaded(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text())
 
 
+# Files that others' programs read, and the schemas for them that check-jsonschema brings.
+SCHEMAS = {
+    "action.yml": "vendor.github-actions",
+    "examples/github-workflow.yml": "vendor.github-workflows",
+    "examples/gitlab-ci.yml": "vendor.gitlab-ci",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_other_programs_read_is_valid_by_their_schemas(name: str) -> None:
+    pytest.importorskip("check_jsonschema", reason="the schemas are not installed: pip install check-jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", SCHEMAS[name], str(ROOT / name)]
+    if name.endswith("gitlab-ci.yml"):
+        command += ["--data-transform", "gitlab-ci"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Any:
     """Runs a script in which ``leaktight`` is a program that writes its arguments down; returns those."""

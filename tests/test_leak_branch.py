@@ -155,7 +155,7 @@ def test_branching_wants_one_slope_for_all_and_something_to_branch_on() -> None:
 @pytest.mark.parametrize("place", ["boxes", "neurons", "raised"])
 def test_what_was_closed_before_ctrl_c_stands(place: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from leaktight.verify.leak import raised
-    from leaktight.verify.search.bisect import BoxSearch
+    from leaktight.verify.search.bisect import Bisection
 
     slopes, case = tiny(0, (0, 1, 1))
     within = (0.0, 0.3)
@@ -171,7 +171,7 @@ def test_what_was_closed_before_ctrl_c_stands(place: str, after: int, monkeypatc
         return call
 
     if place == "boxes":
-        monkeypatch.setattr(BoxSearch, "_treated", interrupting(BoxSearch._treated))
+        monkeypatch.setattr(Bisection, "_treated", interrupting(Bisection._treated))
     elif place == "raised":
         monkeypatch.setattr(raised.Raising, "_proved", interrupting(raised.Raising._proved))
     else:

@@ -18,6 +18,7 @@ from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.lipschitz import convex, ellipsoid, interior
 from leaktight.verify.lipschitz.barrier import derivatives, point, problem
+from leaktight.verify.lipschitz.barrier import gradient as barrier_gradient
 from leaktight.verify.lipschitz.centred import centred, middle_and_half
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
@@ -206,6 +207,10 @@ def test_the_derivatives_of_the_barrier_are_its_differences() -> None:
     (low, gradient_low, _), (_, gradient, hessian), (high, gradient_high, _) = at(-1e-5), at(0.0), at(1e-5)
     assert (high - low) / 2e-5 == pytest.approx(float(gradient @ way), rel=1e-6)
     assert torch.allclose((gradient_high - gradient_low) / 2e-5, hessian @ way, rtol=1e-5, atol=1e-6)
+    here = point(asked, 3.0, mu)
+    assert here is not None
+    by_rho, by_mu = barrier_gradient(asked, here)
+    assert torch.allclose(torch.cat([torch.tensor([by_rho], dtype=torch.float64), by_mu]), gradient, rtol=1e-9)
 
 
 @settings(max_examples=10)
@@ -246,9 +251,10 @@ def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> N
     assert certified(network, spoiled) == np.inf
 
 
-@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2)])
+@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("newton", 1e-9), ("descent", 1e-2)])
 def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
-    pytest.importorskip("cvxpy")
+    if solver in convex.SOLVERS:
+        pytest.importorskip("cvxpy")
     weights = random_weights([5, 12, 12, 1], 0)
     own = lt.lipschitz(chain(weights, 0.3), method="lipsdp").upper
     theirs = lt.lipschitz(chain(weights, 0.3), method="lipsdp", solver=solver).upper
@@ -275,7 +281,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
-        ({"method": "lipsdp", "solver": "mosek"}, "allowed: clarabel, scs"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: newton, descent, clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),

@@ -71,7 +71,7 @@ def test_a_local_constant_is_below_the_global_one(
         (["--center", "nowhere.npy", "--radius", "1"], "--center: nowhere.npy cannot be read"),
         (["--slopes", "1:0"], "reversed"),
         (["--timeout", "0"], "not a positive number"),
-        (["--solver", "mosek", "--method", "lipsdp"], "allowed: clarabel, scs"),
+        (["--solver", "mosek", "--method", "lipsdp"], "allowed: newton, descent, clarabel, scs"),
     ],
 )
 def test_wrong_usage_exits_with_two(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:

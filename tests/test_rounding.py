@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -31,6 +32,7 @@ from leaktight.specs.region import Box, Norm, ball
 from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import propagate
+from leaktight.verify.bounds.single import Single
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 from leaktight.verify.search.bisect import proves
@@ -51,6 +53,29 @@ def test_gamma_is_at_least_twice_the_textbook_factor(dtype: torch.dtype, terms: 
 def test_the_unit_roundoff_is_that_of_round_to_nearest() -> None:
     assert (unit(torch.float64), unit(torch.float32)) == (2.0**-53, 2.0**-24)
     assert gamma(0, torch.float32) == 0.0
+
+
+@pytest.fixture(params=["high", "medium", "ONEDNN", "DNNL"])
+def shortened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Products of float32 matrices may be made of shortened factors."""
+    if request.param.isupper():
+        monkeypatch.setenv(f"{request.param}_DEFAULT_FPMATH_MODE", "BF16")
+        yield
+        return
+    torch.set_float32_matmul_precision(request.param)
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("shortened")
+@every_engine
+def test_no_bound_rests_on_shortened_products(engine: str) -> None:
+    network, rows = fully_connected(1), torch.eye(3, dtype=torch.float64).unsqueeze(0)
+    region = ball(torch.zeros(1, 4, dtype=torch.float64), 0.5)
+    assert not Single.fits(Backward(network, region, {}))
+    with pytest.raises(UsageError, match="set_float32_matmul_precision"):
+        lower_bounds(network, region, rows, engine=engine, dtype=torch.float32)
+    assert torch.isfinite(lower_bounds(network, region, rows, engine=engine)).all()
 
 
 def test_a_sum_too_long_for_its_arithmetic_is_refused() -> None:

@@ -22,67 +22,17 @@ import psutil
 import pytest
 import torch
 from onnx import numpy_helper
+from runs import SUITE, Inline, folder, told, wanted
 
 from leaktight import cli
-from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
+from leaktight.demo import NETWORK, PROVED
 from leaktight.errors import MissingRule, PropertyError, UsageError
 from leaktight.verify.report import render, schemas
-from leaktight.verify.run import answer, worker
 from leaktight.verify.run import pool as pools
-from leaktight.verify.run.pipeline import Wanted, pipeline
+from leaktight.verify.run import worker
+from leaktight.verify.run.pipeline import pipeline
 
 Document = dict[str, Any]
-SUITE = """\
-[networks]
-digits = "net.onnx"
-
-[[certify]]
-name = "seeds"
-network = "digits"
-data = "data.npz"
-epsilon = 0.03
-clip = [0, 1]
-limit = 3
-seed = [0, 1, 2, 3, 4, 5]
-timeout = 30
-require = "certified_accuracy >= 0.6"
-
-[[verify]]
-network = "digits"
-property = ["proved.vnnlib", "refuted.vnnlib"]
-timeout = 30
-"""
-
-
-def folder(path: Path, text: str = SUITE) -> Path:
-    """A folder with the demo's files and a suite; the path of the suite."""
-    path.mkdir(exist_ok=True)
-    for source, name in (
-        (NETWORK, "net.onnx"),
-        (IMAGES, "data.npz"),
-        (PROVED, "proved.vnnlib"),
-        (REFUTED, "refuted.vnnlib"),
-    ):
-        (path / name).write_bytes(Path(source).read_bytes())
-    (path / "suite.toml").write_text(text)
-    return path / "suite.toml"
-
-
-def wanted(suite: Path, **more: Any) -> Wanted:
-    settings: dict[str, Any] = {"ledger": f"sqlite:///{suite.parent / 'ledger.sqlite'}", "workers": 1, **more}
-    return Wanted(suite=suite, **settings)
-
-
-def told(document: Document) -> list[tuple[str, str, object]]:
-    """What every job answered, without what differs from run to run."""
-
-    def numbers(found: Document) -> object:
-        return [one["margin"] for one in found.get("inputs", [found])]
-
-    return [
-        (job["name"], job["status"], None if job["result"] is None else numbers(job["result"]))
-        for job in document["jobs"]
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -183,35 +133,6 @@ def recorded(path: Path) -> int:
             return int(connection.execute("SELECT count(*) FROM leaktight_results").fetchone()[0])
     except sqlite3.OperationalError:  # not made yet
         return 0
-
-
-class Inline:
-    """Workers without processes, for tests of what is asked and not of how."""
-
-    def __init__(self, size: int, memory: int | None) -> None:
-        answer._networks.clear()  # a new worker has read nothing
-        self.workers = self.idle = [object()]
-        self.replies: list[tuple[Any, Document]] = []
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def grow(self, size: int) -> None:
-        pass
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.replies)
-
-    def give(self, _worker: object, token: Any, task: Document) -> None:
-        self.replies.append((token, worker._answered(task, answer, io.StringIO(), None)))
-
-    def wait(self, _seconds: float) -> list[tuple[Any, Document]]:
-        done, self.replies = self.replies, []
-        return done
 
 
 def check_two_at_once(suite: Path, undisturbed: Document) -> None:

@@ -5,6 +5,7 @@ Ten thousand problems: ``python -m pytest -m slow tests/test_search_soundness.py
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -15,11 +16,14 @@ from questions import SHAPES, shifted, tiny_case, tiny_network, tiny_question
 from rational import Fraction, smallest_margin
 
 from leaktight.errors import UnsupportedOperator, UsageError
-from leaktight.specs.property import Property
+from leaktight.models.ops import TwoSlope
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.prove import prove
+from leaktight.verify.search import neurons
+from leaktight.verify.search.ascent import Schedule
 from leaktight.verify.search.complete import complete
-from leaktight.verify.search.leaf import decide
+from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Status, Verdict
@@ -55,6 +59,43 @@ def test_verdicts_agree_with_enumeration(engine: str, shape: str, wide: bool) ->
         verdict = judge(shape, seed, 1e-3, engine, wide)
         if engine == "milp" or not wide:
             assert verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
+
+
+@pytest.mark.parametrize("shape", ["chain", "residual", "per channel", "kinked"])
+def test_where_every_neuron_is_split_linear_programs_decide(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Margins a millionth above zero or below, and neither turned lines nor multipliers to decide them."""
+    for name in ("FIRST", "EACH", "LAST"):
+        monkeypatch.setattr(neurons, name, Schedule(0))
+    asked = []
+
+    def counted(*given: Any, **more: Any) -> Decision:
+        asked.append(decide(*given, **more))
+        return asked[-1]
+
+    monkeypatch.setattr("leaktight.verify.prove.decide", counted)
+    for seed in range(20, 24):
+        verdict = judge(shape, seed, 1e-6, "branch", wide=True)
+        assert verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
+    assert all(decision.exact for decision in asked)
+    assert asked or shape == "kinked"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_linear_programs_decide_diamonds_as_well(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an L1 ball, a property that holds or fails by a thousandth; the box around the ball holds worse inputs."""
+    for name in ("FIRST", "EACH", "LAST"):
+        monkeypatch.setattr(neurons, name, Schedule(0))
+    network, case = tiny_network("chain", seed, inputs=16), tiny_case(seed)
+    centre = torch.cat([(case.region.lower + case.region.upper) / 2, torch.zeros(1, 14).double()], 1)
+    case = Case(ball(centre, 0.5, Norm.L1), case.unsafe)
+    hidden = [node for node in network if isinstance(node.op, TwoSlope)]
+    patterns = itertools.product((1, -1), repeat=sum(node.size for node in hidden))
+    sides = (torch.tensor(p, dtype=torch.int8).split([node.size for node in hidden]) for p in patterns)
+    names = [node.name for node in hidden]
+    least = min(decide(network, case, dict(zip(names, one, strict=True))).attained for one in sides)
+    for gap, wanted in ((1e-3, Status.PROVED), (-1e-3, Status.REFUTED)):
+        moved = shifted(case, least - gap * (1 + abs(least)))
+        assert prove(network, Property((moved,)), engine="branch", timeout=60).status is wanted
 
 
 @pytest.mark.parametrize("shape", SHAPES)

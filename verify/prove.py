@@ -17,7 +17,7 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Box, Region
+from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
@@ -28,7 +28,7 @@ from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Branched, Leaf
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.relaxed import splittable
-from leaktight.verify.search.replay import Replay, confirm
+from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
@@ -188,7 +188,7 @@ def prove(
         verdict,
         cross_check=checked,
         seconds=time.monotonic() - began,
-        network=_origin(network),
+        network=origin(network),
         property={"path": property.path, "sha256": property.sha256},
     )
 
@@ -196,6 +196,24 @@ def prove(
 def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
     how = _branching(network, standing.case.region, engine)
+    rest = _open(network, standing, engine, how, budget, replay, say)
+    for stage in rest:
+        if not (standing.proved or standing.found or budget.spent):
+            _bound(network, standing, stage, budget, say)
+    if how and not (standing.proved or standing.found or budget.spent):
+        how(network, standing, budget, replay, say)
+
+
+def _open(
+    network: Network,
+    standing: _Standing,
+    engine: str,
+    how: Branching | None,
+    budget: Budget,
+    replay: Replay,
+    say: Progress,
+) -> list[str]:
+    """What comes before branching: a first bound and an attack. Returns the stages that are left, of bounds."""
     # branching begins with good lines itself
     first, *rest = ("crown",) if how else STAGES.get(engine, (engine,))
     _bound(network, standing, first, budget.first_part() if rest or how else budget, say)
@@ -208,11 +226,35 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
         briefly=standing.proved,
         effort=min(budget.effort, QUICK_EFFORT if how is _halve else EFFORT),
     )
-    for stage in rest:
-        if not (standing.proved or standing.found or budget.spent):
-            _bound(network, standing, stage, budget, say)
-    if how and not (standing.proved or standing.found or budget.spent):
-        how(network, standing, budget, replay, say)
+    return rest
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A case before branching: proven bounds of its atoms, what an attack found, and which way to branch, if any."""
+
+    atoms: Tensor
+    lower: float
+    attained: float
+    proved: bool
+    found: Counterexample | None
+    halving: bool
+    splitting: bool
+
+
+def opened(network: Network, case: Case, engine: str, budget: Budget, replay: Replay) -> Opened:
+    """Bounds and attacks a case as `prove` does before it branches.
+
+    Raises: as `prove`.
+    """
+    nothing = torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
+    standing = _Standing(case, nothing)
+    how = _branching(network, case.region, engine)
+    _open(network, standing, engine, how, budget, replay, lambda _: None)
+    halving, splitting = how is _halve, how is _split
+    return Opened(
+        standing.atoms, standing.lower, standing.attained, standing.proved, standing.found, halving, splitting
+    )
 
 
 def _branching(network: Network, region: Region, engine: str) -> Branching | None:
@@ -254,9 +296,9 @@ def _complete(network: Network, standing: _Standing, budget: Budget, replay: Rep
         raise KeyboardInterrupt
 
 
-def _leaf(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
-    """Decides domains whose neurons are all decided by linear programs, which want a box around the inputs."""
-    if not isinstance(case.region, Box):
+def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
+    """Decides domains whose neurons are all decided by linear programs, where the region has flat walls."""
+    if isinstance(case.region, Ball) and case.region.norm is Norm.L2:
         return None
 
     def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
@@ -281,7 +323,7 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
             memory=memory,
             deadline=budget.deadline,
             late=lambda: budget.spent,
-            leaf=_leaf(network, standing.case, budget, replay),
+            leaf=leaf_of(network, standing.case, budget, replay),
             say=say,
         )
     standing.found = standing.branched.found
@@ -301,15 +343,11 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
         found, attained = refute(network, standing.case, replay=replay, **limits)
         return found, float(attained.amin())
 
-    def confirmed(region: int, points: Tensor) -> Counterexample | None:
-        part, case = slice(region, region + 1), standing.case
-        return confirm(network, Case(case.region.select(part), case.unsafe.select(part)), points, replay)
-
     standing.searched = bisect(
         network,
         standing.case,
         proves,
-        confirmed,
+        confirming(network, standing.case, replay),
         attained=standing.attained,
         deadline=budget.deadline,
         late=lambda: budget.spent,
@@ -406,6 +444,6 @@ def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str
     )
 
 
-def _origin(network: Network) -> dict[str, str | None]:
+def origin(network: Network) -> dict[str, str | None]:
     source = network.source
     return {"path": source.path if source else None, "sha256": source.sha256 if source else None}

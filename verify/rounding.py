@@ -12,6 +12,8 @@ right-hand side is itself a floating-point sum of nonnegative terms, which is to
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -26,14 +28,33 @@ def unit(dtype: torch.dtype) -> float:
 def gamma(terms: int, dtype: torch.dtype) -> float:
     """At least ``2 gamma_k`` for sums of `terms` products, with eight more roundings to spare; 0 for no terms.
 
-    Raises UsageError: the sum is so long that `dtype` says nothing about it.
+    Raises UsageError: the sum is so long that `dtype` says nothing about it, or products in it are shortened.
     """
     if terms == 0:
         return 0.0
+    if dtype == torch.float32 and not whole_products():
+        raise UsageError(
+            "products of float32 matrices may be made from fewer digits here, so nothing can be proven with them; call"
+            " torch.set_float32_matmul_precision('highest') and unset ONEDNN_DEFAULT_FPMATH_MODE, or use float64"
+        )
     share = (terms + 8) * unit(dtype)
     if share > 1 / 32:
         raise UsageError(f"a sum of {terms} products has no useful error bound in {dtype}; use float64")
     return 2 * share / (1 - share)
+
+
+def whole_products() -> bool:
+    """Whether products of float32 matrices are made of their factors as they are.
+
+    Torch may be told to round factors to bfloat16 or TF32 first, which is faster, and 2^13 times less accurate.
+    """
+    modes = (os.environ.get(f"{library}_DEFAULT_FPMATH_MODE", "STRICT") for library in ("ONEDNN", "DNNL"))
+    if any(mode.upper() not in ("", "STRICT") for mode in modes):
+        return False
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set for some backends alone
+        return False
 
 
 def underflow(dtype: torch.dtype) -> float:

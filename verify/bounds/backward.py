@@ -270,6 +270,12 @@ class Backward:
         """Proven lower bounds ``(batch, rows)`` of the sum of `starts` (the same rows on several nodes)."""
         return self.walk(*starts).conclude()
 
+    def ended(self, *starts: Rows | Units) -> tuple[Tensor, Tensor]:
+        """As `lower`, and the rows on the inputs ``(batch or 1, rows or 1, n)`` that it was concluded from."""
+        walk = self.walk(*starts)
+        rows = walk.on_inputs() if walk.pending else torch.zeros(1, 1, self.region.size, dtype=self.dtype)
+        return walk.conclude(), rows
+
     def walk(self, *starts: Rows | Units) -> Walk:
         """A pass of these rows as far as the inputs."""
         return self.carry(Walk(self), *starts)

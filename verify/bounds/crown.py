@@ -8,7 +8,8 @@ ends are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,14 +22,41 @@ from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.bounds.single import Single
 
 _WASTE = 1.15  # how many padded rows for one that is wanted are worth keeping the batch's order
 Refine = Callable[[Backward, Units], Tensor]
 
 
 def plain_rows(backward: Backward, units: Units) -> Tensor:
-    """Lower bounds ``(batch, k)`` of some entries of a node, or of their negatives, by one backward pass."""
+    """Lower bounds ``(batch, k)`` of some entries of a node, or of their negatives, by one pass in its own dtype."""
     return backward.lower(units)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """How neurons are bounded: by `refine` on a `Backward`, or by passes in float32 where there are such."""
+
+    backward: Backward
+    refine: Refine
+    single: Single | None
+    memory: int
+    deadline: float | None
+
+    def prepare(self, node: Node) -> None:
+        (self.single or self.backward).prepare(node)
+
+    def bound(self, regions: Tensor | slice, units: Units) -> Tensor | None:
+        """Lower bounds ``(batch, k)`` of these entries in these regions of the batch; None after the deadline."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return None
+        if self.single is not None:
+            return self.single.lower(regions, units)
+        return self.refine(self.backward.select(regions), units)
+
+    def parts(self, counts: Sequence[int]) -> list[tuple[slice, slice]]:
+        dtype = torch.float32 if self.single is not None else self.backward.dtype
+        return list(passes(self.backward.network, counts, self.memory // torch.get_num_threads(), dtype))
 
 
 def intermediate_bounds(
@@ -37,13 +65,14 @@ def intermediate_bounds(
     memory: int,
     *,
     floor: Mapping[str, Interval] | None = None,
-    refine: Refine = plain_rows,
+    refine: Refine | None = None,
     deadline: float | None = None,
 ) -> dict[str, Interval]:
     """Bounds of every node's value over the region, in the dtype of region and network.
 
     `floor`: bounds that are known already, which the result is never looser than. `refine` bounds entries of a node
-    whose intervals are not good enough; after `deadline` (of time.monotonic) intervals have to do.
+    whose intervals are not good enough, by default in float32 where `Single` can; after `deadline` (of time.monotonic)
+    intervals have to do.
     """
     known = input_intervals(network, region)
     refine_all(Backward(network, region, known), known, memory, floor=floor, refine=refine, deadline=deadline)
@@ -56,11 +85,16 @@ def refine_all(
     memory: int,
     *,
     floor: Mapping[str, Interval] | None = None,
-    refine: Refine = plain_rows,
+    refine: Refine | None = None,
     deadline: float | None = None,
-) -> None:
-    """Fills `known`, which the backward pass reads, from the inputs on; arguments as for `intermediate_bounds`."""
+) -> Single | None:
+    """Fills `known`, which the backward pass reads, from the inputs on; arguments as for `intermediate_bounds`.
+
+    Returns the passes in float32 that did it, if they did: they serve for rows on the outputs, too.
+    """
     network, region = backward.network, backward.region
+    single = Single(backward) if refine is None and Single.fits(backward) else None
+    means = _Means(backward, refine or plain_rows, single, memory, deadline)
     for node in network:
         if node.name not in known:
             known[node.name] = backward.step(node)
@@ -69,7 +103,8 @@ def refine_all(
         if not already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
-                known[node.name] = _refined(backward, node, known[node.name], wanted, memory, refine, deadline)
+                known[node.name] = _refined(means, node, known[node.name], wanted)
+    return single
 
 
 def already_tight(network: Network, region: Region, node: Node) -> bool:
@@ -101,19 +136,18 @@ def undecided(network: Network, node: Node, z: Interval) -> Tensor:
     return wanted.flatten(1)
 
 
-def _refined(
-    backward: Backward, node: Node, z: Interval, wanted: Tensor, memory: int, refine: Refine, deadline: float | None
-) -> Interval:
+def _refined(means: _Means, node: Node, z: Interval, wanted: Tensor) -> Interval:
     """The interval met with refined bounds of the entries that are `wanted`.
 
     First each entry's nearer end, the one that is likelier to lie on this side of the kink. Where that decides, the
     other end does not matter; for the rest it follows.
     """
-    backward.prepare(node)
-    sign = _nearer_end(backward.network, node, z)
+    means.prepare(node)
+    network = means.backward.network
+    sign = _nearer_end(network, node, z)
     for side in (sign, -sign):
-        z = _one_side(backward, node, z, wanted, side, memory, refine, deadline)
-        wanted = wanted & undecided(backward.network, node, z)
+        z = _one_side(means, node, z, wanted, side)
+        wanted = wanted & undecided(network, node, z)
     return z
 
 
@@ -125,16 +159,7 @@ def _nearer_end(network: Network, node: Node, z: Interval) -> Tensor:
     return right.to(z.lower.dtype).mul_(2).sub_(1).flatten(1)
 
 
-def _one_side(
-    backward: Backward,
-    node: Node,
-    z: Interval,
-    wanted: Tensor,
-    sign: Tensor,
-    memory: int,
-    refine: Refine,
-    deadline: float | None,
-) -> Interval:
+def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, sign: Tensor) -> Interval:
     """The interval with the lower ends (where `sign` is 1) or the upper ends (-1) of the `wanted` entries refined.
 
     Regions of a part that want fewer entries are padded with other entries, whose refined bounds are thrown away: so
@@ -149,21 +174,20 @@ def _one_side(
         count.sort(reverse=True)
     else:  # nearly all entries are all of them, which need no list
         count = [total if total <= _WASTE * most else most] * len(count)
-    refined = [z.lower.flatten(1).clone(), z.upper.flatten(1).clone()]
+    best = torch.full(wanted.shape, -torch.inf, dtype=z.lower.dtype)
 
-    def bounded(part: tuple[slice, slice]) -> tuple[Tensor | slice, Units, Tensor] | None:
-        if deadline is not None and time.monotonic() > deadline:
-            return None
+    def bounded(part: tuple[slice, slice]) -> None:
         some = part[0] if order is None else order[part[0]]
         units = _units(node.name, wanted[some], sign[some], count[part[0].start], part[1])
-        return some, units, refine(backward.select(some), units)
+        found = means.bound(some, units)
+        if found is not None and units.span is not None:
+            best[some, units.span] = found
+        elif found is not None:
+            best[torch.arange(len(best))[some].unsqueeze(1), units.index] = found
 
-    parts = list(passes(backward.network, count, memory // torch.get_num_threads()))
-    for answer in each(bounded, parts):
-        if answer is not None:
-            some, units, found = answer
-            _keep(refined, some, units, found, wanted[some])
-    return Interval(*(ends.reshape(z.lower.shape) for ends in refined))
+    for _ in each(bounded, means.parts(count)):
+        pass
+    return _met(z, best.masked_fill_(~wanted, -torch.inf), sign)
 
 
 def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> Units:
@@ -175,10 +199,9 @@ def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> 
     return Units(name, index, sign.gather(1, index))
 
 
-def _keep(refined: list[Tensor], some: Tensor | slice, units: Units, found: Tensor, wanted: Tensor) -> None:
-    """Writes the bounds of wanted entries into the lower and upper ends, in place, where they are better."""
-    lower, upper = refined
-    real = wanted.gather(1, units.index)
-    for ends, side, bound, reduce in ((lower, 1, found, "amax"), (upper, -1, -found, "amin")):
-        kept = bound.masked_fill(~(real & (units.sign == side)), -side * torch.inf)
-        ends[some] = ends[some].scatter_reduce(1, units.index, kept, reduce)
+def _met(z: Interval, found: Tensor, sign: Tensor) -> Interval:
+    """The interval with the lower bounds ``found <= sign z``, ``(batch, size)``, where these are better."""
+    below = sign > 0
+    lower = torch.maximum(z.lower.flatten(1), found.masked_fill(~below, -torch.inf))
+    upper = torch.minimum(z.upper.flatten(1), -found.masked_fill(below, -torch.inf))
+    return Interval(lower.reshape(z.lower.shape), upper.reshape(z.lower.shape))

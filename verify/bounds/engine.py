@@ -17,9 +17,10 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import refine_all
 from leaktight.verify.bounds.interval import input_intervals
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
-from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, other_tilts, turn_last, turned_bounds
+from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, turn_last, turned_bounds, turned_to
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.single import Single
 from leaktight.verify.rounding import down, trusted_lower
 
 Engine = Callable[[Question], Tensor]
@@ -31,43 +32,43 @@ def _interval(question: Question) -> Tensor:
 
 
 def _crown(question: Question) -> Tensor:
-    return _last_pass(question, _refined(question))
+    return _last_pass(question, *_refined(question))
 
 
-def _refined(question: Question) -> Backward:
-    """A backward pass that knows bounds of every node."""
+def _refined(question: Question) -> tuple[Backward, Single | None]:
+    """Passes that know bounds of every node, in the question's dtype and in float32."""
     backward = Backward(question.network, question.region, known := input_intervals(question.network, question.region))
-    refine_all(backward, known, question.memory, deadline=question.deadline)
-    return backward
+    return backward, refine_all(backward, known, question.memory, deadline=question.deadline)
 
 
-def _last_pass(question: Question, plain: Backward) -> Tensor:
-    """The better of intervals and of two passes, whose lines are turned by different rules."""
+def _last_pass(question: Question, plain: Backward, single: Single | None) -> Tensor:
+    """The better of intervals and of two passes: by default lines, and by lines turned to what the first one found."""
     # lines may be looser than intervals
     best = interval.lower_of_outputs(question.network, plain.known, question.objectives)
-    _better(best, question, plain)
-    if bool(question.still_open(best).any()) and (tilts := other_tilts(question.network, plain.known)):
-        _better(best, question, plain.turned(tilts))
+    (single or plain).prepare(question.network.nodes[-1])
+    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
+    for (regions, rows), found in zip(parts, each(partial(_twice, question, plain, single), parts), strict=True):
+        best[regions, rows] = torch.maximum(best[regions, rows], found)
     return best
 
 
-def _better(best: Tensor, question: Question, backward: Backward) -> None:
-    """Raises the best bounds, in place, where a pass finds better ones."""
-    backward.prepare(question.network.nodes[-1])
-    parts = list(passes(question.network, [best.shape[1]] * len(best), question.memory // torch.get_num_threads()))
-    for (regions, rows), found in zip(parts, each(partial(_bounded, question, backward), parts), strict=True):
-        best[regions, rows] = torch.maximum(best[regions, rows], found)
-
-
-def _bounded(question: Question, backward: Backward, part: tuple[slice, slice]) -> Tensor:
+def _twice(question: Question, plain: Backward, single: Single | None, part: tuple[slice, slice]) -> Tensor:
     regions, rows = part
-    return backward.select(regions).lower(*question.select(regions).rows(rows).starts())
+    asked, backward = question.select(regions).rows(rows), plain.select(regions)
+    starts = asked.starts()
+    best, slopes = backward.ended(*starts) if single is None else single.walk(regions, *starts)
+    if not bool(asked.still_open(best).any()):
+        return best
+    tilts = turned_to(asked, backward.known, slopes)
+    if single is not None and not tilts:  # the same pass, in float64
+        return torch.maximum(best, backward.lower(*starts))
+    return torch.maximum(best, backward.turned(tilts).lower(*starts)) if tilts else best
 
 
 def _alpha_crown(question: Question) -> Tensor:
     """Turns the lines of the last pass; then those behind every neuron; where that nearly did it, again and finely."""
-    backward = _refined(question)
-    best, known = _last_pass(question, backward), dict(backward.known)
+    backward, single = _refined(question)
+    best, known = _last_pass(question, backward, single), dict(backward.known)
     index, start = torch.arange(len(best)), best
     for stage, (behind, last) in enumerate(SCHEDULES):
         before, some = best[index], question.select(index)

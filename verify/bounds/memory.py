@@ -57,13 +57,16 @@ def row_bytes(network: Network, dtype: torch.dtype) -> int:
     return _LIVE_TENSORS * widest(network) * (torch.finfo(dtype).bits // 8)
 
 
-def passes(network: Network, rows: Sequence[int], memory: int) -> Iterator[tuple[slice, slice]]:
+def passes(
+    network: Network, rows: Sequence[int], memory: int, dtype: torch.dtype | None = None
+) -> Iterator[tuple[slice, slice]]:
     """Which regions and which of their rows to bound together: small parts for the caches, not tiny ones.
 
     `rows`: how many each region wants, in falling order (those that want none are left out). A part holds consecutive
     regions, with all their rows or, where one region's rows fill it alone, with some. It needs about `memory` bytes.
+    dtype: of the rows, by default the network's.
     """
-    each = row_bytes(network, network.dtype)
+    each = row_bytes(network, dtype or network.dtype)
     most = max(1, min(memory // each, max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS)))
     first = 0
     while first < len(rows) and rows[first]:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.models.ops import TwoSlope
+from leaktight.specs.region import Ball, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward, Units
 from leaktight.verify.bounds.crown import intermediate_bounds
@@ -26,6 +28,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 
 Tilts = dict[str, Tensor]
+_TURN = 0.7
 # Step sizes, stage after stage: for the many rows behind the intermediate bounds, and for the few that are asked for.
 _COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.5 * 0.93**k for k in range(60))
 SCHEDULES: tuple[tuple[Sequence[float], Sequence[float]], ...] = (
@@ -52,19 +55,6 @@ def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, be
     return tilts
 
 
-def other_tilts(network: Network, known: Mapping[str, Interval]) -> Tilts:
-    """A second turn of the lines, one for all rows ``(batch, 1, *shape)``; empty where it is the default everywhere."""
-    ends = {
-        name: (known[network.by_name[name].inputs[0]], first)
-        for name, first in default_tilts(network, known, 1).items()
-    }
-    turns = {
-        name: relax.other_tilt(network.by_name[name].op, z.lower, z.upper).unsqueeze(1)  # type: ignore[arg-type]
-        for name, (z, _) in ends.items()
-    }
-    return turns if any(not torch.equal(turns[name], first) for name, (_, first) in ends.items()) else {}
-
-
 def other_turn(backward: Backward) -> tuple[Tilts, Tensor]:
     """A second turn of the free lines, one for all rows ``(batch, 1, *shape)``, and the regions that it is another for
     ``(batch,)``: the same lines twice say nothing new.
@@ -80,6 +70,37 @@ def other_turn(backward: Backward) -> tuple[Tilts, Tensor]:
                 changed = (tilts[node.name] != relax.default_tilt(op, lower, upper)) & free
                 differs |= changed.flatten(1).any(1)
     return tilts, differs
+
+
+def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor) -> Tilts:
+    """Tilts for every row ``(batch, rows, *shape)``, from the rows on the inputs ``(batch, rows, n)`` of a first pass.
+
+    A row's bound is the value of lines at one point of the region. There a free line is best when it touches the
+    activation on the point's own side of the kink: lines that touch it on the other side are turned half-way, one
+    large step of the ascent that `ascend` makes. Empty where no line is free.
+    """
+    first = default_tilts(question.network, known, 1)
+    if not first:
+        return {}
+    batch, rows = question.objectives.shape[:2]
+    points = minimiser(question.region, slopes.to(question.region.lower.dtype).expand(batch, rows, -1)).flatten(0, 1)
+    values = question.network.values(*points.split([port.size for port in question.network.inputs], -1))
+    tilts = {}
+    for name, tilt in first.items():
+        node = question.network.by_name[name]
+        z = values[node.inputs[0]].reshape(batch, rows, *node.shape)
+        kink = node.op.kink if isinstance(node.op, TwoSlope) else torch.zeros(())
+        tilts[name] = torch.lerp(tilt.expand_as(z), (z > kink).to(z.dtype), _TURN)
+    return tilts
+
+
+def minimiser(region: Region, slopes: Tensor) -> Tensor:
+    """About where each linear function ``(batch, rows, n)`` is least in its region."""
+    if isinstance(region, Ball):
+        away = slopes / torch.linalg.vector_norm(slopes, dim=-1, keepdim=True).clamp(min=1e-300)
+        step = region.centre.unsqueeze(1) - region.radius.reshape(-1, 1, 1) * away
+        return torch.maximum(torch.minimum(step, region.upper.unsqueeze(1)), region.lower.unsqueeze(1))
+    return torch.where(slopes > 0, region.lower.unsqueeze(1), region.upper.unsqueeze(1))
 
 
 def ascend(

@@ -28,12 +28,10 @@ from leaktight.verify.leak.joint import slope_name, with_slope_input
 from leaktight.verify.leak.parametric import Parametric
 from leaktight.verify.leak.throughout import around
 from leaktight.verify.rounding import down, trusted_lower, unit, up
-from leaktight.verify.search.bisect import MOST, BoxSearch, Confirm, proves
+from leaktight.verify.search.bisect import Bisection, Confirm, proves
 from leaktight.verify.search.box_bounds import Bounder, Known
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.verdict import Counterexample
-
-_BATCH = 512
 
 
 class SlopePasses:
@@ -105,7 +103,7 @@ def box_search(
     least: float,
     memory: int,
     confirm: Confirm,
-) -> BoxSearch:
+) -> Bisection:
     """A search for the points of a case's regions and of stretches of slopes at which the margin is not above a line.
 
     Its boxes have the slope as a last coordinate, and the stretches as owners.
@@ -126,7 +124,7 @@ def box_search(
     )
     wide, network = Case(Box(lower, upper), unsafe), with_slope_input(slopes, handed_on=True)
     bounder = Bounder(network, wide, memory, SlopePasses(slopes, memory))
-    return BoxSearch(network, wide, proves, confirm, bounder, least, memory, MOST, _BATCH)
+    return Bisection(network, wide, proves, confirm, least, memory, bounder=bounder)
 
 
 def reached(slopes: Slopes, case: Case, region: int, points: Tensor) -> tuple[float, float, Tensor]:

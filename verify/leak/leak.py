@@ -18,6 +18,7 @@ from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property, misclassified
 from leaktight.specs.region import Norm, Region, ball
+from leaktight.verify.leak.constant import Constant, constant
 from leaktight.verify.leak.critical import Refuted, first_refuted
 from leaktight.verify.leak.curve import Segment, lowest, proved_up_to, undecided
 from leaktight.verify.leak.independent import trace_independent
@@ -26,6 +27,7 @@ from leaktight.verify.leak.shift import Shift, rates, shift
 from leaktight.verify.leak.signal import Signal, signal
 from leaktight.verify.leak.signs import Branching, SignSearch, closing
 from leaktight.verify.leak.trace import Plan, Progress, Traced, trace
+from leaktight.verify.leak.transfer import follow
 from leaktight.verify.verdict import Guarantee, Status
 
 ENGINES = ("auto", "crown", "alpha-crown", "branch")
@@ -130,6 +132,7 @@ class LeakResult:
     seconds: float
     interrupted: bool
     statistics: Mapping[str, int]
+    constant: Constant | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -200,6 +203,7 @@ class LeakResult:
             document["accuracy"] = self.accuracy
         return document | {
             "signal": None if self.signal is None else self.signal.to_json(),
+            "lipschitz": None if self.constant is None else self.constant.to_json(),
             "engine": self.engine,
             "guarantee": Guarantee.REAL.value,
             "seconds": round(self.seconds, 6),
@@ -223,6 +227,7 @@ class Ways:
     memory: int | None = None
     seed: int = 0
     progress: Progress | None = None
+    lipschitz: bool | None = None
 
     def __post_init__(self) -> None:
         lo, hi = self.slopes
@@ -265,6 +270,7 @@ def leak(
     memory: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    lipschitz: bool | None = None,
 ) -> LeakResult:
     """How the property's margin moves with the slope of the network's Leaky ReLUs, proven for every slope of a range.
 
@@ -276,11 +282,12 @@ def leak(
     or halving no longer helps. nodes: names of the Leaky ReLU nodes to move; all by default. meaning: "shared": one
     slope for all chosen nodes; "independent": each neuron has its own, anywhere in ``[lo, a]``. engine: "crown",
     "alpha-crown" (optimised lines where the sign is open), or "auto" (also halves boxes of few inputs). timeout:
-    seconds; memory: bytes.
+    seconds; memory: bytes. lipschitz: whether the result carries the network's Lipschitz constant over the slopes (L2);
+    by default where that is cheap.
     Raises: UsageError: an argument is not allowed, or there is no slope to move. PropertyError: the property does not
     fit the network.
     """
-    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress)
+    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz)
     began = time.monotonic()
     moving, plan = Slopes.of(network, nodes), ways.plan()
     cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
@@ -289,7 +296,7 @@ def leak(
         hurry = any(traced.interrupted for some in found for traced in some)
         found.append(_traced(moving, case, ways, replace(plan, deadline=0.0) if hurry else plan))
     regions = [traced for some in found for traced in some]
-    curve = Curve(_joined(regions), timed_out=plan.late)
+    curve, bounded = Curve(_joined(regions), timed_out=plan.late), None
     interrupted = any(traced.interrupted for traced in regions)
     try:
         if not interrupted:
@@ -301,10 +308,22 @@ def leak(
             # a minimum of margins moves no faster than the fastest of them
             moved = shift(curve.segments, float(size.amax()), (float(low.amin()), float(high.amax())), slopes)
             curve = replace(curve, shift=moved)
+        bounded = None if interrupted or plan.late else _constant(moving, ways, plan, Norm.L2)
     except KeyboardInterrupt:  # the curve stands
         interrupted = True
     region = cases[0].region
-    result = _result(network, moving, ways, plan, began, regions, curve=curve, region=region, interrupted=interrupted)
+    result = _result(
+        network,
+        moving,
+        ways,
+        plan,
+        began,
+        regions,
+        curve=curve,
+        region=region,
+        interrupted=interrupted,
+        constant=bounded,
+    )
     return result.about({"property": {"path": property.path, "sha256": property.sha256}})
 
 
@@ -326,13 +345,15 @@ def leak_of_data(
     memory: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    lipschitz: bool | None = None,
 ) -> LeakResult:
     """`leak` for labelled inputs: a curve for each, "the label scores highest within epsilon of the input".
 
     Args: inputs ``(batch, ...)``, labels ``(batch,)``, norm, clip: as for `leaktight.certify`. radius: also a proven
-    radius, no larger than `epsilon`, on segments of the slopes. The rest as for `leak`; the timeout is for all inputs.
+    radius, no larger than `epsilon`, on segments of the slopes. lipschitz: the constant is in the data's norm, and
+    proves radii too where they are asked for. The rest as for `leak`; the timeout is for all inputs.
     """
-    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress)
+    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz)
     began = time.monotonic()
     moving, plan = Slopes.of(network, nodes), ways.plan()
     flat, kind = inputs.reshape(len(inputs), -1).double(), Norm.named(norm)
@@ -340,7 +361,7 @@ def leak_of_data(
     predicted = network.flat(flat).argmax(1).tolist()
     found = _traced(moving, case, ways, plan)
     interrupted = any(traced.interrupted for traced in found)
-    curves = [Curve(tuple(traced.segments), timed_out=plan.late) for traced in found]
+    curves, bounded = [Curve(tuple(traced.segments), timed_out=plan.late) for traced in found], None
     try:
         if not interrupted:
             refuted = first_refuted(moving, case, found, ways.slopes, plan)
@@ -348,8 +369,10 @@ def leak_of_data(
         if not interrupted and meaning == "shared":
             each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes)), strict=True)
             curves = [replace(c, shift=shift(c.segments, k, (low, high), slopes)) for c, k, low, high in each]
+        bounded = None if interrupted or plan.late else _constant(moving, ways, plan, kind)
         if not interrupted and radius:
             parts = radii(moving, flat, labels, epsilon, kind, clip, ways.slopes, plan, meaning == "independent")
+            parts = follow(moving, flat, labels, epsilon, bounded, parts) if meaning == "shared" else parts
             curves = [replace(curve, radius=tuple(part)) for curve, part in zip(curves, parts, strict=True)]
     except KeyboardInterrupt:  # the curves stand
         interrupted = True
@@ -358,9 +381,23 @@ def leak_of_data(
         for i, (label, guess, curve) in enumerate(zip(labels.tolist(), predicted, curves, strict=True))
     )
     result = _result(
-        network, moving, ways, plan, began, found, inputs=records, region=case.region, interrupted=interrupted
+        network,
+        moving,
+        ways,
+        plan,
+        began,
+        found,
+        inputs=records,
+        region=case.region,
+        interrupted=interrupted,
+        constant=bounded,
     )
     return result.about({"epsilon": epsilon, "norm": kind.value, "data": {"path": None, "sha256": None}})
+
+
+def _constant(moving: Slopes, ways: Ways, plan: Plan, norm: Norm) -> Constant | None:
+    apart = ways.meaning == "independent"
+    return constant(moving, ways.slopes, norm, wanted=ways.lipschitz, independent=apart, deadline=plan.deadline)
 
 
 def _traced(moving: Slopes, case: Case, ways: Ways, plan: Plan) -> list[Traced]:
@@ -403,6 +440,7 @@ def _result(
     inputs: tuple[InputCurve, ...] = (),
     region: Region,
     interrupted: bool,
+    constant: Constant | None,
 ) -> LeakResult:
     lo, hi = ways.slopes
     factors = None
@@ -425,5 +463,6 @@ def _result(
         seconds=time.monotonic() - began,
         interrupted=interrupted,
         statistics={"domains": sum(traced.domains for traced in found)},
+        constant=constant,
         asked={"network": {"path": source.path if source else None, "sha256": source.sha256 if source else None}},
     )

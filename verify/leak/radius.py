@@ -15,7 +15,7 @@ from leaktight.verify.leak.curve import equal_parts
 from leaktight.verify.leak.margin import margin_lines, sandwiched_margins
 from leaktight.verify.leak.trace import Plan
 
-_SEGMENTS = 8
+SEGMENTS = 8
 _HALVINGS = 10
 
 
@@ -50,7 +50,7 @@ def radii(
     With `independent`, each neuron has a slope of its own, anywhere between the range's start and the segment's end.
     """
     lo, hi = within
-    ends = equal_parts(lo, hi, _SEGMENTS)
+    ends = equal_parts(lo, hi, SEGMENTS)
     count = len(ends) - 1
     who = torch.arange(len(inputs)).repeat_interleave(count)
     first = torch.tensor(ends[:-1] * len(inputs), dtype=torch.float64)
@@ -79,3 +79,9 @@ def radii(
         [RadiusSegment(ends[k], ends[k + 1], row[k] if some[k] else None) for k in range(count)]
         for row, some in zip(table, known, strict=True)
     ]
+
+
+def larger(one: list[RadiusSegment], other: list[RadiusSegment]) -> list[RadiusSegment]:
+    """Of two lists over the same segments the larger radius of each."""
+    known = [[-1.0 if part.radius is None else part.radius for part in parts] for parts in (one, other)]
+    return [a if x >= y else b for a, b, x, y in zip(one, other, *known, strict=True)]

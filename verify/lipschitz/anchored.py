@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from leaktight.errors import UsageError
-from leaktight.models.enclosure import Array, Enclosure, exactly
+from leaktight.models.enclosure import Array
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import misclassified
@@ -35,7 +35,7 @@ from leaktight.verify.lipschitz import fast, interior
 from leaktight.verify.lipschitz.centred import centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
-from leaktight.verify.lipschitz.layers import Layers, layers
+from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.norms import up
 from leaktight.verify.lipschitz.sectors import Sector, sector
 from leaktight.verify.rounding import down
@@ -149,7 +149,7 @@ class _Search:
         found: dict[int, float] = {}
         order = [self.hardest, *(j for j in range(len(self.rows)) if j != self.hardest)]
         for j in order:
-            constant = self._constant(_scalar(local, self.rows[j]), radius, self.margins[j])
+            constant = self._constant(scalar(local, self.rows[j]), radius, self.margins[j])
             if constant is None:
                 self.hardest = j
                 return None
@@ -193,13 +193,6 @@ def _margins(at: Mapping[str, Interval], network: Network, rows: list[Array]) ->
     scores = outputs(network, at)
     low, high = scores.lower[0], scores.upper[0]
     return [float(down(low[int(row.argmax())] - high[int(row.argmin())])) for row in rows]
-
-
-def _scalar(network: Layers, row: Array) -> Layers:
-    """The stages of one margin."""
-    objective = exactly(row[None, :])
-    last: Enclosure = objective if network.last is None else objective @ network.last
-    return replace(network, last=last)
 
 
 def anchored(node: Node, at: Mapping[str, Interval], inside: Mapping[str, Interval]) -> Sector:

@@ -123,28 +123,44 @@ def point(problem: Problem, rho: float, mu: Tensor) -> Point | None:
 
 def derivatives(problem: Problem, here: Point, t: float) -> tuple[Tensor, Tensor]:
     """Gradient and Hessian of ``t rho + barrier`` in ``(rho, mu)``."""
-    chain = _Chain(problem, here)
-    count = len(here.mu)
+    chain, count = _Chain(problem, here), len(here.mu)
     gradient, hessian = here.mu.new_empty(count + 1), here.mu.new_empty(count + 1, count + 1)
     spread = torch.cholesky_inverse(here.last)
     gradient[0], hessian[0, 0] = t - spread.diagonal().sum(), spread.square().sum()
     state, at = problem.root @ spread, 1  # covariance of s_0 with z
     moving = problem.root @ spread @ problem.root.mT  # of s_(k-1) with itself
-    for k, (weight, _, _) in enumerate(problem.stages):
-        ends = slice(at, at + len(weight))
+    with_u = with_w = moving.new_zeros(len(moving), 0)  # of s_(k-1) with all u and w before
+    for k, (weight, _, feed) in enumerate(problem.stages):
+        ends, before = slice(at, at + len(weight)), slice(1, at)
         own, noise = here.gains[k], torch.cholesky_inverse(here.factors[k])
         hessian[0, ends] = (own @ state).square().sum(1) - (weight @ state).square().sum(1)
-        with_u, with_w = moving @ weight.mT, moving @ own.mT
-        among_w, among_u, mixed = own @ with_w + noise, weight @ with_u, weight @ with_w
+        own_u, own_w = moving @ weight.mT, moving @ own.mT
+        among_w, among_u, mixed = own @ own_w + noise, weight @ own_u, weight @ own_w
         gradient[ends] = among_u.diagonal() - among_w.diagonal() + PULL - 1 / here.mu[at - 1 : at - 1 + len(weight)]
         hessian[ends, ends] = among_w.square() + among_u.square() - mixed.square() - mixed.square().mT
-        later = torch.cat([chain.step(k, with_u), chain.step(k, with_w) + problem.stages[k][2] @ noise], 1)
-        _couple(problem, here, chain, k, later, hessian, at)
+        block = (weight @ with_u).square() - (weight @ with_w).square()
+        block += (own @ with_w).square() - (own @ with_u).square()
+        hessian[ends, before], hessian[before, ends] = block, block.mT
+        with_u = chain.step(k, torch.cat([with_u, own_u], 1))
+        with_w = torch.cat([chain.step(k, with_w), chain.step(k, own_w) + feed @ noise], 1)
         state, moving = chain.step(k, state), chain.spread(k, moving, noise)
         at += len(weight)
     hessian[1:, 0] = hessian[0, 1:]
     hessian.diagonal()[1:] += here.mu**-2
     return gradient, hessian
+
+
+def gradient(problem: Problem, here: Point) -> tuple[float, Tensor]:
+    """The gradient of the barrier alone, by ``rho`` and by ``mu``: what `derivatives` knows without a Hessian."""
+    chain, found = _Chain(problem, here), []
+    spread = torch.cholesky_inverse(here.last)
+    moving = problem.root @ spread @ problem.root.mT
+    for k, (weight, _, _) in enumerate(problem.stages):
+        noise, own = torch.cholesky_inverse(here.factors[k]), here.gains[k]
+        of_u = ((weight @ moving) * weight).sum(1)
+        found.append(of_u - ((own @ moving) * own).sum(1) - noise.diagonal())
+        moving = chain.spread(k, moving, noise)
+    return -float(spread.diagonal().sum()), torch.cat(found) + PULL - 1 / here.mu
 
 
 class _Chain:
@@ -161,18 +177,3 @@ class _Chain:
 
     def spread(self, k: int, covariance: Tensor, noise: Tensor) -> Tensor:
         return self.moves[k] @ covariance @ self.moves[k].mT + self.feeds[k] @ noise @ self.feeds[k].mT
-
-
-def _couple(problem: Problem, here: Point, chain: _Chain, k: int, state: Tensor, hessian: Tensor, at: int) -> None:
-    """Fills the Hessian's blocks of stage `k` with later ones; state: covariances of ``s_k`` with ``u_k``, ``w_k``."""
-    width = len(problem.stages[k][0])
-    begin = at + width
-    for later in range(k + 1, len(problem.stages)):
-        weight = problem.stages[later][0]
-        seen_u, seen_w = (weight @ state).square(), (here.gains[later] @ state).square()
-        block = seen_u[:, :width] - seen_u[:, width:] - seen_w[:, :width] + seen_w[:, width:]
-        rows, columns = slice(begin, begin + len(weight)), slice(at, at + width)
-        hessian[rows, columns] = block
-        hessian[columns, rows] = block.mT
-        state = chain.step(later, state)
-        begin += len(weight)

@@ -14,11 +14,11 @@ for zero).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leaktight.models.enclosure import Enclosure, exactly
+from leaktight.models.enclosure import Array, Enclosure, exactly
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.interval import Interval
@@ -194,3 +194,9 @@ class _Walk:
 
 def _at(names: Sequence[str]) -> dict[str, Expression]:
     return {name: {name: None} for name in names}
+
+
+def scalar(network: Layers, row: Array) -> Layers:
+    """The stages of one linear function of the outputs, with exact coefficients ``(outputs,)``: a margin, say."""
+    objective = exactly(row[None, :])
+    return replace(network, last=objective if network.last is None else objective @ network.last)

@@ -12,16 +12,16 @@ from torch import Tensor
 from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import Conv
+from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.lipschitz.attained import attained
 from leaktight.verify.lipschitz.bound import LipschitzBound
-from leaktight.verify.lipschitz.convex import SOLVERS
 from leaktight.verify.lipschitz.curve import curve
 from leaktight.verify.lipschitz.interior import Progress
-from leaktight.verify.lipschitz.methods import METHODS, NORMS, Question, names
+from leaktight.verify.lipschitz.methods import METHODS, NORMS, SOLVERS, Question, names
 
 PATIENCE = 60.0  # seconds that methods chosen by leaktight may take where no one named a time
 
@@ -46,10 +46,11 @@ def lipschitz(
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
     (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
-    solver: ``clarabel`` or ``scs`` instead of the built-in interior point method of ``lipsdp``; what they answer is
-    repaired until it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
+    solver: of ``lipsdp``: ``newton`` (an interior point method) or ``descent`` (L-BFGS, for thousands of neurons), of
+    which the number of neurons chooses, or cvxpy's ``clarabel`` or ``scs``; what they answer is repaired until it can
+    be proven. centre, radius: only for x and y in the ball of `norm` around the one input
     ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
-    Leaky ReLUs in ``(lo, hi)`` (norm 2). timeout: in seconds; after it the best that is proven. Without one, ``auto``
+    Leaky ReLUs in ``(lo, hi)``. timeout: in seconds; after it the best that is proven. Without one, ``auto``
     stops after a minute.
 
     Raises UnsupportedOperator: an activation has no sector, or matrices would be too large; UsageError: an option is
@@ -78,7 +79,7 @@ def lipschitz(
         bounds,
         scope="global" if region is None else "local",
         timed_out=question.late,
-        curve=None if slopes is None else tuple(curve(network, *slopes, question)),
+        curve=None if slopes is None else tuple(curve(Slopes.of(network), *slopes, question)),
         network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
         asked={} if radius is None else {"radius": radius},
         seconds=time.monotonic() - began,
@@ -115,8 +116,8 @@ def _chosen(
         )
     if solver is not None and (solver not in SOLVERS or method != "lipsdp"):
         raise UsageError(f"--solver: {solver!r}; allowed: {', '.join(SOLVERS)}, with --method lipsdp")
-    if slopes is not None and (norm is not Norm.L2 or not slopes[0] <= slopes[1] or not all(map(isfinite, slopes))):
-        raise UsageError(f"--slopes {slopes[0]}:{slopes[1]}: a curve is two finite numbers in order, with --norm 2")
+    if slopes is not None and not (slopes[0] <= slopes[1] and all(map(isfinite, slopes))):
+        raise UsageError(f"--slopes {slopes[0]}:{slopes[1]}: a curve is two finite numbers in order")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout: {timeout} is not a positive number of seconds")
     return names(norm) if method == "auto" else (method,)

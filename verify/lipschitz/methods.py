@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
+
+import numpy as np
 
 from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.lipschitz import convex, fast, interior
+from leaktight.verify.lipschitz import convex, descent, fast, interior
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.fourier import fourier
 from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
-from leaktight.verify.lipschitz.layers import Layers, layers
+from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
+
+OWN = {"newton": interior.optimal, "descent": descent.optimal}
+"""The built-in ways to find multipliers."""
+
+SOLVERS = (*OWN, *convex.SOLVERS)
+_DENSE = 1500  # neurons up to which a Hessian is no burden
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,12 @@ class Question:
     @cached_property
     def layers(self) -> Layers:
         return layers(self.network, self.known)
+
+    def of_margin(self, label: int, other: int) -> Question:
+        """The same about the output `label` less the output `other`."""
+        unit, found = np.eye(self.network.output_size), replace(self)
+        found.__dict__["layers"] = scalar(self.layers, unit[label] - unit[other])
+        return found
 
     @cached_property
     def centred(self) -> Centred:
@@ -69,10 +83,10 @@ class Question:
         found = self.closed_form
         if not self.centred.neurons:
             return list(found.each)
-        if self.solver is None:
-            return interior.optimal(
-                self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress
-            )
+        own = OWN.get(self.solver or ("newton" if self.centred.neurons <= _DENSE else "descent"))
+        if own is not None:
+            return own(self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress)
+        assert self.solver is not None
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
         return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
 

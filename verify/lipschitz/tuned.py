@@ -7,7 +7,6 @@ halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from math import inf, isfinite
 
@@ -15,13 +14,12 @@ import torch
 from torch import Tensor
 
 from leaktight.verify.lipschitz.ellipsoid import NotContained
+from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10)
 _ITERATIONS = 150
-_MEMORY = 20
-_ENOUGH = 1e-6  # of the bound's logarithm, in ten iterations
 
 
 def optimal(steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None) -> list[Tensor]:
@@ -35,7 +33,7 @@ def optimal(steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None
         def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
             return _objective(steps, chain, at.exp().split(sizes), squarings)
 
-        point = descend(value, point, _ITERATIONS, deadline)
+        point = descend(_with_slope(value), point, _ITERATIONS, deadline)
     return list(point.exp().split(sizes))
 
 
@@ -88,57 +86,16 @@ def _objective(steps: Sequence[Step], chain: Sequence[Wave], scales: Sequence[Te
     return logarithm + matrix.diagonal(dim1=-2, dim2=-1).real.sum().log() / power
 
 
-def descend(
-    value: Callable[[Tensor], Tensor | None], point: Tensor, iterations: int, deadline: float | None = None
-) -> Tensor:
-    """A point with a smaller value, by L-BFGS with steps halved until the value falls; None is infinity."""
-    here, slope = _with_slope(value, point)
-    pairs: list[tuple[Tensor, Tensor]] = []
-    history = [here]
-    for _ in range(iterations):
-        if deadline is not None and time.monotonic() > deadline:
-            break
-        direction = -_turned(slope, pairs)
-        if float(direction @ slope) >= 0:
-            pairs.clear()
-            direction = -slope
-        size = min(1.0, 1.0 / max(1e-300, float(direction.abs().max())))
-        for _ in range(25):
-            then, its_slope = _with_slope(value, point + size * direction)
-            if then <= here + 1e-4 * size * float(direction @ slope):
-                break
-            size /= 2
-        else:
-            break
-        change, bend = size * direction, its_slope - slope
-        if float(change @ bend) > 1e-12 * float(change.norm() * bend.norm()):
-            pairs = [*pairs[1 - _MEMORY :], (change, bend)]
-        point, here, slope = point + change, then, its_slope
-        history.append(here)
-        if len(history) > 10 and history[-11] - here < _ENOUGH:
-            break
-    return point
+def _with_slope(value: Callable[[Tensor], Tensor | None]) -> Function:
+    """A function of tensors as a value and a gradient; None is infinity."""
 
+    def function(point: Tensor) -> tuple[float, Tensor]:
+        moving = point.clone().requires_grad_()
+        with torch.enable_grad():
+            found = value(moving)
+            if found is None or not isfinite(float(found.detach())):
+                return inf, torch.zeros_like(point)
+            (slope,) = torch.autograd.grad(found, moving)
+        return float(found.detach()), slope
 
-def _with_slope(value: Callable[[Tensor], Tensor | None], point: Tensor) -> tuple[float, Tensor]:
-    moving = point.clone().requires_grad_()
-    with torch.enable_grad():
-        found = value(moving)
-        if found is None or not isfinite(float(found.detach())):
-            return inf, torch.zeros_like(point)
-        (slope,) = torch.autograd.grad(found, moving)
-    return float(found.detach()), slope
-
-
-def _turned(slope: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The two loops of L-BFGS (Nocedal 1980): an approximate inverse Hessian times `slope`."""
-    kept, found = list[float](), slope
-    for change, bend in reversed(pairs):
-        kept.append(float(change @ found) / float(change @ bend))
-        found = found - kept[-1] * bend
-    if pairs:
-        change, bend = pairs[-1]
-        found = found * (float(change @ bend) / float(bend @ bend))
-    for (change, bend), share in zip(pairs, reversed(kept), strict=True):
-        found = found + change * (share - float(bend @ found) / float(change @ bend))
-    return found
+    return function

@@ -120,11 +120,15 @@ _LEAK_COMMON: Mapping[str, Check] = {
     "leak": one_of("shared", "independent"),
     "nodes": list_of(text),
 }
+_CONSTANT = record(
+    {"norm": text, "curve": list_of(record({"slopes": interval, "upper": maybe(number)}))}, {"seconds": number}
+)
 _LEAK_EXTRAS: Mapping[str, Check] = {
     **_ORIGIN,
     "own_slopes": maybe(interval),
     "tolerance": maybe(number),
     "signal": maybe(record({"layers": list_of(_LAYER)})),
+    "lipschitz": maybe(_CONSTANT),
     "epsilon": number,
     "norm": text,
 }

@@ -61,7 +61,8 @@ def answer(task: Task, memory: int | None) -> tuple[dict[str, Any], str]:
     """
     before = {role: digest_of(path) for role, path in task["files"].items()}
     network, name = known(task["network"])
-    document = _KINDS[task["kind"]](network, task["question"], task["files"], memory)
+    asked = {**task["question"], "part": task["part"]} if "part" in task else task["question"]
+    document = _KINDS[task["kind"]](network, asked, task["files"], memory)
     for role, path in task["files"].items():
         if digest_of(path) != before[role] or before[role] != task["digests"][role]:
             raise UsageError(f"{path}: it changed while the run was going on; run again")
@@ -80,15 +81,30 @@ def seconds(task: Task) -> float:
 def _verify(network: Network, asked: Task, files: Mapping[str, str], memory: int | None) -> dict[str, Any]:
     from leaktight.verify.prove import prove
 
-    return prove(
-        network,
-        read_property(files["property"]),
-        engine=asked["engine"],
-        timeout=asked["timeout"],
-        seed=asked["seed"],
-        dtype=getattr(torch, asked["dtype"]),
-        memory=memory,
-    ).to_json()
+    return prove(network, read_property(files["property"]), **_limits(asked, memory)).to_json()
+
+
+def _divide(network: Network, asked: Task, files: Mapping[str, str], memory: int | None) -> dict[str, Any]:
+    from leaktight.verify.parts import divide
+
+    found = divide(network, read_property(files["property"]), asked["split"], **_limits(asked, memory))
+    return {"begun": found.verdict.to_json(), "parts": list(found.parts)}
+
+
+def _part(network: Network, asked: Task, files: Mapping[str, str], memory: int | None) -> dict[str, Any]:
+    from leaktight.verify.parts import prove_part
+
+    return prove_part(network, read_property(files["property"]), asked["part"], **_limits(asked, memory)).to_json()
+
+
+def _limits(asked: Task, memory: int | None) -> dict[str, Any]:
+    return {
+        "engine": asked["engine"],
+        "timeout": asked["timeout"],
+        "seed": asked["seed"],
+        "dtype": getattr(torch, asked["dtype"]),
+        "memory": memory,
+    }
 
 
 def _certify(network: Network, asked: Task, files: Mapping[str, str], memory: int | None) -> dict[str, Any]:
@@ -140,7 +156,14 @@ def _lipschitz(network: Network, asked: Task, _files: Mapping[str, str], _memory
     return lipschitz(network, timeout=asked["timeout"], seed=asked["seed"], **ways).to_json()
 
 
-_KINDS = {"verify": _verify, "certify": _certify, "leak": _leak, "lipschitz": _lipschitz}
+_KINDS = {
+    "verify": _verify,
+    "certify": _certify,
+    "leak": _leak,
+    "lipschitz": _lipschitz,
+    "divide": _divide,
+    "part": _part,
+}
 
 
 def _data(network: Network, asked: Task, files: Mapping[str, str]) -> LabelledData:

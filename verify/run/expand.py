@@ -17,7 +17,8 @@ from leaktight.verify.run.schema import Ask, Network, Problem, Problems
 _AXES = ("network", "property", "data", "epsilon", "norm", "slopes", "engine", "method", "seed")
 _FILES = ("property", "data", "labels")
 # Keys that are no part of the question to be answered.
-_BESIDE = ("network", "name", "tags", "require", *_FILES)
+_BESIDE = ("network", "name", "tags", "require", "resources", *_FILES)
+_DIVIDING = ("auto", "branch", "milp")
 _GLOB = "*?["
 
 
@@ -76,6 +77,7 @@ def _job(
         files=files,
         place=Place(str(suite), line),
         requires=tuple(requires),
+        resources=chosen["resources"],
         tags=tuple(chosen["tags"]),
     )
 
@@ -117,7 +119,10 @@ def _said(axis: str, value: Any) -> str:
 
 
 def _together(kind: str, given: Mapping[str, Any], where: tuple[str | int, ...], problems: list[Problem]) -> None:
-    """Keys of `leak` that only make sense together."""
+    """Keys that only make sense together."""
+    if kind == "verify" and given["split"] is not None and not set(given["engine"]) <= set(_DIVIDING):
+        says = f"only the engines {', '.join(_DIVIDING)} split a property into parts"
+        problems.append(Problem((*where, "split"), says))
     if kind != "leak":
         return
     if (given["property"] is None) == (given["data"] is None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class Job:
 
     kind: ``verify``, ``certify``, ``leak`` or ``lipschitz``. network: ``path`` and how it is read (``mean``, ``std``,
     ``architecture``, ``trust``). question: what is asked, but for files. files: paths by role (``property``, ``data``,
-    ``labels``). requires: what must hold of the answer. place: the suite's line.
+    ``labels``). requires: what must hold of the answer. resources: what its worker needs on a cluster. place: the
+    suite's line.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Job:
     files: Mapping[str, str]
     place: Place
     requires: tuple[Requirement, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 
     @cached_property
@@ -50,7 +52,13 @@ class Job:
             "network": dict(self.network),
             "question": dict(self.question),
             "files": dict(self.files),
+            "resources": dict(self.resources),
         }
+
+    @property
+    def parts(self) -> int:
+        """How many workers can work on it at once."""
+        return int(self.question.get("split", 1))
 
     def key(self, identity: str, digests: Mapping[str, str], version: str) -> str:
         """The digest under which its answer is kept: equal keys ask the same of networks with the same meaning.

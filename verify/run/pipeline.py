@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run is asked for. workers and memory (of each, in bytes): None for what the machine offers."""
+    """What a run is asked for. workers and memory (of each, in bytes): None for what the machine offers. cluster: the
+    address of one, where the workers are not to be processes of this machine."""
 
     suite: Path
     ledger: str = DEFAULT
@@ -31,6 +33,7 @@ class Wanted:
     fail_on: tuple[str, ...] | None = None
     baseline: Path | None = None
     tolerance: float | None = None
+    cluster: str | None = None
     reports: tuple[tuple[str, Path], ...] = ()
 
 
@@ -42,12 +45,24 @@ def pipeline(wanted: Wanted, progress: Progress | None = None) -> tuple[dict[str
     suite = read_suite(wanted.suite)
     jobs = chosen(suite.jobs, wanted.tags)
     old = None if wanted.baseline is None else baseline.read_baseline(wanted.baseline)
-    workers = min(wanted.workers or machine.cores(), len(jobs))
-    memory = wanted.memory or machine.memory_of_each(workers)
+    most = sum(job.parts for job in jobs)
+    workers = min(wanted.workers or machine.cores(), most)
+    memory: int | None = wanted.memory or machine.memory_of_each(workers)
+    hire = None
+    if wanted.cluster is not None:
+        from leaktight.verify.run import cluster
+
+        cluster.check(wanted.cluster)
+        limit = wanted.workers
+        if wanted.cluster == cluster.LOCAL:
+            limit = workers
+        else:
+            workers, memory = limit or most, wanted.memory
+        hire = partial(cluster.Cluster, wanted.cluster, limit)
     ledger = Ledger(wanted.ledger)
     try:
         ledger.begin(suite.path, resume=wanted.resume)
-        found = run(jobs, ledger, workers=workers, memory=memory, progress=progress)
+        found = run(jobs, ledger, workers=workers, memory=memory, progress=progress, hire=hire)
     finally:
         ledger.close()
     compared = None

@@ -91,6 +91,13 @@ class Pool:
             worker.process.stdin.write(json.dumps(task).encode() + b"\n")
             worker.process.stdin.flush()
 
+    def cancel(self, token: Any) -> None:
+        """Ends the work on a task, with the worker that does it."""
+        for worker in [worker for worker in self.workers if worker.token == token]:
+            self._stop(worker)
+            self.workers.remove(worker)
+            self.workers.append(self._start())
+
     def wait(self, seconds: float) -> Iterator[tuple[Any, Reply]]:
         """Tokens and replies of the tasks that ended, within about `seconds`."""
         limits = [worker.deadline for worker in self.workers if worker.deadline is not None]

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from leaktight.errors import UsageError
 from leaktight.verify.run.job import Job, digest_of
 from leaktight.verify.run.ledger import LEASE, Ledger, Recorded
 from leaktight.verify.run.pool import Pool, Reply
+from leaktight.verify.run.whole import Token, Whole
 from leaktight.version import __version__
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 4  # jobs of each worker that are claimed together
 _ASIDE = 0.5  # seconds between looks at jobs that other runners have claimed
+
+
+class Crew(Protocol):
+    """Workers that tasks are given to: `pool.Pool`, or those of a cluster."""
+
+    @property
+    def workers(self) -> Sequence[Any]: ...
+    @property
+    def idle(self) -> Sequence[Any]: ...
+    @property
+    def busy(self) -> bool: ...
+    def __enter__(self) -> Crew: ...
+    def __exit__(self, *_: object) -> None: ...
+    def grow(self, size: int) -> None: ...
+    def give(self, worker: Any, token: Any, task: Mapping[str, Any]) -> None: ...
+    def cancel(self, token: Any) -> None: ...
+    def wait(self, seconds: float) -> Iterable[tuple[Any, Reply]]: ...
+
+
+Hire = Callable[[int, "int | None"], Crew]
 
 
 @dataclass(frozen=True)
@@ -39,9 +60,16 @@ class Run:
 
 
 def run(
-    jobs: Sequence[Job], ledger: Ledger, *, workers: int, memory: int | None, progress: Progress | None = None
+    jobs: Sequence[Job],
+    ledger: Ledger,
+    *,
+    workers: int,
+    memory: int | None,
+    progress: Progress | None = None,
+    hire: Hire | None = None,
 ) -> Run:
-    """Answers every job, `workers` at a time; each worker may use `memory` bytes.
+    """Answers every job, `workers` at a time; each worker may use `memory` bytes. hire: who they are, if not processes
+    of this machine.
 
     A job whose network or files cannot be used, or whose worker crashes, hangs or is killed, has an error for an
     answer, and the others go on. Every answer is in the ledger before the next is waited for.
@@ -52,10 +80,10 @@ def run(
     runner = _Runner(jobs, ledger, progress or (lambda _done, _all: None))
     interrupted = False
     try:
-        with Pool(max(1, min(workers, len(runner.networks))), memory) as pool:
+        with (hire or Pool)(max(1, min(workers, len(runner.networks))), memory) as pool:
             runner.identify(pool)
             runner.recall()
-            pool.grow(min(workers, len(runner.pending)))
+            pool.grow(min(workers, sum(runner.tasks[key][0].parts for key in runner.pending)))
             runner.work(pool)
     except KeyboardInterrupt:  # what is recorded stands
         interrupted = True
@@ -72,6 +100,7 @@ class _Runner:
         self.tasks: dict[str, tuple[Job, dict[str, Any], str]] = {}  # by key: the first job that asks it
         self.answers: dict[str, Recorded] = {}
         self.own: set[str] = set()
+        self.wholes: dict[str, Whole] = {}  # by key: jobs that are being answered in parts
         self.ready: deque[str] = deque()
         self.pending: deque[str] = deque()
         self.aside: list[str] = []
@@ -79,7 +108,7 @@ class _Runner:
         self.begun: dict[str, float] = {}
         self.renewed = time.monotonic()
 
-    def identify(self, pool: Pool) -> None:
+    def identify(self, pool: Crew) -> None:
         """Reads every network once, in a worker, and finds the key of every job."""
         left, errors = deque(self.networks), dict[str, Mapping[str, str]]()
         while left or pool.busy:
@@ -124,15 +153,16 @@ class _Runner:
         self.pending.extend(key for key in self.tasks if key not in self.answers)
         self._told()
 
-    def work(self, pool: Pool) -> None:
+    def work(self, pool: Crew) -> None:
         """Answers what is pending."""
         while len(self.answers) < len(self.tasks):
             self._claim(len(pool.workers))
             self._give(pool)
             replies = list(pool.wait(_ASIDE if self.aside else LEASE / 6))
             self._give(pool)  # a worker has its next task before the last answer is written
-            for key, reply in replies:
-                self._record(key, reply)
+            for token, reply in replies:
+                self._hear(token, reply, pool)
+            self._end(pool)
             self._renew()
 
     def _claim(self, workers: int) -> None:
@@ -152,12 +182,44 @@ class _Runner:
         if known:
             self._told()
 
-    def _give(self, pool: Pool) -> None:
+    def _give(self, pool: Crew) -> None:
         for worker in pool.idle:
-            if self.ready:
-                key = self.ready.popleft()
-                self.begun[key] = time.monotonic()
-                pool.give(worker, key, self.tasks[key][1])
+            asked = self._next()
+            if asked is not None:
+                pool.give(worker, *asked)
+
+    def _next(self) -> tuple[Token, Mapping[str, Any]] | None:
+        """What to work on next: a part of a job that has begun, before another job."""
+        parts = (whole.next() for whole in self.wholes.values())
+        found = next((part for part in parts if part is not None), None)
+        if found is not None or not self.ready:
+            return found
+        key = self.ready.popleft()
+        task, self.begun[key] = self.tasks[key][1], time.monotonic()
+        if "split" not in task["question"]:
+            return Token(key), task
+        self.wholes[key] = Whole(key, task, self.begun[key])
+        return Token(key), self.wholes[key].first
+
+    def _hear(self, token: Token, reply: Reply, pool: Crew) -> None:
+        whole = self.wholes.get(token.key)
+        if whole is None:
+            if token.part is None:
+                self._record(token.key, reply)
+            return
+        fault = _fault(reply, *self.tasks[token.key][::2])
+        whole.take(token.part, reply if fault is None else {"error": fault})
+        self._end(pool)
+
+    def _end(self, pool: Crew) -> None:
+        """Records the jobs in parts whose answers are known; workers give up what else they do for them."""
+        for whole in list(self.wholes.values()):
+            whole.expire()
+            if whole.reply is not None:
+                del self.wholes[whole.key]
+                for running in whole.tokens:
+                    pool.cancel(running)
+                self._record(whole.key, whole.reply)
 
     def _record(self, key: str, reply: Reply) -> None:
         job, _, identity = self.tasks[key]

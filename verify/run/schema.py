@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 Engine = Literal["auto", "interval", "crown", "alpha-crown", "branch", "milp", "auto-lirpa"]
 FailOn = Literal["refuted", "unknown", "timeout", "regression"]
 T = TypeVar("T")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTkmgt])(?:i?[Bb])?")
 
 
 def _listed(value: Any) -> Any:
@@ -55,6 +57,17 @@ def _spans(value: Any) -> Any:
     return _listed(value)
 
 
+def _amount(value: Any) -> float:
+    """A positive number; of memory also as text: ``4GiB``."""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is not None:
+        return float(found[1]) * float(1024 ** "KMGT".index(found[2].upper()) * 1024)
+    amount = _number(value)
+    if amount <= 0:
+        raise ValueError(f"{value!r} is not positive; write how much a worker needs")
+    return amount
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
@@ -86,6 +99,7 @@ class Ask(_Table):
     require: Annotated[list[str], BeforeValidator(_listed)] = []
     timeout: Positive = 60.0
     seed: Many[Annotated[int, Field(ge=0)]] = [0]
+    resources: dict[str, Annotated[float, BeforeValidator(_amount)]] = {}
 
 
 class _Data(_Table):
@@ -103,6 +117,7 @@ class Verify(Ask):
     property: Many[str]
     engine: Many[Engine] = ["auto"]
     dtype: Literal["float64", "float32"] = "float64"
+    split: Annotated[int, Field(ge=2, le=4096)] | None = None
 
 
 class Certify(_Data, Ask):

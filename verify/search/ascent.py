@@ -40,14 +40,14 @@ class _Moments:
     scale: Tensor
 
     @classmethod
-    def none(cls, bounding: Bounding, batch: Batch, found: Pass) -> _Moments:
+    def none(cls, batch: Batch, found: Pass) -> _Moments:
         ray, multiplier, mix = (
             (torch.zeros_like(x), torch.full_like(x, _NOTHING)) for x in (batch.ray, batch.multiplier, batch.mix)
         )
         if not batch.column.shape[1]:
             return cls(ray, multiplier, mix, batch.multiplier)
         used = batch.sign.abs()
-        size = bounding.relaxed.joined(found.coefficients).gather(1, batch.column).abs() * used
+        size = found.coefficients.gather(1, batch.column).abs() * used
         mean = size.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp(min=1)
         return cls(ray, multiplier, mix, mean.clamp(min=1e-12))
 
@@ -84,7 +84,7 @@ def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[
             moments = None if moments is None else moments.select(kept)
         elif batch is whole:
             batch = batch.select(torch.arange(len(batch)))
-        moments = moments or _Moments.none(bounding, batch, found)
+        moments = moments or _Moments.none(batch, found)
         _move(bounding, batch, found, moments, schedule, step)
     _keep(whole, batch, index, ~done)
     return value
@@ -101,9 +101,8 @@ def _keep(whole: Batch, batch: Batch, index: Tensor, which: Tensor) -> None:
 def _move(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, schedule: Schedule, step: int) -> None:
     """One step uphill. The derivatives are the module `relaxed`'s."""
     size = schedule.rate * schedule.decay**step * (1 - SECOND ** (step + 1)) ** 0.5 / (1 - FIRST ** (step + 1))
-    shape, joined = batch.shape, bounding.relaxed.joined
-    inputs = joined(found.inputs)
-    uphill = (joined(found.coefficients) * joined(found.free)).mul_(inputs)
+    shape, inputs = batch.shape, found.met
+    uphill = (found.coefficients * found.free).mul_(inputs)
     batch.ray.addcmul_(_direction(moments.ray, uphill), shape.turn, value=size)
     torch.clamp(batch.ray, shape.least, shape.most, out=batch.ray)
     if batch.column.shape[1]:

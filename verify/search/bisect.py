@@ -69,23 +69,23 @@ def bisect(
     batch: int = _BATCH,
     attack: Attack | None = None,
     patience: int = 16384,
+    begin: Boxes | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
 
     `proves` says which regions proven lower bounds ``(batch, atoms)`` of a case's atoms rule out; `confirm` makes a
     counterexample of a region's number and a point ``(1, n)`` that the network's own value says is unsafe, if it is
-    one; `attained` is the
-    lowest margin that is known of some input. `bounder`: what bounds boxes, by default backward passes of the network.
-    Ends when every box is proved, a counterexample is confirmed, `late` says so, Ctrl-C is pressed, or the least proven
-    box is a mere point. `attack` is called once, when `patience` boxes were bounded. Every point of a region is cut off
-    and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended it. What is done to a box
-    depends on that box alone, so neither `batch` nor threads change a proof.
+    one; `attained` is the lowest margin that is known of some input. `bounder`: what bounds boxes, by default backward
+    passes of the network. Ends when every box is proved, a counterexample is confirmed, `late` says so, Ctrl-C is
+    pressed, or the least proven box is a mere point. `attack` is called once, when `patience` boxes were bounded. Every
+    point of a region is cut off and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended
+    it. What is done to a box depends on that box alone, so neither `batch` nor threads change a proof. `begin`: boxes
+    within the regions to begin with, for a search over these alone.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    bounder = bounder or Bounder(network, case, memory)
-    search = BoxSearch(network, case, proves, confirm, bounder, attained, memory, most, batch)
+    search = Bisection(network, case, proves, confirm, attained, memory, most, batch, begin, bounder)
     proven = -torch.inf
     try:
         while len(search.queue) and search.found is None and not late() and not search.stuck:
@@ -100,7 +100,7 @@ def bisect(
     return search.outcome()
 
 
-class BoxSearch:
+class Bisection:
     """The state between rounds: what waits, what is settled, what was found."""
 
     def __init__(
@@ -109,18 +109,19 @@ class BoxSearch:
         case: Case,
         proves: Proves,
         confirm: Confirm,
-        bounder: Bounder,
         attained: float,
         memory: int,
-        most: int,
-        batch: int,
+        most: int = MOST,
+        batch: int = _BATCH,
+        begin: Boxes | None = None,
+        bounder: Bounder | None = None,
     ) -> None:
         self.network, self.case, self.proves, self.confirm, self.batch = network, case, proves, confirm, batch
         self.attained, self.settled, self.boxes = attained, torch.inf, 0
         self.found: Counterexample | None = None
         self.target = max(_LEAST_TARGET, _TARGET * attained if attained < torch.inf else 0.0)
-        self.bounder = bounder
-        whole = Boxes.whole(case, self.bounder.signs)
+        self.bounder = bounder or Bounder(network, case, memory)
+        whole = Boxes.whole(case, self.bounder.signs) if begin is None else begin
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.queue.push(whole, batch)
         self.active: Boxes | None = None  # that were taken out of the queue

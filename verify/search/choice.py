@@ -22,11 +22,11 @@ _TIE = 1e-3
 
 def scores(bounding: Bounding, batch: Batch, found: Pass) -> Tensor:
     """The score of every neuron that may be split, ``(batch, neurons)``; -1 where it is linear on the domain."""
-    some, shape, relaxed = bounding.columns, batch.shape, bounding.relaxed
+    some, shape, lines = bounding.spots, batch.shape, bounding.relaxed.lines
     z, size, slopes, offsets = (
-        relaxed.joined(x).index_select(1, some) for x in (found.inputs, found.coefficients, found.slopes, found.offsets)
+        x.index_select(1, some) for x in (found.met, found.coefficients, found.slopes, found.offsets)
     )
-    graph = relaxed.left[some] * z + relaxed.gap[some] * z.clamp(min=0)
+    graph = lines.left[some] * z + lines.gap[some] * z.clamp(min=0)
     line = torch.addcmul(offsets, slopes, z)
     score = size.abs() * ((line - graph).abs() + _AT_THE_KINK * shape.sink.index_select(1, some).abs())
     return torch.where(shape.turn.index_select(1, some) == 0, -1.0, score)
@@ -38,6 +38,8 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
     Of so many candidates with the best scores, that whose children's quick values promise most, everything else being
     as it is: what the worse child gains, and a little of what the better one does. More than a proof is worth nothing.
     """
+    if not len(bounding.columns):
+        return torch.full((len(batch),), -1)
     score = scores(bounding, batch, found)
     best = score.topk(min(candidates, score.shape[1]), dim=1)
     enough = 2 * bounding.tolerance[batch.owner].unsqueeze(1)
@@ -55,8 +57,8 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
 
 def children(bounding: Bounding, batch: Batch, neurons: Tensor, *, above: bool) -> Tensor:
     """The quick values ``(batch, k)`` of domains cut at each of the `neurons` ``(batch, k)``, on one side."""
-    column = bounding.columns[neurons].unsqueeze(-1)
-    slope = (bounding.relaxed.right if above else bounding.relaxed.left)[column]
+    column, lines = bounding.spots[neurons].unsqueeze(-1), bounding.relaxed.lines
+    slope = (lines.right if above else lines.left)[column]
     rows, offset = (x.unsqueeze(1) for x in bounding.objective(batch))
     shape = Shape(*(x.unsqueeze(1) for x in (batch.shape.chord, batch.shape.sink, batch.shape.least, batch.shape.most)))
     ray, pull = batch.ray.unsqueeze(1), batch.pull.unsqueeze(1)

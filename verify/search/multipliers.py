@@ -22,6 +22,7 @@ from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
 from leaktight.verify.bounds.interval import Interval, outputs
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow
+from leaktight.verify.search.reduced import Reduced, kept_neurons
 from leaktight.verify.search.relaxed import QUICK, Activations, Pass, Relaxed, Shape
 from leaktight.verify.search.splits import Domains, packed, unpacked
 
@@ -48,8 +49,8 @@ class Batch:
     """Domains unpacked for the ascent: the variables, and what they act on.
 
     region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)`` and mix
-    ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among all neurons and
-    their sides.
+    ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among the neurons that
+    quick passes keep, and their sides.
     """
 
     owner: Tensor
@@ -81,8 +82,9 @@ class Bounding:
     """Everything about one case that domains share: the network, its root bounds, the questions, the neurons.
 
     known: intervals of all nodes over the regions. `columns` ``(neurons,)``: which of all neurons may be split, those
-    that no region's intervals show linear. backward: the passes that prove, by default those of the network; those of a
-    family of networks with the same kinks prove for all of them.
+    that not every region's intervals show linear; `spots`: their places among those that quick passes keep.
+    backward: the passes that prove, by default those of the network; those of a family of networks with the same kinks
+    prove for all of them.
     """
 
     def __init__(
@@ -95,11 +97,15 @@ class Bounding:
     ) -> None:
         self.network, self.region, self.known, self.questions = network, region, known, questions
         self.activations = Activations.of(network)
-        self.relaxed = Relaxed(network, self.activations)
         self.base = self.activations.joined(known)
+        kept, cheaper = kept_neurons(network, self.activations, self.base)
+        self.relaxed = (
+            Reduced(network, self.activations, self.base, kept) if cheaper else Relaxed(network, self.activations)
+        )
         kink = self.activations.kink
         bent = (self.base.lower < kink) & (self.base.upper > kink) & (self.activations.left != self.activations.right)
         self.columns = bent.any(0).nonzero().flatten()
+        self.spots = torch.searchsorted(self.relaxed.places, self.columns)
         self.backward = Backward(network, region, known) if backward is None else backward
         for node in network:
             if isinstance(node.op, Affine):
@@ -139,11 +145,11 @@ class Bounding:
     def unpacked(self, domains: Domains) -> Batch:
         owner, sign = domains.owner.long(), domains.sign
         at = self.questions.region[owner]
-        column = self.columns[domains.neuron.long().clamp(min=0)] if domains.depth else domains.neuron.long()
+        column = self.spots[domains.neuron.long().clamp(min=0)] if domains.depth else domains.neuron.long()
         shape = self._cut_shape(at, column, sign)
-        some = self.columns
+        some, lines = self.spots, self.relaxed.lines
         ray = shape.chord.clone()
-        turned = torch.addcmul(self.relaxed.left[some], unpacked(domains.turn), self.relaxed.gap[some])
+        turned = torch.addcmul(lines.left[some], unpacked(domains.turn), lines.gap[some])
         ray[:, some] = torch.clamp(turned, shape.least[:, some], shape.most[:, some])
         region = self.quick_region if self.quick_region.batch == 1 else self.quick_region.select(at)
         return Batch(owner, shape, region, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
@@ -154,7 +160,7 @@ class Bounding:
         if column.shape[1]:
             # where there is no decision the first one stands again: no place is written twice with different values
             column, side = (torch.where(sign == 0, x[:, :1], x) for x in (column, sign))
-            exact = torch.where(side > 0, self.relaxed.right[column], self.relaxed.left[column])
+            exact = torch.where(side > 0, self.relaxed.lines.right[column], self.relaxed.lines.left[column])
             for lines in (shape.chord, shape.least, shape.most):
                 lines.scatter_(1, column, torch.where(side == 0, lines.gather(1, column), exact))
             shape.sink.scatter_(1, column, torch.where(side == 0, shape.sink.gather(1, column), 0.0))
@@ -164,6 +170,7 @@ class Bounding:
         """Intervals ``(batch, width)`` cut at the kinks that decisions name."""
         if not column.shape[1]:
             return z
+        column = self.relaxed.places[column]
         kink = self.activations.kink[column]
         above = torch.where(sign > 0, kink, -torch.inf)
         below = torch.where(sign < 0, kink, torch.inf)
@@ -198,8 +205,8 @@ class Bounding:
 
     def repacked(self, domains: Domains, batch: Batch, bound: Tensor) -> Domains:
         """The domains with what the batch's variables have become, and better bounds where `bound` is one."""
-        some = self.columns
-        turn = (batch.ray[:, some] - self.relaxed.left[some]) / self.relaxed.gap[some]
+        some, lines = self.spots, self.relaxed.lines
+        turn = (batch.ray[:, some] - lines.left[some]) / lines.gap[some]
         better = torch.maximum(domains.bound, bound)
         return replace(domains, bound=better, multiplier=batch.multiplier, turn=packed(turn), mix=batch.mix)
 
@@ -211,9 +218,10 @@ class Bounding:
         mix = batch.mix.double()
         mix = mix / mix.sum(1, keepdim=True)
         rows = mix.unsqueeze(1) @ self.questions.weights[batch.owner]
-        starts = [*rows_on_outputs(self.network, rows), *self._constraints(batch)]
+        pull = self._whole(batch.pull.double())
+        starts = [*rows_on_outputs(self.network, rows), *self._constraints(batch, pull)]
         found = self.backward.narrowed(at, known, self._tilts(batch)).lower(*starts).squeeze(1)
-        shift = batch.pull.double() * self.activations.kink
+        shift = pull * self.activations.kink
         level = mix * self.questions.bounds[batch.owner]
         # both are sums of products; so are the rows, where there are several atoms
         lost = gamma(shift.shape[1], shift.dtype) * shift.abs().sum(1) + gamma(4, shift.dtype) * found.abs()
@@ -225,14 +233,21 @@ class Bounding:
 
     def _tilts(self, batch: Batch) -> dict[str, Tensor]:
         """Where to turn the free lines of each activation, ``(batch, 1, *shape)`` in [0, 1]."""
-        gap = torch.where(self.relaxed.gap == 0, 1.0, self.relaxed.gap)
-        tilt = ((batch.ray - self.relaxed.left) / gap).double().clamp(0, 1)
+        lines = self.relaxed.lines
+        gap = torch.where(lines.gap == 0, 1.0, lines.gap)
+        tilt = self._whole(((batch.ray - lines.left) / gap).double().clamp(0, 1))
         parts = self.activations.parts
         return {node.name: tilt[:, parts[node.name]].reshape(-1, 1, *node.shape) for node in self.activations.nodes}
 
-    def _constraints(self, batch: Batch) -> list[Rows]:
+    def _whole(self, kept: Tensor) -> Tensor:
+        """Numbers of the neurons that quick passes keep among those of all neurons, zero elsewhere."""
+        if kept.shape[1] == self.activations.width:
+            return kept
+        return kept.new_zeros(len(kept), self.activations.width).index_copy_(1, self.relaxed.places, kept)
+
+    def _constraints(self, batch: Batch, pull: Tensor) -> list[Rows]:
         """What the multipliers add to the objective, as rows on the inputs of activations that have decisions."""
-        pull, used = batch.pull.double(), batch.column[batch.sign != 0]
+        used = self.relaxed.places[batch.column[batch.sign != 0]]
         return [
             Rows(node.inputs[0], pull[:, part].reshape(-1, 1, *node.shape))
             for node, part in ((node, self.activations.parts[node.name]) for node in self.activations.nodes)

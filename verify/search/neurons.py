@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from leaktight.models.network import Network
 from leaktight.specs.property import Case, Unsafe
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.search.ascent import Schedule, ascend
@@ -73,14 +72,22 @@ class Search:
     """Carries a search on, round by round. `lower` is a proven bound of the margin over all questions at any time.
 
     memory: what domains and passes may take, in bytes. late: whether the time is up. size: how many domains to split in
-    one batch.
+    one batch. begin: the domains to begin with, for a search over a part of the questions only; each question's whole
+    region by default.
     """
 
-    def __init__(self, bounding: Bounding, late: Callable[[], bool], memory: int, size: int | None = None) -> None:
+    def __init__(
+        self,
+        bounding: Bounding,
+        late: Callable[[], bool],
+        memory: int,
+        size: int | None = None,
+        begin: Domains | None = None,
+    ) -> None:
         self.bounding, self.late, self.memory = bounding, late, memory
-        self.size = size or fitting(bounding.network, memory)
+        self.size = size or fitting(bounding, memory)
         self.domains, self.settled = 0, torch.inf
-        first = bounding.first()
+        first = bounding.first() if begin is None else begin
         self.waiting, self.stuck = Pool(first.select(slice(0, 0))), Pool(first.select(slice(0, 0)))
         self.lower = -torch.inf
         self._start(first)
@@ -191,9 +198,9 @@ class Search:
         return (domains.bound > 0) | (strict & (domains.bound >= 0))
 
 
-def fitting(network: Network, memory: int) -> int:
+def fitting(bounding: Bounding, memory: int) -> int:
     """How many domains go through a pass together: few enough for the caches, many enough for the interpreter."""
-    size = 4 * _LIVE_TENSORS * sum(node.size for node in network)
+    size = 4 * _LIVE_TENSORS * bounding.relaxed.numbers
     return max(4, min(1024, min(_PART_BYTES, memory // 16) // size))
 
 

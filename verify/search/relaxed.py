@@ -12,7 +12,7 @@ the bound moves with the slope of the line that was taken, and ``z`` itself how 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -61,6 +61,10 @@ class Activations:
     @property
     def width(self) -> int:
         return len(self.kink)
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.left, self.right, self.kink, self.value
 
     def joined(self, known: Mapping[str, Interval]) -> Interval:
         """The intervals of all activations' inputs side by side, ``(batch, width)``."""
@@ -116,30 +120,35 @@ class Shape:
 
 @dataclass(eq=False)
 class Pass:
-    """What one pass met: `value` ``(batch,)``, and by activation coefficients, 1 where the free line was taken, the
-    slopes and offsets of the lines taken, and (after `Relaxed.replay`) the inputs, all ``(batch, size)``.
+    """What one pass met: `value` ``(batch,)``, and by neuron coefficients, 1 where the free line was taken, the slopes
+    and offsets of the lines taken, and (after a replay) the inputs, measured from the kink, all ``(batch, width)``.
 
-    `ends`: the coefficients at the network's inputs ``(batch, n)``; `point`: where they are smallest.
+    `ends`: the coefficients at the network's inputs ``(batch, n)``; `point`: where they are smallest. `outputs` (after
+    a replay): the network's.
     """
 
     value: Tensor
     ends: Tensor
     point: Tensor
-    coefficients: dict[str, Tensor]
-    free: dict[str, Tensor]
-    slopes: dict[str, Tensor]
-    offsets: dict[str, Tensor]
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    coefficients: Tensor
+    free: Tensor
+    slopes: Tensor
+    offsets: Tensor
+    inputs: Tensor | None = None
     outputs: Tensor | None = None
+
+    @property
+    def met(self) -> Tensor:
+        """The inputs of a pass that was replayed."""
+        assert self.inputs is not None
+        return self.inputs
 
     def select(self, index: Tensor) -> Pass:
         """The pass of some of the domains."""
-        outputs = None if self.outputs is None else self.outputs[index]
-        parts = {
-            name: {node: x.index_select(0, index) for node, x in getattr(self, name).items()}
-            for name in ("coefficients", "free", "slopes", "offsets", "inputs")
-        }
-        return Pass(self.value[index], self.ends[index], self.point[index], outputs=outputs, **parts)
+        some = (self.value, self.ends, self.point, self.coefficients, self.free, self.slopes, self.offsets)
+        value, ends, point, coefficients, free, slopes, offsets = (x.index_select(0, index) for x in some)
+        met, outputs = (None if x is None else x.index_select(0, index) for x in (self.inputs, self.outputs))
+        return Pass(value, ends, point, coefficients, free, slopes, offsets, met, outputs)
 
 
 @dataclass(frozen=True)
@@ -150,40 +159,54 @@ class Cuts:
     slope: Tensor
 
 
+class Lines:
+    """The parameters of neurons side by side in quick arithmetic, ``(width,)`` each, and the lines that they have."""
+
+    def __init__(self, left: Tensor, right: Tensor, kink: Tensor, value: Tensor) -> None:
+        self.exact = (left, right, kink)
+        self.left, self.right, self.kink, self.value_at_kink = (p.to(QUICK) for p in (left, right, kink, value))
+        self.gap = self.right - self.left
+        self.bend = torch.where(self.gap >= 0, 1.0, -1.0)
+        self.shifted, self.raised = bool(self.kink.any()), bool(self.value_at_kink.any())
+        self.convex = bool((self.bend > 0).all())
+
+    def shape(self, z: Interval) -> Shape:
+        """The neurons' lines for intervals ``(batch, width)`` of their inputs."""
+        left, right, kink = self.exact
+        low, high = (z.lower - kink).to(QUICK), (z.upper - kink).to(QUICK)
+        active, inactive = low >= 0, high <= 0
+        fixed = active | inactive
+        chord = (right * high - left * low) / (high - low).clamp(min=1e-30)
+        sink = ((right - chord) * high).masked_fill_(fixed, 0.0)
+        chord = torch.where(active, right, torch.where(inactive, left, chord))
+        least = torch.where(fixed, chord, torch.minimum(left, right))
+        most = torch.where(fixed, chord, torch.maximum(left, right))
+        return Shape(*(x.to(QUICK) for x in (chord, sink, least, most)))
+
+
 class Relaxed:
-    """Quick passes through one network.
+    """Quick passes through one network, over all of its neurons: `places` ``(width,)`` are all places.
 
     Selections by masks (`torch.where`, `masked_fill`) cost ten times as much as products on a processor: hence ones and
     zeros as factors.
     """
 
     def __init__(self, network: Network, activations: Activations) -> None:
-        self.network = network.to(QUICK)
-        self.activations = activations
-        quick = (p.to(QUICK) for p in (activations.left, activations.right, activations.kink, activations.value))
-        self.left, self.right, self.kink, self.value_at_kink = quick
-        self.gap = self.right - self.left
-        self.bend = torch.where(self.gap >= 0, 1.0, -1.0)
-        self.shifted = {name: bool(self.kink[part].any()) for name, part in activations.parts.items()}
-        self.raised = {name: bool(self.value_at_kink[part].any()) for name, part in activations.parts.items()}
-        self.convex = {name: bool((self.bend[part] > 0).all()) for name, part in activations.parts.items()}
+        self.network, self.activations = network.to(QUICK), activations
+        self.lines, self.places = Lines(*activations.parameters), torch.arange(activations.width)
         self.bias = {
             node.name: node.op.bias_value.to(QUICK).expand(node.shape).reshape(-1)
             for node in self.network
             if isinstance(node.op, Affine) and node.op.bias_value is not None
         }
 
+    @property
+    def numbers(self) -> int:
+        """About how many numbers a pass holds for each domain."""
+        return sum(node.size for node in self.network)
+
     def shape(self, z: Interval) -> Shape:
-        """The neurons' lines for intervals ``(batch, width)`` of their inputs."""
-        low, high = (z.lower - self.activations.kink).to(QUICK), (z.upper - self.activations.kink).to(QUICK)
-        active, inactive = low >= 0, high <= 0
-        fixed = active | inactive
-        chord = (self.right * high - self.left * low) / (high - low).clamp(min=1e-30)
-        sink = ((self.right - chord) * high).masked_fill_(fixed, 0.0)
-        chord = torch.where(active, self.right, torch.where(inactive, self.left, chord))
-        least = torch.where(fixed, chord, torch.minimum(self.left, self.right))
-        most = torch.where(fixed, chord, torch.maximum(self.left, self.right))
-        return Shape(chord, sink, least, most)
+        return self.lines.shape(z)
 
     def value(
         self,
@@ -205,9 +228,9 @@ class Relaxed:
         pending: dict[str, Tensor] = {}
         start = 0
         for port in self.network.outputs:
-            _give(pending, port.name, rows[..., start : start + port.size].reshape(*lead, *port.shape))
+            plus(pending, port.name, rows[..., start : start + port.size].reshape(*lead, *port.shape))
             start += port.size
-        found = Pass(offset, offset, offset, {}, {}, {}, {})
+        found = Pass(offset, offset, offset, *(torch.empty_like(ray) for _ in range(4)))
         for node in reversed(self.network.nodes):
             if isinstance(node.op, Input):
                 continue
@@ -220,7 +243,8 @@ class Relaxed:
             pending[p.name].flatten(-len(p.shape)) if p.name in pending else rows.new_zeros(*lead, p.size)
             for p in self.network.inputs
         ]
-        found.ends = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        wide = torch.broadcast_shapes(*(a.shape[:-1] for a in ends))  # cuts may lie behind one of several inputs only
+        found.ends = ends[0] if len(ends) == 1 else torch.cat([a.expand(*wide, -1) for a in ends], -1)
         found.point = corner(region, found.ends)
         found.value = found.value + (found.ends * found.point).sum(-1)
         return found
@@ -232,7 +256,7 @@ class Relaxed:
             found.value = found.value + a.flatten(-len(node.shape)) @ self.bias[node.name]
         shapes = [self.network.by_name[name].shape for name in node.inputs]
         for name, given in zip(node.inputs, op.adjoint(a, shapes), strict=True):
-            _give(pending, name, given)
+            plus(pending, name, given)
 
     def _activation(
         self,
@@ -245,32 +269,35 @@ class Relaxed:
         pull: Tensor,
         cuts: Cuts | None,
     ) -> None:
-        given = pending.pop(node.name, None)
+        given, lines = pending.pop(node.name, None), self.lines
         chord, sink = shape.chord[..., part], shape.sink[..., part]
         a = torch.zeros_like(chord) if given is None else given.flatten(-len(node.shape))
-        free = torch.gt(a if self.convex[node.name] else a * self.bend[part], 0, out=torch.empty_like(a))
+        free = torch.gt(a if lines.convex else a * lines.bend[part], 0, out=torch.empty_like(a))
         slope = torch.lerp(chord, ray[..., part], free)
         offset = torch.addcmul(sink, free, sink, value=-1)
         below = torch.addcmul(pull[..., part], a, slope)
         total = (a * offset).sum(-1)
         if cuts is not None:
-            below, extra = _cut(cuts, part, a, offset, below)
+            below, extra = cut_here(cuts, part, a, offset, below)
             total = total - extra
-        if self.raised[node.name]:
-            total = total + a @ self.value_at_kink[part]
-        if self.shifted[node.name]:
-            total = total - below @ self.kink[part]
+        else:
+            wholes = (found.coefficients, found.free, found.slopes, found.offsets)
+            for whole, x in zip(wholes, (a, free, slope, offset), strict=True):
+                whole[..., part] = x
+        if lines.raised:
+            total = total + a @ lines.value_at_kink[part]
+        if lines.shifted:
+            total = total - below @ lines.kink[part]
         found.value = found.value + total
-        _give(pending, node.inputs[0], below.reshape(*below.shape[:-1], *node.shape))
-        for kept, x in ((found.coefficients, a), (found.free, free), (found.slopes, slope), (found.offsets, offset)):
-            kept[node.name] = x
+        plus(pending, node.inputs[0], below.reshape(*below.shape[:-1], *node.shape))
 
     def replay(self, found: Pass) -> Pass:
         """Adds the values that the lines of the pass give at its point."""
-        batch, known, start = len(found.point), dict[str, Tensor](), 0
+        batch, known, start, lines = len(found.point), dict[str, Tensor](), 0, self.lines
         for port in self.network.inputs:
             known[port.name] = found.point[:, start : start + port.size].reshape(batch, *port.shape)
             start += port.size
+        found.inputs = torch.empty_like(found.slopes)
         for node in self.network:
             if isinstance(node.op, Input):
                 continue
@@ -279,27 +306,23 @@ class Relaxed:
                 known[node.name] = node.op(*(known[name] for name in node.inputs)).expand(batch, *node.shape)
                 continue
             z = known[node.inputs[0]].flatten(1)
-            if self.shifted[node.name]:
-                z = z - self.kink[part]
-            found.inputs[node.name] = z
-            y = torch.addcmul(found.offsets[node.name], z, found.slopes[node.name])
-            if self.raised[node.name]:
-                y = y + self.value_at_kink[part]
+            if lines.shifted:
+                z = z - lines.kink[part]
+            found.inputs[:, part] = z
+            y = torch.addcmul(found.offsets[:, part], z, found.slopes[:, part])
+            if lines.raised:
+                y = y + lines.value_at_kink[part]
             known[node.name] = y.reshape(batch, *node.shape)
         found.outputs = torch.cat([known[port.name].flatten(1) for port in self.network.outputs], 1)
         return found
 
-    def joined(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """What a pass met at each activation, side by side: ``(batch, width)``."""
-        found = [parts[node.name] for node in self.activations.nodes]
-        return found[0] if len(found) == 1 else torch.cat(found, -1)
 
-
-def _give(pending: dict[str, Tensor], name: str, rows: Tensor) -> None:
+def plus(pending: dict[str, Tensor], name: str, rows: Tensor) -> None:
+    """Adds rows to those that wait at a node."""
     pending[name] = pending[name] + rows if name in pending else rows
 
 
-def _cut(cuts: Cuts, part: slice, a: Tensor, offset: Tensor, below: Tensor) -> tuple[Tensor, Tensor | float]:
+def cut_here(cuts: Cuts, part: slice, a: Tensor, offset: Tensor, below: Tensor) -> tuple[Tensor, Tensor | float]:
     """The coefficients `below` with the neurons exact at which rows are cut, and what offsets were too many.
 
     Above the first activation with a cut all rows are the same, and have an axis of length one.

@@ -19,8 +19,10 @@ from leaktight.verify.bounds.question import Question
 from leaktight.verify.search.multipliers import Bounding, Questions
 from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.tighten import Effort, tightened
 
+Begin = Callable[[Bounding], "Domains | None"]
 _BEHIND = (0.5, 0.3, 0.2, 0.1)
 
 
@@ -82,22 +84,18 @@ def split(
     deadline: float | None,
     late: Callable[[], bool],
     leaf: Leaf | None = None,
+    begin: Begin = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Branched:
     """Searches over neurons until the open questions of a case are settled, or the time is up.
 
-    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. Deep networks
-    are searched in stages, each of which begins with better bounds of single neurons.
+    atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. begin: the
+    domains to begin with, for a search over a part of the case. Deep networks are searched in stages, each of which
+    begins with better bounds of single neurons.
     """
-    keep_freed_memory()
-    questions = open_questions(case, atoms)
-    known = intermediate_bounds(network, case.region, memory, deadline=deadline)
+    known, search = first_search(network, case, atoms, memory=memory, deadline=deadline, late=late, begin=begin)
     began = Branched(-torch.inf, False, None, torch.inf, 0)
-    deep = sum(isinstance(node.op, TwoSlope) for node in network) > 1
-    search = Search(Bounding(network, case.region, known, questions), late, memory)
-    if deep and len(search.waiting) and not late():
-        known = _turned(network, case, known, memory, deadline)
-        search = Search(Bounding(network, case.region, known, questions), late, memory)
+    deep, questions = _deep(network), search.bounding.questions
     for stage in STAGES:
         if stage.effort is not None:
             try:
@@ -106,13 +104,44 @@ def split(
                 )
             except KeyboardInterrupt:
                 return replace(began, interrupted=True)
-            search = Search(Bounding(network, case.region, known, questions), late, memory)
+            bounding = Bounding(network, case.region, known, questions)
+            search = Search(bounding, late, memory, begin=begin(bounding))
         began = _after(
             began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
         )
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
     return began
+
+
+def first_search(
+    network: Network,
+    case: Case,
+    atoms: Tensor,
+    *,
+    memory: int,
+    deadline: float | None,
+    late: Callable[[], bool],
+    begin: Begin = lambda _: None,
+) -> tuple[dict[str, Interval], Search]:
+    """Bounds of all nodes, and a search over the open questions that has bounded what it begins with and nothing else.
+
+    Args: as those of `split`.
+    """
+    keep_freed_memory()
+    questions = open_questions(case, atoms)
+    known = intermediate_bounds(network, case.region, memory, deadline=deadline)
+    bounding = Bounding(network, case.region, known, questions)
+    search = Search(bounding, late, memory, begin=begin(bounding))
+    if _deep(network) and len(search.waiting) and not late():
+        known = _turned(network, case, known, memory, deadline)
+        bounding = Bounding(network, case.region, known, questions)
+        search = Search(bounding, late, memory, begin=begin(bounding))
+    return known, search
+
+
+def _deep(network: Network) -> bool:
+    return sum(isinstance(node.op, TwoSlope) for node in network) > 1
 
 
 def _after(first: Branched, then: Branched) -> Branched:

@@ -150,7 +150,7 @@ def tightened(
             say(f"bounding {len(wanted)} neurons of {node.origin or node.name} by splits in front of them")
             kink = activations.kink[part][wanted]
             bounding = Bounding(short, region, {n.name: floor[n.name] for n in short}, ends(node, wanted, kink, at))
-            low, high = lowest(bounding, effort, fitting(short, memory), late).split(len(wanted))
+            low, high = lowest(bounding, effort, fitting(bounding, memory), late).split(len(wanted))
             z.lower[at, wanted] = torch.maximum(z.lower[at, wanted], down(kink + low))
             z.upper[at, wanted] = torch.minimum(z.upper[at, wanted], up(kink - high))
             floor[node.name] = Interval(z.lower.reshape(-1, *node.shape), z.upper.reshape(-1, *node.shape))

@@ -31,6 +31,7 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.pages import parts
+from leaktight.verify.report.pages.lipschitz import over_slopes
 from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import norm, rounded_down, rounded_up, short
 
@@ -58,6 +59,7 @@ def _of_property(document: Document) -> Page:
         Section("The curve", [_picture(document, document), _segments(document["curve"])]),
         *_shift(document),
         *_radius(document["radius"]),
+        *_constant(document),
         *_signal(document),
     ]
     found = document.get("counterexample")
@@ -101,6 +103,7 @@ def _of_data(document: Document) -> Page:
             *_accuracy(document["accuracy"]),
             *_gallery(document),
             Section("Inputs", [_inputs(document)]),
+            *_constant(document),
             *_signal(document),
             *_question(document),
         ],
@@ -263,6 +266,17 @@ def _radius(found: Sequence[Found] | None) -> list[Section]:
     rows = [(*part["slopes"], down(part["radius"])) for part in found]
     blocks.append(Table("Proven radii", ("from slope", "to slope", "radius at least"), rows, folded=len(rows) > 12))
     return [Section("Radius", blocks)]
+
+
+def _constant(document: Document) -> list[Section]:
+    found = document.get("lipschitz")
+    if not found:
+        return []
+    says = (
+        f"The network's Lipschitz constant in {norm(found['norm'])}, for all inputs: outputs differ by at most so many"
+        " times the inputs' distance, at every slope of a segment."
+    )
+    return [Section("The Lipschitz constant", [Prose(says), *over_slopes(found["curve"])])]
 
 
 def _signal(document: Document) -> list[Section]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from leaktight.verify.report.figures import Steps
 from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Span, Table, Tile, Tone, down, up
 from leaktight.verify.report.pages import parts
@@ -45,8 +48,11 @@ def _methods(document: Document) -> Table:
 def _curve(document: Document) -> list[Section]:
     """The constant over slopes, where it was asked for."""
     found = document.get("curve")
-    if not found:
-        return []
+    return [Section("The leak", over_slopes(found))] if found else []
+
+
+def over_slopes(found: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """A picture and a table of proven constants on segments of slopes."""
     known = [(tuple(part["slopes"]), part["upper"]) for part in found if part["upper"] is not None]
     says = "The proven constant on each segment of slopes; it holds for every slope of the segment."
     rows = [(Span(*part["slopes"]), up(part["upper"])) for part in found]
@@ -54,4 +60,4 @@ def _curve(document: Document) -> list[Section]:
     if known:
         figure = Steps("slope", "Lipschitz constant", {"proven upper bound": known})
         blocks.insert(0, Picture("The constant over slopes", says, figure))
-    return [Section("The leak", blocks)]
+    return blocks

@@ -1,0 +1,247 @@
+"""Reference values for backward passes in float32, and what a row is charged for each rewriting (see `single`).
+
+All of this is float64 and independent of the rows; `lines`, `around` and the matrices are what float32 rows meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Node
+from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
+from leaktight.specs.region import Ball, Region, toward
+from leaktight.verify.bounds.backward import Backward, is_affine, is_elementwise
+from leaktight.verify.rounding import down, gamma, underflow, unit
+
+SINGLE, _DOUBLE = torch.float32, torch.float64
+_U = unit(_DOUBLE)
+TINY = underflow(SINGLE)
+_DENSE = 2**18  # entries of a matrix that is faster than the convolution it stands for
+
+
+def share(terms: int) -> float:
+    """``gamma_k`` in float32 for sums of `terms` products of which one factor was itself rounded to float32.
+
+    ``(1 + u)^(k + 1) - 1 <= (k + 1) u / (1 - (k + 1) u)``, and one more ``u`` for the sum of rows that it multiplies.
+    """
+    off = (terms + 2) * unit(SINGLE)
+    return off / (1 - off)
+
+
+@dataclass(frozen=True)
+class SingleLines:
+    """An activation as a pass applies it: ``slope``, ``half`` ``(batch, 1, n)`` and ``charge`` ``(batch, n, 1)``."""
+
+    slope: Tensor
+    half: Tensor
+    charge: Tensor
+
+    def select(self, regions: Tensor | slice) -> SingleLines:
+        return SingleLines(self.slope[regions], self.half[regions], self.charge[regions])
+
+
+class References:
+    """Reference values, radii and costs for float32 passes beside a `Backward`, whose intervals and lines it reads.
+
+    As there, `known` may gain nodes between calls and must not change the intervals of nodes that were there.
+    """
+
+    def __init__(self, backward: Backward) -> None:
+        self.b, self.network, self.region = backward, backward.network, backward.region
+        self.place = {node.name: i for i, node in enumerate(self.network.nodes)}
+        self._references: dict[str, Tensor] = {}
+        self._off: dict[str, Tensor | None] = {}
+        self._lines: dict[str, SingleLines] = {}
+        self._charges: dict[str, Tensor | None] = {}
+        self._starts: dict[str, Tensor] = {}
+        self._lost: dict[str, Tensor] = {}
+        self._matrices: dict[str, Tensor | None] = {}
+        self._spreads: dict[str, Tensor] = {}
+        self._sizes: dict[str, Tensor] = {}
+        self._operators: dict[str, Affine] = {}
+        self._around: Region | Tensor | None = None
+
+    def reference(self, node: Node) -> Tensor:
+        """``z*`` of a node, ``(batch, *shape)``."""
+        found = self._references.get(node.name)
+        if found is None:
+            found = self._reference(node).expand(self.region.batch, *node.shape)
+            self._references[node.name] = found
+        return found
+
+    def _reference(self, node: Node) -> Tensor:
+        if isinstance(node.op, Input):
+            sizes = [port.size for port in self.network.inputs]
+            at = [port.name for port in self.network.inputs].index(node.name)
+            split: tuple[Tensor, ...] = centre(self.region).split(sizes, -1)
+            return split[at].reshape(-1, *node.shape)
+        ahead = [self.reference(self.network.by_name[name]) for name in node.inputs]
+        if is_affine(node.op):
+            return node.op(*ahead)
+        lines = self.b.centred(node)
+        return lines.slope.squeeze(1) * ahead[0] + lines.offset.squeeze(1)
+
+    def radius(self, name: str) -> Tensor:
+        """At least ``|z - z*|`` for every value of a node, ``(batch, *shape)``."""
+        z, at = self.b.known[name], self.reference(self.network.by_name[name])
+        return torch.maximum(z.upper - at, at - z.lower) * (1 + 4 * _U)
+
+    def off(self, node: Node, op: Affine) -> Tensor | None:
+        """How far ``W y* + b`` may be from its computed value, for any ``W``, ``b`` within the spread; None for zero.
+
+        Twice the spread, over all values of the inputs: it also covers what the spread does to ``a W (y - y*)``.
+        """
+        if node.name not in self._off:
+            parts = []
+            if op.forward_terms:
+                sizes = [self.reference(self.network.by_name[name]).abs() for name in node.inputs]
+                most = op.magnitude(*sizes)
+                most = most if op.bias_value is None else most + op.bias_value.abs()
+                parts.append(gamma(op.forward_terms, _DOUBLE) * most + op.forward_terms * underflow(_DOUBLE))
+            if (spread := op.spread(*(self._magnitude(name) for name in node.inputs))) is not None:
+                parts.append(4 * spread)
+            total = sum(parts[1:], parts[0]) if parts else None
+            self._off[node.name] = None if total is None else total.expand(self.region.batch, *node.shape).flatten(1)
+        return self._off[node.name]
+
+    def _magnitude(self, name: str) -> Tensor:
+        """At least ``|z|`` and ``|z*|``."""
+        return torch.maximum(self.b.known[name].magnitude, self.reference(self.network.by_name[name]).abs())
+
+    def _rounding(self, node: Node, op: Affine, each: float) -> Tensor:
+        """``each |W| rho_y`` ``(batch, n)``, and what weights that underflow to float32 may add."""
+        reach = [self.radius(name) for name in node.inputs]
+        tiny = TINY * sum((self.spread(name) for name in node.inputs), torch.zeros(()))
+        wide = op.magnitude(*reach).expand(self.region.batch, *node.shape).flatten(1)
+        return each * (1 + gamma(op.forward_terms, _DOUBLE)) * wide + tiny
+
+    def charge(self, node: Node, op: Affine) -> Tensor | None:
+        """``|a| . charge`` is what rewriting an affine node with coefficients ``a`` costs, ``(batch, n)``."""
+        if node.name not in self._charges:
+            total = self.off(node, op)
+            if op.adjoint_terms:
+                rounding = self._rounding(node, op, share(op.adjoint_terms))
+                total = rounding if total is None else total + rounding
+            self._charges[node.name] = None if total is None else total * (1 + 4 * unit(SINGLE)) + TINY
+        return self._charges[node.name]
+
+    def start(self, node: Node, op: Affine) -> Tensor:
+        """What one entry's row costs where it is taken from the weights: their conversion, ``(batch, n)``."""
+        found = self._starts.get(node.name)
+        if found is None:
+            found, off = self._rounding(node, op, 2 * unit(SINGLE)), self.off(node, op)
+            found = self._starts[node.name] = found if off is None else found + off
+        return found
+
+    def lines(self, node: Node) -> SingleLines:
+        found = self._lines.get(node.name)
+        if found is None:
+            exact, (name,) = self.b.centred(node), node.inputs
+            slope, half, offset, gap = (
+                x.flatten(2) for x in (exact.slope, exact.half_slope, exact.offset, exact.half_offset)
+            )
+            at, rho = self.reference(self.network.by_name[name]).flatten(1), self.radius(name).flatten(1)
+            steep = (slope.abs() + half.abs()).squeeze(1)
+            # half the distance of the lines at z*; halving them, and evaluating them there, rounds in float64
+            reach = steep * self._magnitude(name).flatten(1) + (offset.abs() + gap.abs()).squeeze(1)
+            charge = (-half * at.unsqueeze(1) - gap).squeeze(1) + 16 * _U * reach
+            # the slopes' conversion and three roundings of ``a c + |a| h``
+            charge = charge + (8 * unit(SINGLE) * steep + 4 * TINY) * rho + TINY
+            source = self.network.by_name[name]
+            if is_affine(source.op) and (vector := self.charge(source, source.op)) is not None:
+                charge = charge + (1 + 8 * unit(SINGLE)) * (steep + TINY) * vector
+            found = SingleLines(slope.to(SINGLE), half.to(SINGLE), outwards(charge).unsqueeze(2))
+            self._lines[node.name] = found
+        return found
+
+    def lost(self, last: Node) -> Tensor:
+        """What products that underflow may add up to in a pass that starts at a node, ``(batch, 1)``."""
+        total = self.region.lower.new_zeros(self.region.batch, 1)
+        for node in self.network.nodes[: self.place[last.name] + 1]:
+            if node.name not in self._lost:
+                self._lost[node.name] = total + TINY * self._products(node)
+            total = self._lost[node.name]
+        return total
+
+    def _products(self, node: Node) -> Tensor:
+        """The sum of what products with a node's rows multiply, and how many there are."""
+        terms = node.op.adjoint_terms if is_affine(node.op) else 1
+        total = sum((self.spread(name) for name in node.inputs), self.region.lower.new_zeros(()))
+        total = 4 * terms * total + 4 * max(1, len(node.inputs)) * node.size
+        if is_affine(node.op) and (vector := self.charge(node, node.op)) is not None:  # rows that underflowed
+            total = total + 4 * vector.sum(1, keepdim=True)
+        return total
+
+    def spread(self, name: str) -> Tensor:
+        """The sum of a node's radii, ``(batch, 1)``."""
+        found = self._spreads.get(name)
+        if found is None:
+            found = self._spreads[name] = self.radius(name).flatten(1).sum(1, keepdim=True)
+        return found
+
+    def matrix(self, node: Node) -> Tensor | None:
+        """An affine node of one input as a matrix in float32, where products with it are worth it."""
+        if node.name not in self._matrices:
+            exact = None
+            if isinstance(node.op, (Linear, Conv, ConvTranspose)):
+                source = self.network.by_name[node.inputs[0]]
+                whole = isinstance(node.op, Linear) and node.size == node.op.weight.shape[0]
+                if whole or node.size * source.size <= _DENSE:
+                    exact = self.b.matrix(node, node.size)
+            self._matrices[node.name] = None if exact is None else exact.to(SINGLE)
+        return self._matrices[node.name]
+
+    def sizes(self, node: Node, matrix: Tensor) -> Tensor:
+        """``|W|`` of a node's matrix in float32."""
+        found = self._sizes.get(node.name)
+        if found is None:
+            found = self._sizes[node.name] = matrix.abs()
+        return found
+
+    def operator(self, node: Node, op: Affine) -> Affine:
+        """An affine node's operator in float32."""
+        if node.name not in self._operators:
+            self._operators[node.name] = op.to(SINGLE)
+        return self._operators[node.name]
+
+    def around(self) -> Region | Tensor:
+        """The region about its centre: of a box the radii ``(batch, n, 1)``, ready for ``|a| . radius``."""
+        if self._around is None:
+            at, region = centre(self.region), self.region
+            if isinstance(region, Ball):
+                low, high = down(region.lower - at).clamp(max=0), -down(at - region.upper).clamp(max=0)
+                self._around = Ball(torch.zeros_like(at), region.radius, region.norm, low, high).to(SINGLE)
+            else:
+                radius = torch.maximum(region.upper - at, at - region.lower) * (1 + 4 * _U) + TINY
+                self._around = outwards(radius).unsqueeze(2)
+        return self._around
+
+    def prepare(self, last: Node) -> None:
+        """Works out what every pass that starts at a node needs, for the whole batch at once."""
+        for node in self.network.nodes[: self.place[last.name]]:
+            if is_elementwise(node.op):
+                self.lines(node)
+            elif is_affine(node.op):
+                self.charge(node, node.op)
+        if is_affine(last.op):
+            self.start(last, last.op)
+            self.charge(last, last.op)
+        self.reference(last)
+        self.lost(last)
+        self.around()
+
+
+def centre(region: Region) -> Tensor:
+    return region.centre if isinstance(region, Ball) else region.lower / 2 + region.upper / 2
+
+
+def outwards(vector: Tensor) -> Tensor:
+    """``(batch, n)`` in float32 with which ``|a| . vector``, computed in float32, is at least what it was.
+
+    The sum is off by ``gamma |a| . |result|``, and ``gamma |result| <= 1.5 gamma |vector|`` where ``gamma <= 1/3``. Of
+    entries below zero (a reference may lie outside the known interval, where lines cross) that takes some away.
+    """
+    return toward(vector + 1.5 * share(vector.shape[1]) * vector.abs(), SINGLE, torch.inf)

@@ -1,0 +1,342 @@
+"""One property in parts: the open domains of its branch and bound, each to be settled by itself, anywhere.
+
+A part says in plain data which inputs it is about: boxes, or sides of neurons by their names. It rests on no number
+that another machine would have to compute in the same way: a decision about a neuron that better bounds show to be none
+is dropped, which only widens the part. Every input of the property's region is proved by `divide`, or lies in a part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from leaktight.models.network import Network
+from leaktight.specs.property import Case, Property
+from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.prove import AUTO, Budget, Opened, leaf_of, opened, origin, prove
+from leaktight.verify.search.attack import EFFORT
+from leaktight.verify.search.bisect import Bisected, Bisection, bisect, proves
+from leaktight.verify.search.box_bounds import Bounder
+from leaktight.verify.search.boxes import Boxes
+from leaktight.verify.search.multipliers import Bounding
+from leaktight.verify.search.neurons import Branched, branch
+from leaktight.verify.search.refute import refute
+from leaktight.verify.search.replay import Replay, confirming
+from leaktight.verify.search.splits import Domains
+from leaktight.verify.search.stages import first_search, split, whole_margin
+from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
+
+Part = Mapping[str, Any]
+"""``case``: which of the property's. ``attained``: the lowest margin known of an input. And one of ``boxes``: a list of
+``{"owner", "lower", "upper"}``; ``domains``: a list of ``{"region", "disjunct", "sides": [[node, entry, 1 or -1]]}``;
+neither: the whole case."""
+_ROUNDS = 64
+
+
+@dataclass(frozen=True)
+class Divided:
+    """What is known of the property, without the `parts`: `verdict.margin.lower` is proven of all else. No part is
+    left where the verdict is PROVED or REFUTED."""
+
+    verdict: Verdict
+    parts: tuple[Part, ...]
+
+
+def divide(
+    network: Network,
+    property: Property,
+    parts: int,
+    *,
+    engine: str = AUTO,
+    timeout: float | None = None,
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+    seed: int = 0,
+    effort: float = EFFORT,
+) -> Divided:
+    """Begins with a property as `prove` does, and stops as soon as about so many domains are open.
+
+    Raises: as `prove`.
+    """
+    began = time.monotonic()
+    budget = replace(Budget.starting_now(timeout, dtype, memory, seed), effort=effort)
+    replay, found = Replay(network), list[_Begun]()
+    arranged = property.arranged(network.inputs, network.outputs)
+    cases = arranged.fitted(network.input_size, network.output_size)
+    for place, case in enumerate(cases):
+        found.append(_begun(network, place, case, max(1, parts // len(cases)), engine, budget, replay))
+        if found[-1].example is not None:
+            break
+    return Divided(_told(network, property, found, engine, began), _grouped(found, parts))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """One case: a proven bound of all but the open pieces, the lowest margin attained, and the pieces."""
+
+    lower: float
+    attained: float
+    example: Counterexample | None
+    domains: int
+    pieces: tuple[Part, ...] = ()
+
+
+def _begun(
+    network: Network, place: int, case: Case, wanted: int, engine: str, budget: Budget, replay: Replay
+) -> _Begun:
+    known = opened(network, case, engine, budget, replay)
+    if known.proved or known.found is not None:
+        return _Begun(known.lower, known.attained, known.found, 1)
+    if known.halving:
+        return _halved(network, place, case, wanted, known, budget, replay)
+    if known.splitting:
+        with torch.no_grad():
+            return _split(network, place, case, wanted, known, budget, replay)
+    whole = {"case": place, "attained": _plain(known.attained)}
+    return _Begun(torch.inf, known.attained, None, 1, (whole,))
+
+
+def _halved(
+    network: Network, place: int, case: Case, wanted: int, known: Opened, budget: Budget, replay: Replay
+) -> _Begun:
+    memory = budget.memory or default_memory()
+    search = Bisection(network, case, proves, confirming(network, case, replay), known.attained, memory)
+    for _ in range(_ROUNDS):
+        if search.found is not None or search.stuck or budget.spent or not 0 < len(search.queue) < wanted:
+            break
+        search.advance(budget.deadline)
+    if search.found is not None:
+        return _Begun(-torch.inf, min(search.attained, search.found.margin), search.found, search.boxes)
+    attained = _plain(search.attained)
+    pieces = [
+        {"case": place, "attained": attained, "boxes": [{"owner": owner, "lower": lower, "upper": upper}]}
+        for boxes in search.queue
+        for owner, lower, upper in zip(boxes.owner.tolist(), boxes.lower.tolist(), boxes.upper.tolist(), strict=True)
+    ]
+    return _Begun(search.settled, search.attained, None, 1 + search.boxes, tuple(pieces))
+
+
+def _split(
+    network: Network, place: int, case: Case, wanted: int, known: Opened, budget: Budget, replay: Replay
+) -> _Begun:
+    memory = default_memory() if budget.memory is None else budget.memory
+
+    def late() -> bool:
+        return budget.spent
+
+    _, search = first_search(network, case, known.atoms, memory=memory, deadline=budget.deadline, late=late)
+    leaf, attained, example = leaf_of(network, case, budget, replay), known.attained, None
+    for _ in range(_ROUNDS):
+        if late() or search.full or not 0 < len(search.waiting) < wanted:
+            break
+        before = search.domains
+        found = branch(search, case, replay, leaf=leaf, most=search.domains + 1)
+        attained, example = min(attained, found.attained), found.found
+        if found.interrupted:
+            raise KeyboardInterrupt
+        if example is not None or search.domains == before:
+            break
+    settled = whole_margin(case, known.atoms, search.settled)
+    if example is not None:
+        return _Begun(-torch.inf, min(attained, example.margin), example, search.domains)
+    open_ = [waiting.read(torch.arange(len(waiting))) for waiting in (search.waiting, search.stuck)]
+    pieces = tuple(
+        {"case": place, "attained": _plain(attained), "domains": [domain]}
+        for domains in open_
+        for domain in _written(search.bounding, domains)
+    )
+    return _Begun(settled, attained, None, 1 + search.domains, pieces)
+
+
+def _written(bounding: Bounding, domains: Domains) -> Iterator[Part]:
+    """Domains as the sides of neurons, by the names of their nodes."""
+    questions = bounding.questions
+    for i in range(len(domains)):
+        one = domains.select(slice(i, i + 1))
+        owner = int(one.owner)
+        sides = [
+            [name, entry, int(side[entry])]
+            for name, side in bounding.decisions(one).items()
+            for entry in side.nonzero().flatten().tolist()
+        ]
+        yield {"region": int(questions.region[owner]), "disjunct": int(questions.disjunct[owner]), "sides": sides}
+
+
+def _grouped(found: list[_Begun], parts: int) -> tuple[Part, ...]:
+    """So many parts at most, of pieces of the same case and kind: the n-th piece goes to the n-th part, and round."""
+    if any(one.example is not None for one in found):
+        return ()
+    each = max(1, parts // max(1, sum(bool(one.pieces) for one in found)))
+    whole = list[Part]()
+    for one in found:
+        for start in range(min(each, len(one.pieces))):
+            some = one.pieces[start::each]
+            kind = next((kind for kind in ("boxes", "domains") if kind in some[0]), None)
+            joined = {} if kind is None else {kind: [piece[kind][0] for piece in some]}
+            whole.append({**some[0], **joined})
+    return tuple(whole)
+
+
+def _told(network: Network, property: Property, found: list[_Begun], engine: str, began: float) -> Verdict:
+    lower, upper = min(one.lower for one in found), min(one.attained for one in found)
+    example = next((one.example for one in found if one.example is not None), None)
+    left = sum(len(one.pieces) for one in found)
+    status, reason = Status.UNKNOWN, f"{left} domains are open"
+    if example is not None:
+        status, reason = Status.REFUTED, "an input in the region has an unsafe output, computed by onnxruntime"
+        lower = -torch.inf
+    elif not left:
+        status, reason = Status.PROVED, f"the margin is at least {lower:.6g} on the whole region"
+    return Verdict(
+        status,
+        Margin(lower, upper),
+        example,
+        engine,
+        reason=reason,
+        seconds=time.monotonic() - began,
+        statistics={"domains": sum(one.domains for one in found), "cases": len(property.cases)},
+        network=origin(network),
+        property={"path": property.path, "sha256": property.sha256},
+    )
+
+
+def prove_part(
+    network: Network,
+    property: Property,
+    part: Part,
+    *,
+    engine: str = AUTO,
+    timeout: float | None = None,
+    dtype: torch.dtype = torch.float64,
+    memory: int | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Does the property hold on a part of its region?
+
+    PROVED: the margin is above zero on every input that the part is about; `margin.lower` bounds it there. REFUTED: the
+    counterexample lies in the property's region, not always in the part, and its replay is unsafe.
+    Raises: as `prove`.
+    """
+    began = time.monotonic()
+    arranged = property.arranged(network.inputs, network.outputs)
+    case = arranged.fitted(network.input_size, network.output_size)[part["case"]]
+    limits: dict[str, Any] = {"timeout": timeout, "dtype": dtype, "memory": memory, "seed": seed}
+    budget = Budget.starting_now(timeout, dtype, memory, seed)
+    if "boxes" in part:
+        verdict = _on_boxes(network, case, part, budget)
+    elif "domains" in part:
+        with torch.no_grad():
+            verdict = _on_domains(network, case, part, budget)
+    else:
+        verdict = prove(network, Property((case,)), engine=engine, **limits)
+    return replace(
+        verdict,
+        engine=engine,
+        seconds=time.monotonic() - began,
+        network=origin(network),
+        property={"path": property.path, "sha256": property.sha256},
+    )
+
+
+def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdict:
+    replay = Replay(network)
+
+    def attack() -> tuple[Counterexample | None, float]:
+        found, attained = refute(network, case, replay=replay, seed=budget.seed, deadline=budget.deadline)
+        return found, float(attained.amin())
+
+    memory = budget.memory or default_memory()
+    known = _number(part["attained"])
+    begin = _boxes(part, case, Bounder(network, case, memory).signs)
+    found = bisect(
+        network,
+        case,
+        proves,
+        confirming(network, case, replay),
+        attained=known,
+        deadline=budget.deadline,
+        late=lambda: budget.spent,
+        memory=memory,
+        attack=attack,
+        begin=begin,
+    )
+    return _settled(found, found.boxes, budget, "no box can be halved any more; the margin touches zero in one")
+
+
+def _boxes(part: Part, case: Case, signs: int) -> Boxes:
+    """The part's boxes, with nothing known of them."""
+    pieces = part["boxes"]
+    lower, upper = (torch.tensor([piece[end] for piece in pieces], dtype=torch.float64) for end in ("lower", "upper"))
+    return Boxes(
+        torch.tensor([piece["owner"] for piece in pieces]),
+        lower,
+        upper,
+        torch.full((len(pieces), case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64),
+        torch.zeros(len(pieces), signs, dtype=torch.int8),
+    )
+
+
+def _on_domains(network: Network, case: Case, part: Part, budget: Budget) -> Verdict:
+    replay = Replay(network)
+    nothing = torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
+    found = split(
+        network,
+        case,
+        nothing,
+        replay,
+        memory=default_memory() if budget.memory is None else budget.memory,
+        deadline=budget.deadline,
+        late=lambda: budget.spent,
+        leaf=leaf_of(network, case, budget, replay),
+        begin=lambda bounding: domains_of(bounding, part["domains"]),
+    )
+    return _settled(found, found.domains, budget, found.reason)
+
+
+def domains_of(bounding: Bounding, pieces: list[Part]) -> Domains:
+    """The domains that decide at least what the pieces are about: neurons that cannot be split here are left alone."""
+    questions, place = bounding.questions, {column: i for i, column in enumerate(bounding.columns.tolist())}
+    owners = {
+        (int(region), int(disjunct)): owner
+        for owner, (region, disjunct) in enumerate(zip(questions.region, questions.disjunct, strict=True))
+    }
+    decided = [
+        [(place[at], side) for at, side in _columns(bounding, piece["sides"]) if at in place] for piece in pieces
+    ]
+    depth = max((len(some) for some in decided), default=0)
+    neuron = torch.full((len(pieces), depth), -1, dtype=torch.int32)
+    above = torch.zeros(len(pieces), depth, dtype=torch.bool)
+    for i, some in enumerate(decided):
+        for j, (at, side) in enumerate(some):
+            neuron[i, j], above[i, j] = at, side > 0
+    first = bounding.first().select(torch.tensor([owners[piece["region"], piece["disjunct"]] for piece in pieces]))
+    return replace(first, neuron=neuron, above=above, multiplier=torch.zeros(len(pieces), depth))
+
+
+def _columns(bounding: Bounding, sides: list[tuple[str, int, int]]) -> Iterator[tuple[int, int]]:
+    for name, entry, side in sides:
+        yield bounding.activations.parts[name].start + entry, side
+
+
+def _settled(found: Bisected | Branched, domains: int, budget: Budget, otherwise: str) -> Verdict:
+    upper = found.attained if found.found is None else min(found.attained, found.found.margin)
+    told = Verdict(Status.UNKNOWN, Margin(found.lower, upper), found.found, statistics={"domains": domains})
+    if found.found is not None:
+        return replace(told, status=Status.REFUTED, reason="an input in the region has an unsafe output")
+    if found.proved:
+        return replace(told, status=Status.PROVED, reason=f"the margin is at least {found.lower:.6g} on this part")
+    if budget.spent:
+        return replace(told, status=Status.TIMEOUT, reason="the time was up")
+    return replace(told, reason=otherwise)
+
+
+def _plain(value: float) -> float | None:
+    return value if abs(value) < torch.inf else None
+
+
+def _number(value: float | None) -> float:
+    return torch.inf if value is None else value
