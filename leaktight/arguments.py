@@ -146,7 +146,7 @@ LeakMeaning = Annotated[
 ]
 LeakData = Annotated[Path | None, _option("--data", value="DATA", says="Labelled inputs: a curve for each.")]
 LeakEpsilon = Annotated[str | None, _option("--epsilon", value="E", says="With --data: how far an input may move.")]
-LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown or alpha-crown.")]
+LeakEngine = Annotated[str, _option("--engine", value="NAME", says="auto, crown, alpha-crown or branch.")]
 
 SuiteFile = Annotated[Path, _argument("SUITE", "A TOML suite, or an instances.csv as the VNN-COMP has it.")]
 Jobs = Annotated[int | None, _option("--jobs", value="N", says="Workers at a time; default: one a core.", least=1)]

@@ -22,7 +22,7 @@ from leaktight.verify.search.bisect import Bisected, bisect
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip
-from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.verdict import Status
 
 
@@ -249,7 +249,7 @@ def searched(seed: int, **ways: Any) -> Bisected:
     network, region, weights = question(seed, 0.1, 2)
     bound = least(network, region, weights) - 1e-3
     case = property_of(region, weights, bound).fitted(2, 3)[0]
-    return bisect(network, case, Replay(network), attained=1e-3, **ways)
+    return bisect(network, case, confirming(network, case, Replay(network)), attained=1e-3, **ways)
 
 
 @pytest.mark.parametrize("seed", [3, 8])
@@ -314,6 +314,7 @@ def test_the_queue_hands_out_every_box_once_and_the_least_proven_first() -> None
     seen = list[float]()
     while len(queue):
         lowest = queue.lower
+        queue.finish()
         some = queue.pop(20)
         assert len(some) <= 20
         assert float(some.atoms.amin()) == lowest

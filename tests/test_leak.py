@@ -170,7 +170,7 @@ def test_no_sample_is_below_the_curve(kind: str, within: tuple[float, float]) ->
     norm = list(Norm)[seed % 3]
     plain, network, case = question(kind, seed, norm)
     result = lt.leak(
-        network, Property((case,)), within, engine="auto" if seed % 2 else "alpha-crown", nodes=plain.nodes
+        network, Property((case,)), within, engine=("alpha-crown", "auto", "branch")[seed % 3], nodes=plain.nodes
     )
     curve = result.curve
     assert curve is not None
@@ -353,7 +353,7 @@ def test_where_the_margin_changes_its_sign_few_slopes_stay_open(seed: int, withi
     moved = Case(case.region, replace(case.unsafe, bounds=case.unsafe.bounds + middle))
     curve = lt.leak(slopes.network, Property((moved,)), within, tolerance=0.02).curve
     assert curve is not None
-    assert sum(last - first for first, last in curve.open) <= 0.1 * (hi - lo)
+    assert sum(last - first for first, last in curve.open) <= 0.05 * (hi - lo)
     for a in grid(lo, hi):
         least = truth(slopes, moved, a)
         for s in curve.segments:

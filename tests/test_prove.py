@@ -17,7 +17,8 @@ from leaktight.models.ops import Linear, leaky_relu
 from leaktight.specs.property import Case, Property, Unsafe, robust
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.bounds.engine import ENGINES
-from leaktight.verify.prove import prove, proves
+from leaktight.verify.prove import prove
+from leaktight.verify.search.bisect import proves
 from leaktight.verify.verdict import Guarantee, Status, Verdict
 
 OURS = ("auto", *ENGINES)

@@ -33,9 +33,9 @@ from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, row
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import lower_of_outputs, propagate
 from leaktight.verify.bounds.single import Single
-from leaktight.verify.prove import proves
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
+from leaktight.verify.search.bisect import proves
 
 DTYPES = (torch.float64, torch.float32)
 both = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -26,9 +26,9 @@ from leaktight.verify.prove import (
     atom_bounds,
     engine_names,
     prove,
-    proves,
 )
 from leaktight.verify.radius import Radius, close_in, distance
+from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict

@@ -27,7 +27,7 @@ from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Branched, branch
-from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import WARM_UP, Stage, split, staged, whole_margin
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
@@ -107,7 +107,8 @@ def _halved(
     network: Network, place: int, case: Case, wanted: int, known: Opened, budget: Budget, replay: Replay
 ) -> _Begun:
     memory = budget.memory or default_memory()
-    search = Bisection(network, case, replay, known.attained, lambda: budget.spent, memory)
+    confirm = confirming(network, case, replay)
+    search = Bisection(network, case, confirm, known.attained, lambda: budget.spent, memory)
     for _ in range(_ROUNDS):
         if search.found is not None or search.stuck or budget.spent or not 0 < search.waiting < wanted:
             break
@@ -279,7 +280,7 @@ def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdi
     found = bisect(
         network,
         case,
-        replay,
+        confirming(network, case, replay),
         attained=known,
         deadline=budget.deadline,
         late=lambda: budget.spent,

@@ -22,13 +22,13 @@ from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import FEW_INPUTS, Attack, Bisected, bisect
+from leaktight.verify.search.bisect import FEW_INPUTS, Attack, Bisected, bisect, proves
 from leaktight.verify.search.complete import Completed, check_exact, complete
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Branched, Leaf
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.relaxed import splittable
-from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
@@ -114,12 +114,6 @@ class _Standing:
 
     def learn(self, atoms: Tensor) -> None:
         self.atoms = torch.maximum(self.atoms, atoms)
-
-
-def proves(case: Case, atoms: Tensor) -> Tensor:
-    """Whether proven lower bounds ``(batch, atoms)`` of ``c . y - d`` rule the unsafe set out, for each region."""
-    ruled_out = torch.where(case.unsafe.strict, atoms >= 0, atoms > 0).to(atoms.dtype)
-    return case.unsafe.combine(ruled_out) > 0
 
 
 def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Tensor:
@@ -360,7 +354,7 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
     standing.searched = bisect(
         network,
         standing.case,
-        replay,
+        confirming(network, standing.case, replay),
         attained=standing.attained,
         deadline=budget.deadline,
         late=lambda: budget.spent,

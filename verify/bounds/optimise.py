@@ -55,17 +55,21 @@ def default_tilts(network: Network, known: Mapping[str, Interval], rows: int, be
     return tilts
 
 
-def other_tilts(network: Network, known: Mapping[str, Interval]) -> Tilts:
-    """A second turn of the lines, one for all rows ``(batch, 1, *shape)``; empty where it is the default everywhere."""
-    ends = {
-        name: (known[network.by_name[name].inputs[0]], first)
-        for name, first in default_tilts(network, known, 1).items()
-    }
-    turns = {
-        name: relax.other_tilt(network.by_name[name].op, z.lower, z.upper).unsqueeze(1)  # type: ignore[arg-type]
-        for name, (z, _) in ends.items()
-    }
-    return turns if any(not torch.equal(turns[name], first) for name, (_, first) in ends.items()) else {}
+def other_turn(backward: Backward) -> tuple[Tilts, Tensor]:
+    """A second turn of the free lines, one for all rows ``(batch, 1, *shape)``, and the regions that it is another for
+    ``(batch,)``: the same lines twice say nothing new.
+    """
+    tilts, differs = {}, torch.zeros(backward.region.batch, dtype=torch.bool)
+    for node in backward.network:
+        if relax.has_tilt(node.op) and node.inputs[0] in backward.known:
+            z, op = backward.ahead_of(node), backward.operator(node)
+            lower, upper = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
+            free = ~relax.is_linear_on(op, lower, upper)
+            if bool(free.any()):
+                tilts[node.name] = relax.other_tilt(op, lower, upper)
+                changed = (tilts[node.name] != relax.default_tilt(op, lower, upper)) & free
+                differs |= changed.flatten(1).any(1)
+    return tilts, differs
 
 
 def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor) -> Tilts:

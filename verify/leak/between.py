@@ -12,11 +12,11 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
-from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Units, rows_on_outputs
 from leaktight.verify.bounds.crown import already_tight, undecided
 from leaktight.verify.bounds.interval import Interval, lower_of_outputs
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
+from leaktight.verify.bounds.optimise import other_turn
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.leak.dips import BentWalk, DipWalk
 from leaktight.verify.leak.grid import Grid, Tracked
@@ -212,12 +212,13 @@ def _last_pass(grid: Grid, objectives: Tensor, ends: Tensor, memory: int) -> Lin
         grid.prepare(node)
     many, each_rows = ends.shape[1] - 1, 2 * grid.count
     lines = Lines(*objectives.new_empty(3, len(objectives) * many, objectives.shape[1]))
-    turned = grid.turned(_other_tilts(grid))
+    tilts, differs = other_turn(grid)
+    turned = grid.turned(tilts)
 
     def bounded(part: tuple[slice, slice]) -> tuple[slice, slice, Lines]:
         some, cut = part[0], slice(part[1].start // each_rows, -(-part[1].stop // each_rows))
         found = _pieces(grid.pick(some), objectives[some, cut], ends[some])
-        if turned.tilts:
+        if bool(differs.any()):
             found = found.where_higher(_pieces(turned.pick(some), objectives[some, cut], ends[some]))
         return slice(some.start * many, some.stop * many), cut, found
 
@@ -230,19 +231,6 @@ def _last_pass(grid: Grid, objectives: Tensor, ends: Tensor, memory: int) -> Lin
     between = torch.maximum(*grid.pairs(flat)).flatten(0, 1).repeat_interleave(parts, 0)
     higher = between > torch.maximum(lines.at_lo, lines.at_hi)  # lines may be looser than intervals
     return Lines(torch.where(higher, between, lines.at_lo), torch.where(higher, between, lines.at_hi), lines.loss)
-
-
-def _other_tilts(grid: Grid) -> dict[str, Tensor]:
-    """The second turn of lines that plain bounds try too; empty where it is the first one everywhere."""
-    tilts, same = {}, True
-    for node in grid.network:
-        if relax.has_tilt(node.op):
-            z, op = grid.ahead_of(node), grid.operator(node)
-            lower, upper = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
-            tilts[node.name] = relax.other_tilt(op, lower, upper)
-            free = ~relax.is_linear_on(op, lower, upper)
-            same &= bool((tilts[node.name] == relax.default_tilt(op, lower, upper))[free].all())
-    return {} if same else tilts
 
 
 def _pieces(grid: Grid, objectives: Tensor, ends: Tensor) -> Lines:

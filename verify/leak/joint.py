@@ -44,19 +44,27 @@ class _Moved(Op):
         return op.value.to(dtype) + torch.where(shifted >= 0, right * shifted, left * shifted)
 
 
-def with_slope_input(slopes: Slopes, leak: float = 0.0) -> Network:
-    """The network with one more input behind its own, of shape ``(1,)``: the slope of the chosen nodes.
-
-    What it computes is rounded like any evaluation: for searching, not for proving. `leak`: see `_Moved`.
-    """
-    network = slopes.network
+def slope_name(network: Network) -> str:
+    """The name of the slope as an input."""
     name = "slope"
     while name in network.by_name:
         name += "'"
+    return name
+
+
+def with_slope_input(slopes: Slopes, leak: float = 0.0, *, handed_on: bool = False) -> Network:
+    """The network with one more input behind its own, of shape ``(1,)``: the slope of the chosen nodes.
+
+    The slope is the last of its outputs as well, where `handed_on`, so that conditions may depend on it. What it
+    computes is rounded like any evaluation: for searching, not for proving. `leak`: see `_Moved`.
+    """
+    network = slopes.network
+    name = slope_name(network)
     nodes = [Node(name, Input(), (), (1,))]
     nodes += [_moved(slopes, node, name, leak) if node.name in slopes.nodes else node for node in network]
     port = Port(name, (1,), network.inputs[0].dtype)
-    return replace(network, nodes=tuple(nodes), inputs=(*network.inputs, port), source=None)
+    outputs = (*network.outputs, port) if handed_on else network.outputs
+    return replace(network, nodes=tuple(nodes), inputs=(*network.inputs, port), outputs=outputs, source=None)
 
 
 def _moved(slopes: Slopes, node: Node, slope: str, leak: float) -> Node:

@@ -25,12 +25,18 @@ from leaktight.verify.leak.independent import trace_independent
 from leaktight.verify.leak.radius import RadiusSegment, radii
 from leaktight.verify.leak.shift import Shift, rates, shift
 from leaktight.verify.leak.signal import Signal, signal
+from leaktight.verify.leak.signs import Branching, SignSearch, closing
 from leaktight.verify.leak.trace import Plan, Progress, Traced, trace
 from leaktight.verify.leak.transfer import follow
 from leaktight.verify.verdict import Guarantee, Status
 
-ENGINES = ("auto", "crown", "alpha-crown")
+ENGINES = ("auto", "crown", "alpha-crown", "branch")
 MEANINGS = ("shared", "independent")
+# how far signs are searched for that bounds leave open
+SEARCHES = {
+    "auto": {"boxes": Branching(2.0**-9, 8192), "neurons": Branching(2.0**-6, 512)},
+    "branch": {"boxes": Branching(2.0**-12, raises=200_000), "neurons": Branching(2.0**-12)},
+}
 TOLERANCE = 0.05
 
 
@@ -236,6 +242,8 @@ class Ways:
         for option, word, allowed in (("--leak", self.meaning, MEANINGS), ("--engine", self.engine, ENGINES)):
             if word not in allowed:
                 raise UsageError(f"{option}: {word!r} is not known; allowed: {', '.join(allowed)}")
+        if self.meaning == "independent" and self.engine == "branch":
+            raise UsageError("--engine branch: it searches for one slope that all neurons share; leave --leak out")
 
     def plan(self) -> Plan:
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -395,7 +403,12 @@ def _constant(moving: Slopes, ways: Ways, plan: Plan, norm: Norm) -> Constant | 
 def _traced(moving: Slopes, case: Case, ways: Ways, plan: Plan) -> list[Traced]:
     if ways.meaning == "independent":
         return trace_independent(moving, case, *ways.slopes, plan)
-    return trace(moving, case, *ways.slopes, plan, ways.progress)
+    how = closing(moving, case.region, wanted=ways.engine == "branch") if ways.engine in SEARCHES else None
+    if how is None:
+        return trace(moving, case, *ways.slopes, plan, ways.progress)
+    say = ways.progress or (lambda _: None)
+    closer = SignSearch(moving, case, how, SEARCHES[ways.engine][how], plan, say)
+    return trace(moving, case, *ways.slopes, plan, say, closer)
 
 
 def _joined(regions: list[Traced]) -> tuple[Segment, ...]:

@@ -15,9 +15,9 @@ Where neurons are bounded on the way, the line's smaller end counts. All error t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,15 +52,21 @@ class Parametric(OverSegments):
 
     def __init__(self, slopes: Slopes, region: Region, known: dict[str, Interval], lo: Tensor, hi: Tensor) -> None:
         super().__init__(slopes, region, known, lo, hi)
-        middle = lo / 2 + hi / 2
+        self.middle = middle = lo / 2 + hi / 2
         self.ways = torch.stack([lo - middle, hi - middle], -1)  # to both ends, off by one rounding each
         self.half = up(self.ways.abs().amax(-1)) * (hi > lo)
         self.drifts: dict[str, Drift] = {}
 
     def select(self, regions: Tensor | slice) -> Self:
         other = super().select(regions)
-        other.ways, other.half = self.ways[regions], self.half[regions]
+        other.middle, other.ways, other.half = self.middle[regions], self.ways[regions], self.half[regions]
         other.drifts = {name: drift.select(regions) for name, drift in self.drifts.items()}
+        return other
+
+    def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
+        other = super().narrowed(regions, known, tilts)
+        other.middle, other.ways, other.half = self.middle[regions], self.ways[regions], self.half[regions]
+        other.drifts = {}
         return other
 
     def drift(self, node: Node) -> Drift | None:
@@ -97,19 +103,28 @@ class Parametric(OverSegments):
 
     def lower(self, *starts: Rows | Units) -> Tensor:
         """Lower bounds ``(batch, rows)`` over the whole segment: the smaller end of each line."""
+        if self._in_pairs(starts):
+            return torch.minimum(*self._pairs(starts)[:2])
         walk = self.walk(*starts)
         value = walk.conclude()
         fall = torch.as_tensor(walk.rate).abs() * self.half.unsqueeze(1)
         return trusted_lower(down(value - fall * (1 + 4 * unit(self.dtype))))
 
+    def _in_pairs(self, starts: Sequence[Rows | Units]) -> TypeGuard[Sequence[Rows]]:
+        return pairs_pass(self.network) and all(isinstance(start, Rows) for start in starts)
+
+    def _pairs(self, starts: Sequence[Rows]) -> tuple[Tensor, Tensor, Tensor]:
+        """Bounds at both ends, and what they lose by the segment's width."""
+        still = [Rows(s.node, torch.cat([s.coefficients, torch.zeros_like(s.coefficients)], 1)) for s in starts]
+        walk = self.carry(PairWalk(self), *still)
+        low, high = walk.at_ends()
+        return low, high, walk.lost
+
     def ends(self, *starts: Rows | Units) -> Lines:
         """The lines of these rows."""
-        rows = [start for start in starts if isinstance(start, Rows)]
-        if pairs_pass(self.network) and len(rows) == len(starts):
-            still = [Rows(s.node, torch.cat([s.coefficients, torch.zeros_like(s.coefficients)], 1)) for s in rows]
-            pairs = self.carry(PairWalk(self), *still)
-            low, high = pairs.at_ends()
-            return Lines(low, high, pairs.lost.detach().expand(low.shape))
+        if self._in_pairs(starts):
+            low, high, lost = self._pairs(starts)
+            return Lines(low, high, lost.detach().expand(low.shape))
         walk = self.walk(*starts)
         value = walk.conclude()
         rate = torch.as_tensor(walk.rate, dtype=self.dtype).expand(value.shape)
@@ -232,7 +247,7 @@ def _in_parts(
 def _lines(
     slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
 ) -> Lines:
-    backward = _refined(Parametric, slopes, region, lo, hi, effort, floor)
+    backward = refined(Parametric, slopes, region, lo, hi, effort, floor)
     best = _last_pass(backward, objectives, effort)
     boxes = lower_of_outputs(backward.network, backward.known, objectives)  # lines may be looser than intervals
     flat = boxes > torch.maximum(best.at_lo, best.at_hi)
@@ -243,7 +258,7 @@ def _sandwiched(
     slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
 ) -> Lines:
     plain = replace(effort, optimise=False)
-    backward = _refined(Sandwich, slopes, region, lo, hi, plain, floor)
+    backward = refined(Sandwich, slopes, region, lo, hi, plain, floor)
     found = _last_pass(backward, objectives, plain).at_lo
     best = torch.maximum(found, lower_of_outputs(backward.network, backward.known, objectives))
     return Lines(best, best, torch.zeros_like(best))
@@ -252,7 +267,7 @@ def _sandwiched(
 Kind = TypeVar("Kind", bound=OverSegments)
 
 
-def _refined(
+def refined(
     kind: type[Kind], slopes: Slopes, region: Region, lo: Tensor, hi: Tensor, effort: Effort, floor: Known
 ) -> Kind:
     """A backward pass with bounds of every neuron over the segments; behind turned lines where the effort says so."""

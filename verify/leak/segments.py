@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,11 @@ class OverSegments(Backward):
 
     def select(self, regions: Tensor | slice) -> Self:
         other = super().select(regions)
+        other.operators = {name: rowed.select(regions) for name, rowed in self.operators.items()}
+        return other
+
+    def narrowed(self, regions: Tensor, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Self:
+        other = super().narrowed(regions, known, tilts)
         other.operators = {name: rowed.select(regions) for name, rowed in self.operators.items()}
         return other
 

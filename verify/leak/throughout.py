@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.interval import outputs
-from leaktight.verify.leak.attack import around_points, atoms_above, attained
+from leaktight.verify.leak.attack import around_points, atoms_above, attained, search
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.intervals import over_range
 from leaktight.verify.leak.parametric import lines
 from leaktight.verify.rounding import trusted_upper, up
 
+_TRIED = 5  # slopes at which more unsafe inputs are looked for
+_PARTS = 10  # how often the way to the next one is halved
 Attained = dict[float, tuple[float, Tensor]]
 
 
@@ -37,6 +40,47 @@ def highest(slopes: Slopes, case: Case, points: Tensor, lo: Tensor, hi: Tensor) 
         atoms = torch.minimum(atoms_above(asked, y), _above(slopes, asked.unsafe, where, lo, hi))
         found = trusted_upper(asked.unsafe.combine(atoms))
     return torch.where(inside, found, torch.inf)
+
+
+def around(
+    slopes: Slopes, case: Case, x: Tensor, a: float, lo: float, hi: float, **effort: Any
+) -> tuple[list[tuple[float, float, Tensor]], list[tuple[float, float, float]]]:
+    """Where inputs are unsafe within ``[lo, hi]``, given that the input `x` ``(n,)`` is at the slope `a` in it.
+
+    For a case with one region. Searches from `x` at some more slopes (`effort`: as for `leaktight.verify.leak.attack`),
+    and asks of each unsafe input how far it stays so.
+    Returns: slopes with at least the margin there of an input, below zero, and that input; spans of slopes with at
+    least what some input attains at each of them, below zero.
+    """
+    grid = sorted({a, *(min(max(lo + k / (_TRIED - 1) * (hi - lo), lo), hi) for k in range(_TRIED))})
+    at, many = torch.tensor(grid, dtype=torch.float64), torch.zeros(len(grid), dtype=torch.int64)
+    asked = Case(case.region.select(many), case.unsafe.select(many))
+    tried = search(slopes, asked, at, at, starts=x.expand(1, len(grid), -1), **effort)
+    unsafe = [(b, float(u), p) for b, u, p in zip(grid, tried.upper, tried.points, strict=True) if float(u) < 0]
+    if not any(b == a for b, *_ in unsafe):
+        unsafe.append((a, float(attained(slopes, case, x.unsqueeze(0), torch.tensor([a]).double())), x))
+    return unsafe, _spans(slopes, case, unsafe, grid)
+
+
+def _spans(
+    slopes: Slopes, case: Case, unsafe: list[tuple[float, float, Tensor]], grid: list[float]
+) -> list[tuple[float, float, float]]:
+    """How far unsafe inputs stay so, towards the slopes next to theirs."""
+    asked = []
+    for b, _, p in unsafe:
+        k = grid.index(b)
+        for end in {grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]} - {b}:
+            asked += [(min(b, b + (end - b) * 2.0**-j), max(b, b + (end - b) * 2.0**-j), p) for j in range(_PARTS)]
+    if not asked:
+        return []
+    ends = torch.tensor([(first, last) for first, last, _ in asked], dtype=torch.float64)
+    most = highest(slopes, case, torch.stack([p for *_, p in asked]), *ends.unbind(1)).tolist()
+    found = []
+    for first in range(0, len(asked), _PARTS):
+        far = next((k for k in range(first, first + _PARTS) if most[k] < 0), None)
+        if far is not None:
+            found.append((asked[far][0], asked[far][1], most[far]))
+    return found
 
 
 def _above(slopes: Slopes, unsafe: Unsafe, where: Box, lo: Tensor, hi: Tensor) -> Tensor:

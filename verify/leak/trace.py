@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.leak.attack import along, search
+from leaktight.verify.leak.attack import along, attained, search
 from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, curve_margins, margin_lines
@@ -29,8 +29,8 @@ from leaktight.verify.leak.parametric import Effort, Floor
 from leaktight.verify.leak.throughout import settled
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
-_FIRST = 8  # segments to begin with; one batch of them costs less than several rounds of halving
-_EVERY = (2, 1)  # passes at each so-manieth end of the first segments, one stage after the other
+_FIRST = 32  # segments to begin with: bounds bend between passes, and more lines cost next to nothing
+_EVERY = (8, 4)  # passes at each so-manieth end of the first segments, one stage after the other
 _ENOUGH = 0.8  # what may be lost before the next stage, in tolerances
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _HALVINGS = 12  # of segments that an input refutes at one end
@@ -82,6 +82,22 @@ class Traced:
     interrupted: bool = False
 
 
+class Closer(Protocol):
+    """Searches that close the sign of curves where the first bounds leave it open."""
+
+    def search(self, begun: list[Traced]) -> None:
+        """Searches the open slopes of all regions. Raises KeyboardInterrupt; what was found by then is kept."""
+
+    def closes(self, region: int, lo: float, hi: float) -> bool:
+        """Whether the sign on a segment of a region is closed by what was found."""
+
+    def told(self, traced: list[Traced]) -> list[Traced]:
+        """The curves with what was found."""
+
+    def raised(self, traced: list[Traced]) -> list[Traced]:
+        """The curves after searches for a smaller gap, where there are any; interrupted ones are marked."""
+
+
 @dataclass(frozen=True)
 class _Domains:
     """Parts of regions with segments of slopes, what is proven there and what halving may gain; along one axis."""
@@ -128,27 +144,42 @@ def _together(first: Region, second: Region) -> Region:
 
 
 def trace(
-    slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan, progress: Progress | None = None
+    slopes: Slopes,
+    case: Case,
+    lo: float,
+    hi: float,
+    plan: Plan,
+    progress: Progress | None = None,
+    closer: Closer | None = None,
 ) -> list[Traced]:
     """For each region of the case a curve of its smallest margin over the slopes ``[lo, hi]``.
 
-    Ctrl-C ends it early: what is proven so far is returned, marked as interrupted.
+    `closer` has its turn before segments are halved. Ctrl-C ends it early: what is proven so far is returned, marked as
+    interrupted.
     """
-    tracer = _Tracer(slopes, case, lo, hi, plan)
+    tracer = _Tracer(slopes, case, lo, hi, plan, closer)
     say = progress or (lambda _: None)
     interrupted = False
     try:
         tracer.begin()
+        if closer is not None:
+            closer.search(tracer.curves(False))
         while not plan.late and tracer.halve():
             say(f"bounding: {len(tracer.domains)} parts of regions and slopes")
     except KeyboardInterrupt:
         interrupted = True
-    return tracer.curves(interrupted)
+    curves = tracer.curves(interrupted)
+    if closer is None:
+        return curves
+    told = closer.told(curves)
+    return told if interrupted else closer.raised(told)
 
 
 class _Tracer:
-    def __init__(self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan) -> None:
-        self.slopes, self.case, self.plan, self.width = slopes, case, plan, hi - lo
+    def __init__(
+        self, slopes: Slopes, case: Case, lo: float, hi: float, plan: Plan, closer: Closer | None = None
+    ) -> None:
+        self.slopes, self.case, self.plan, self.width, self.closer = slopes, case, plan, hi - lo, closer
         regions = case.region.batch
         self.ends = torch.tensor(equal_parts(lo, hi, plan.first), dtype=torch.float64)
         owner = torch.arange(regions).repeat_interleave(len(self.ends) - 1)
@@ -172,11 +203,7 @@ class _Tracer:
                 getattr(self.domains, name)[unbounded] = x
         if not self.plan.attack:
             return
-        at = self.ends.unique()
-        lowest_found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
-        for owner in range(self.case.region.batch):
-            for place, slope in enumerate(at.tolist()):
-                self._keep(owner, slope, float(lowest_found.upper[owner, place]), lowest_found.points[owner, place])
+        self._attack_first()
         if self.plan.optimise:
             self._optimise()
 
@@ -198,6 +225,24 @@ class _Tracer:
             index = index[(found.loss.reshape(-1, _FIRST).amax(1) > _ENOUGH * self.plan.tolerance)]
             if not len(index) or self.plan.late:
                 break
+
+    def _attack_first(self) -> None:
+        """What inputs attain at the ends of the first segments: found at some, and tried at those next to them."""
+        every = _EVERY[-1] if len(self.ends) == _FIRST + 1 and self.width > 0 else 1
+        at = self.ends[::every].unique()
+        found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
+        for owner in range(self.case.region.batch):
+            for place, slope in enumerate(at.tolist()):
+                self._keep(owner, slope, float(found.upper[owner, place]), found.points[owner, place])
+        between = [k for k in range(len(self.ends)) if k % every]
+        for step in (0, 1) if between else ():
+            points = found.points[:, [k // every + step for k in between]].flatten(0, 1)
+            owners = torch.arange(self.case.region.batch).repeat_interleave(len(between))
+            slopes = self.ends[between].repeat(self.case.region.batch)
+            case = Case(self.case.region.select(owners), self.case.unsafe.select(owners))
+            upper = attained(self.slopes, case, points, slopes).tolist()
+            for owner, slope, value, x in zip(owners.tolist(), slopes.tolist(), upper, points, strict=True):
+                self._keep(owner, slope, value, x)
 
     def halve(self) -> bool:
         """Halves the domains that are worth it; whether there were any."""
@@ -265,7 +310,15 @@ class _Tracer:
         low, high = self._uppers()
         at_lo, at_hi = self.domains.at_lo, self.domains.at_hi
         changes = ((at_lo > 0) & (high < 0)) | ((at_hi > 0) & (low < 0))
-        return changes | ((at_lo <= 0) & (low >= 0)) | ((at_hi <= 0) & (high >= 0))
+        return (changes | ((at_lo <= 0) & (low >= 0)) | ((at_hi <= 0) & (high >= 0))) & ~self._closed()
+
+    def _closed(self) -> Tensor:
+        """Where a search has closed the sign."""
+        d = self.domains
+        if self.closer is None:
+            return torch.zeros(len(d), dtype=torch.bool)
+        each = zip(d.owner.tolist(), d.lo.tolist(), d.hi.tolist(), strict=True)
+        return torch.tensor([self.closer.closes(*one) for one in each], dtype=torch.bool)
 
     def _worth(self, gaps: Tensor) -> Tensor:
         domains, tolerance = self.domains, self.plan.tolerance

@@ -22,7 +22,6 @@ from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.relaxed import splittable
-from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample
 
 FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting neurons
@@ -35,6 +34,7 @@ _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some
 _LEAST_TARGET = 1e-30  # and always above zero
 _AT_FIRST = 4  # times that whole regions are halved at once: passes over few boxes cost as much as over many
 
+Confirm = Callable[[int, Tensor], "Counterexample | None"]
 Attack = Callable[[int], tuple[Counterexample | None, float]]
 PATIENCE = (512, 16384)  # boxes until an attack is worth its time: a quick one, a thorough one
 
@@ -51,11 +51,18 @@ class Bisected:
     interrupted: bool = False
 
 
+def proves(case: Case, atoms: Tensor) -> Tensor:
+    """Whether proven lower bounds ``(batch, atoms)`` of ``c . y - d`` rule the unsafe set out, for each region."""
+    ruled_out = torch.where(case.unsafe.strict, atoms >= 0, atoms > 0).to(atoms.dtype)
+    return case.unsafe.combine(ruled_out) > 0
+
+
 def bisect(
     network: Network,
     case: Case,
-    replay: Replay,
+    confirm: Confirm,
     *,
+    bounder: Bounder | None = None,
     attained: float = torch.inf,
     deadline: float | None = None,
     late: Callable[[], bool] = lambda: False,
@@ -69,17 +76,18 @@ def bisect(
 ) -> Bisected:
     """Proves or refutes a case whose regions are boxes.
 
-    `attained` is the lowest margin that is known of some input. Ends when every box is proved, a counterexample is
-    confirmed by replay, `late` says so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called
-    with 0, 1, ... when as many boxes and domains within boxes were bounded as `patience` says. Every point of a region
-    is cut off and proved, or lies in a box that is proved or waits, so `lower` holds whatever ended it. What is done to
-    a box depends on that box alone, so neither `batch` nor threads change a proof, but for the last places of single
-    precision, in which multipliers are sought. `begin`: boxes within the regions to begin with, for a search over these
-    alone.
+    `confirm` makes a counterexample of a region's number and a point ``(1, n)`` that the network's own value says is
+    unsafe, if it is one; `attained` is the lowest margin that is known of some input. `bounder`: what bounds boxes, by
+    default backward passes of the network. Ends when every box is proved, a counterexample is confirmed, `late` says
+    so, Ctrl-C is pressed, or the least proven box is a mere point. `attack` is called with 0, 1, ... when as many boxes
+    and domains within boxes were bounded as `patience` says. Every point of a region is cut off and proved, or lies in
+    a box that is proved or waits, so `lower` holds whatever ended it. What is done to a box depends on that box alone,
+    so neither `batch` nor threads change a proof, but for the last places of single precision, in which multipliers are
+    sought. `begin`: boxes within the regions to begin with, for a search over these alone.
     """
     if not isinstance(case.region, Box):
         raise ValueError("only boxes can be halved")
-    search = Bisection(network, case, replay, attained, late, memory, most, batch, begin)
+    search = Bisection(network, case, confirm, attained, late, memory, most, batch, begin, bounder)
     proven, attacks = -torch.inf, 0
     try:
         while search.waiting and search.found is None and not late() and not search.stuck:
@@ -102,15 +110,16 @@ class Bisection:
         self,
         network: Network,
         case: Case,
-        replay: Replay,
+        confirm: Confirm,
         attained: float,
         late: Callable[[], bool],
         memory: int,
         most: int = MOST,
         batch: int = _BATCH,
         begin: Boxes | None = None,
+        bounder: Bounder | None = None,
     ) -> None:
-        self.network, self.case, self.replay, self.batch = network, case, replay, batch
+        self.network, self.case, self.confirm, self.batch = network, case, confirm, batch
         self.late, self.memory, self.splits = late, memory, splittable(network)
         self.attained, self.settled, self.boxes = attained, torch.inf, 0
         self.found: Counterexample | None = None
@@ -118,7 +127,7 @@ class Bisection:
         alike = torch.ones(case.unsafe.disjuncts, dtype=torch.int8)
         each = case.unsafe.strict.to(torch.int8)
         self.strict = alike.scatter_reduce(0, case.unsafe.disjunct, each, "amin").bool()  # disjuncts of strict atoms
-        self.bounder = Bounder(network, case, memory)
+        self.bounder = bounder or Bounder(network, case, memory)
         whole = Boxes.whole(case, self.bounder.signs) if begin is None else begin
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
@@ -139,15 +148,29 @@ class Bisection:
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
         return Bisected(self.lower, proved, self.found, best, self.boxes)
 
-    def advance(self, deadline: float | None) -> None:
-        """One round: some of the boxes are bounded, and what is left of them waits, in halves."""
-        if self.fresh:
-            left, settled = self._treated(self.fresh[-1], deadline, halvings=_AT_FIRST)
-            self.fresh.pop()
-        else:
-            left, settled = self._treated(self.queue.pop(self.batch), deadline)
+    def advance(self, deadline: float | None, *, easiest: bool = False) -> None:
+        """One round: some of the boxes are bounded, and what is left of them waits, in halves. The least proven ones
+        (`easiest`: the most) come first. Wherever a round is broken off, its boxes are still among the open ones."""
+        first = bool(self.fresh)
+        boxes = self.fresh[-1] if first else self.queue.pop(self.batch, easiest=easiest)
+        left, settled = self._treated(boxes, deadline, halvings=_AT_FIRST if first else 1)
         self.settled = min(self.settled, settled)
         self.queue.push(left, self.batch)
+        if first:
+            self.fresh.pop()
+        else:
+            self.queue.finish()
+
+    def open_boxes(self) -> Boxes:
+        """All boxes that are not settled; some of them twice where a round was broken off."""
+        parts = [*self.fresh, *self.queue]
+        return Boxes.joined(parts) if parts else Boxes.whole(self.case, self.bounder.signs).select(slice(0, 0))
+
+    def restart(self, boxes: Boxes) -> None:
+        """Goes on with these boxes alone, after whatever was found."""
+        queue = Queue(self.case.unsafe, self.queue.most)
+        queue.push(boxes, self.batch)
+        self.queue, self.fresh, self.found, self.stuck = queue, [], None, False
 
     def _treated(self, boxes: Boxes, deadline: float | None, halvings: int = 1) -> tuple[Boxes, float]:
         """What is left of the boxes, in parts, and the proven margin on everything else of them."""
@@ -298,9 +321,7 @@ class Bisection:
         box = int(margins.argmin())
         self.attained = min(self.attained, float(margins[box]))
         if float(margins[box]) <= 0:
-            owner = slice(int(boxes.owner[box]), int(boxes.owner[box]) + 1)
-            one = Case(self.case.region.select(owner), self.case.unsafe.select(owner))
-            self.found = confirm(self.network, one, points[box].unsqueeze(0), self.replay)
+            self.found = self.confirm(int(boxes.owner[box]), points[box].unsqueeze(0))
 
 
 def _relative(x: Tensor) -> Tensor:

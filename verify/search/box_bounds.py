@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from leaktight.models.ops import Elementwise
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
 from leaktight.verify.bounds import interval
-from leaktight.verify.bounds.backward import Backward, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, keep_freed_memory, passes
-from leaktight.verify.bounds.optimise import default_tilts, other_tilts
+from leaktight.verify.bounds.optimise import other_turn
 from leaktight.verify.rounding import down
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.clip import LinearRows
@@ -57,11 +58,43 @@ class BoxBounds:
         )
 
 
+Known = Mapping[str, Interval]
+
+
+class Passes(Protocol):
+    """How boxes are bounded: `opened` says what is known of all nodes on each, as far as backward passes need it;
+    `rows` are the linear functions of a box's coordinates that bound some `starts`, and their proven minima on it.
+    """
+
+    def opened(self, boxes: Boxes, floor: Known, deadline: float | None) -> Backward: ...
+
+    def rows(self, backward: Backward, starts: list[Rows]) -> tuple[Tensor, Tensor]: ...
+
+
+class InputPasses:
+    """The coordinates of a box are the network's inputs."""
+
+    def __init__(self, network: Network, memory: int) -> None:
+        self.network, self.memory = network, memory
+
+    def opened(self, boxes: Boxes, floor: Known, deadline: float | None) -> Backward:
+        region = Box(boxes.lower, boxes.upper)
+        known = intermediate_bounds(self.network, region, self.memory, floor=floor, deadline=deadline)
+        return Backward(self.network, region, known)
+
+    def rows(self, backward: Backward, starts: list[Rows]) -> tuple[Tensor, Tensor]:
+        walk = backward.walk(*starts)
+        flat = walk.on_inputs() if walk.pending else torch.zeros(1, 1, backward.region.size, dtype=backward.dtype)
+        found = walk.conclude()
+        return flat.expand(*found.shape, -1), found
+
+
 class Bounder:
     """Bounds the atoms of a case on boxes within its regions."""
 
-    def __init__(self, network: Network, case: Case, memory: int) -> None:
+    def __init__(self, network: Network, case: Case, memory: int, through: Passes | None = None) -> None:
         self.network, self.case, self.memory = network, case, memory
+        self.through: Passes = through or InputPasses(network, memory)
         names = {node.inputs[0] for node in network if isinstance(node.op, Elementwise)}
         self.signed = [node for node in network if node.name in names]  # whose sign is worth keeping
 
@@ -79,21 +112,17 @@ class Bounder:
         return BoxBounds.joined(found)
 
     def _bounded(self, boxes: Boxes, wanted: Tensor, deadline: float | None) -> BoxBounds:
-        region = Box(boxes.lower, boxes.upper)
-        known = intermediate_bounds(
-            self.network, region, self.memory, floor=self._floor(boxes.signs), deadline=deadline
-        )
+        plain = self.through.opened(boxes, self._floor(boxes.signs), deadline)
         unsafe = self.case.unsafe.select(boxes.owner)
         index, real = _open_atoms(wanted, unsafe.disjunct)
         weights = unsafe.weights.expand(len(boxes), -1, -1)
         objectives = weights.gather(1, index.unsqueeze(-1).expand(-1, -1, weights.shape[-1]))
         ends = unsafe.bounds.expand(len(boxes), -1).gather(1, index)
-        least = down(interval.lower_of_outputs(self.network, known, objectives) - ends)
+        least = down(interval.lower_of_outputs(self.network, plain.known, objectives) - ends)
         rows = []
-        plain, tilts = Backward(self.network, region, known), other_tilts(self.network, known)
-        differs = _differing(self.network, known, tilts)
+        tilts, differs = other_turn(plain)
         for backward, some in ((plain, torch.ones_like(differs)), (plain.turned(tilts), differs)):
-            if backward is plain or tilts:
+            if bool(some.any()):
                 slopes, floors = self._pass(backward, objectives)
                 floors = down(floors - ends).masked_fill(~some.unsqueeze(1), -torch.inf)
                 least = torch.maximum(least, floors)
@@ -102,21 +131,20 @@ class Bounder:
                 rows.append(LinearRows(rows[0].slopes, torch.full_like(rows[0].floors, -torch.inf)))
         atoms = torch.full(weights.shape[:2], -torch.inf, dtype=torch.float64)
         atoms = atoms.scatter_reduce(1, index, least.masked_fill(~real, -torch.inf), "amax")
-        return BoxBounds(atoms, self._signs(known), tuple(rows), known)
+        return BoxBounds(atoms, self._signs(plain.known), tuple(rows), plain.known)
 
     def _pass(self, backward: Backward, objectives: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows on the inputs ``(batch, rows, n)``, and their proven minima."""
+        """The rows on the coordinates ``(batch, rows, n)``, and their proven minima."""
         backward.prepare(self.network.nodes[-1])
         slopes, floors = [], []
         for regions, some in passes(self.network, [objectives.shape[1]] * len(objectives), self.memory):
-            walk = backward.select(regions).walk(*rows_on_outputs(self.network, objectives[regions, some]))
-            flat = walk.on_inputs() if walk.pending else objectives.new_zeros(1, 1, backward.region.size)
-            found = walk.conclude()
-            slopes.append(flat.expand(*found.shape, -1))
+            starts = rows_on_outputs(self.network, objectives[regions, some])
+            flat, found = self.through.rows(backward.select(regions), starts)
+            slopes.append(flat)
             floors.append(found)
         count = objectives.shape[1]
         return (
-            torch.cat([x.flatten(0, 1) for x in slopes]).reshape(-1, count, backward.region.size),
+            torch.cat([x.flatten(0, 1) for x in slopes]).reshape(-1, count, slopes[0].shape[-1]),
             torch.cat([x.flatten() for x in floors]).reshape(-1, count),
         )
 
@@ -141,15 +169,6 @@ class Bounder:
 
 def _joined(parts: list[Interval]) -> Interval:
     return Interval(torch.cat([z.lower for z in parts]), torch.cat([z.upper for z in parts]))
-
-
-def _differing(network: Network, known: Mapping[str, Interval], tilts: Mapping[str, Tensor]) -> Tensor:
-    """The boxes whose lines are others with these tilts, ``(batch,)``: the same rows twice would clip them twice, and
-    whether there is a second pass depends on the other boxes of the batch."""
-    found = torch.zeros(len(next(iter(known.values())).lower), dtype=torch.bool)
-    for name, first in default_tilts(network, known, 1).items() if tilts else ():
-        found |= (tilts[name] != first).flatten(1).any(1)
-    return found
 
 
 def _open_atoms(wanted: Tensor, disjunct: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,13 +94,14 @@ class Queue:
         self.unsafe, self.most = unsafe, most
         self.count, self._pushed = 0, 0
         self._blocks: dict[int, Boxes] = {}
+        self._taken: list[Boxes] = []
         self._least: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Boxes]:
-        return iter(self._blocks.values())
+        return iter([*self._blocks.values(), *self._taken])
 
     @property
     def lower(self) -> float:
@@ -120,17 +121,27 @@ class Queue:
             self._pushed += 1
         self.count += len(boxes)
 
-    def pop(self, wanted: int) -> Boxes:
-        """About `wanted` boxes, at most: whole blocks, the least proven first."""
-        parts, taken = list[Boxes](), 0
-        while self._blocks and (not parts or taken + len(self._blocks[self._first()]) <= wanted):
-            part = self._blocks.pop(self._first())
-            parts.append(part)
-            taken += len(part)
-        self.count -= taken
-        return Boxes.joined(parts)
+    def pop(self, wanted: int, *, easiest: bool = False) -> Boxes:
+        """About `wanted` boxes, at most: whole blocks, the least proven first (`easiest`: last).
 
-    def _first(self) -> int:
+        Iteration still meets them until `finish`, so that nothing is lost where what is done to them is broken off.
+        """
+        count = 0
+        while self._blocks and (not count or count + len(self._blocks[self._first(easiest)]) <= wanted):
+            place = self._first(easiest)
+            count += len(self._blocks[place])
+            self._taken.append(self._blocks[place])
+            del self._blocks[place]
+        self.count -= count
+        return Boxes.joined(self._taken)
+
+    def finish(self) -> None:
+        """What was taken is done."""
+        self._taken = []
+
+    def _first(self, easiest: bool) -> int:
+        if easiest:
+            return max((least, place) for least, place in self._least if place in self._blocks)[1]
         if self.count > self.most:
             return next(reversed(self._blocks))  # pushed last: the deepest
         _ = self.lower

@@ -83,9 +83,18 @@ class Bounding:
 
     known: intervals of all nodes over the regions. `columns` ``(neurons,)``: which of all neurons may be split, those
     that not every region's intervals show linear; `spots`: their places among those that quick passes keep.
+    backward: the passes that prove, by default those of the network; those of a family of networks with the same kinks
+    prove for all of them.
     """
 
-    def __init__(self, network: Network, region: Region, known: Mapping[str, Interval], questions: Questions) -> None:
+    def __init__(
+        self,
+        network: Network,
+        region: Region,
+        known: Mapping[str, Interval],
+        questions: Questions,
+        backward: Backward | None = None,
+    ) -> None:
         self.network, self.region, self.known, self.questions = network, region, known, questions
         self.activations = Activations.of(network)
         self.base = self.activations.joined(known)
@@ -97,7 +106,7 @@ class Bounding:
         bent = (self.base.lower < kink) & (self.base.upper > kink) & (self.activations.left != self.activations.right)
         self.columns = bent.any(0).nonzero().flatten()
         self.spots = torch.searchsorted(self.relaxed.places, self.columns)
-        self.backward = Backward(network, region, known)
+        self.backward = Backward(network, region, known) if backward is None else backward
         for node in network:
             if isinstance(node.op, Affine):
                 self.backward.slack(node)

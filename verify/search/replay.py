@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,16 @@ def confirm(network: Network, case: Case, points: Tensor, replay: Replay | None 
         margin = float(case.unsafe.margin(torch.from_numpy(values).unsqueeze(0))[0])
         return Counterexample(runner.inputs(point), outputs, point.numpy(), margin)
     return None
+
+
+def confirming(network: Network, case: Case, replay: Replay) -> Callable[[int, Tensor], Counterexample | None]:
+    """`confirm` for the regions of a case, by their numbers."""
+
+    def confirmed(region: int, points: Tensor) -> Counterexample | None:
+        part = slice(region, region + 1)
+        return confirm(network, Case(case.region.select(part), case.unsafe.select(part)), points, replay)
+
+    return confirmed
 
 
 def _own(network: Network, point: Tensor, dtype: torch.dtype = torch.float64) -> np.ndarray[Any, Any]:

@@ -1,0 +1,212 @@
+"""Branch and bound inside segments of slopes: what it proves holds, and it decides what single passes leave open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_leak import KINDS, assert_nothing_is_below, grid, question, tiny, truth
+from torch import Tensor
+
+import leaktight as lt
+from leaktight.errors import UsageError
+from leaktight.models.slopes import Slopes
+from leaktight.specs.property import Case, Property
+from leaktight.specs.region import Box
+from leaktight.verify.leak import signs
+from leaktight.verify.leak.closing import Limits, Span, Stretch, joined, without
+from leaktight.verify.leak.joint_boxes import Line, box_search
+from leaktight.verify.leak.joint_neurons import split_neurons
+from leaktight.verify.search.boxes import Boxes
+
+RANGES = [(0.0, 0.3), (-0.8, 0.2), (0.7, 1.8)]
+
+
+def moved(slopes: Slopes, case: Case, within: tuple[float, float], by: float = 0.0) -> Case:
+    """The case with its sign changing about the middle of the range."""
+    middle = truth(slopes, case, sum(within) / 2) + by
+    return Case(case.region, replace(case.unsafe, bounds=case.unsafe.bounds + middle))
+
+
+def assert_signs_are_true(slopes: Slopes, case: Case, curve: Any, within: tuple[float, float]) -> None:
+    for a in grid(*within, 20):
+        least = truth(slopes, case, a)
+        for s in curve.segments:
+            if s.lo <= a <= s.hi:
+                assert not s.refuted or least < 0
+                assert not s.proved or least > 0
+                assert s.chord.at(a) <= least + 1e-12
+
+
+@pytest.mark.parametrize(("seed", "within"), list(enumerate(RANGES)))
+def test_nearly_no_slope_stays_open(seed: int, within: tuple[float, float]) -> None:
+    slopes, case = tiny(seed, (0, 1, 1))
+    case = moved(slopes, case, within)
+    # the tolerance keeps the search for signs alone
+    curve = lt.leak(slopes.network, Property((case,)), within, engine="branch", tolerance=10.0).curve
+    assert curve is not None
+    assert sum(last - first for first, last in curve.open) <= 0.005 * (within[1] - within[0])
+    assert_signs_are_true(slopes, case, curve, within)
+
+
+@pytest.mark.parametrize("within", RANGES)
+def test_the_refined_curve_is_within_a_thousandth_of_the_truth(within: tuple[float, float]) -> None:
+    """Against enumeration of all activation patterns, over a fine grid of slopes."""
+    slopes, case = tiny(1, (0, 1, 1))
+    curve = lt.leak(slopes.network, Property((case,)), within, tolerance=9e-4, engine="branch").curve
+    assert curve is not None
+    for a in grid(*within, 60):
+        least = truth(slopes, case, a)
+        assert curve.lower(a) - 1e-12 <= least <= curve.lower(a) + 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("within", [(-0.3, 0.4), (0.6, 1.5)])
+def test_rows_over_inputs_and_slopes_are_below_the_atoms(kind: str, within: tuple[float, float]) -> None:
+    """On boxes, their halves and quarters, with lines taken off: where the slope is a coordinate and an output too."""
+    plain, network, case = question(kind, 3, size=0.5)
+    slopes, line = Slopes.of(network, plain.nodes), Line(0.7, -1.3)
+    search = box_search(slopes, case, [Stretch(0, *within)], [line], 0.0, 1 << 28, lambda *_: None)
+    generator = torch.Generator().manual_seed(0)
+    boxes = search.waiting()
+    for side in (network.input_size, 0, network.input_size):
+        found = search.bounder(boxes, torch.ones(len(boxes), 2, dtype=torch.bool), None)
+        for _ in range(50):
+            share = torch.rand(boxes.lower.shape, generator=generator, dtype=torch.float64)
+            share = torch.where(share < 0.2, 0.0, torch.where(share > 0.8, 1.0, share))
+            at = boxes.lower + share * (boxes.upper - boxes.lower)
+            atoms = values(slopes, case, at) - (line.level + line.rate * at[:, -1:])
+            scale = 1e-9 * (1 + atoms.abs().amax())
+            assert bool((found.atoms <= atoms + scale).all())
+            for rows in found.rows:
+                corner = torch.where(rows.slopes > 0, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1))
+                rise = (rows.slopes * (at.unsqueeze(1) - corner)).sum(-1)
+                assert bool(((rows.floors + rise <= atoms + scale) | torch.isinf(rows.floors)).all())
+        known = Boxes(boxes.owner, boxes.lower, boxes.upper, found.atoms, found.signs)
+        boxes = Boxes.joined(list(known.halves(torch.full((len(known),), side))))
+
+
+def values(slopes: Slopes, case: Case, at: Tensor) -> Tensor:
+    """The atoms ``(batch, atoms)`` at inputs with slopes behind them."""
+    return case.unsafe.atoms(slopes.at(at[:, -1]).flat(at[:, :-1]))
+
+
+# ---- neurons ----
+
+
+@pytest.mark.parametrize("within", [(0.0, 0.3), (-0.5, 0.1), (0.9, 1.3)])
+@pytest.mark.parametrize("seed", range(2))
+def test_splitting_neurons_proves_and_refutes_what_is_true(seed: int, within: tuple[float, float]) -> None:
+    slopes, case = tiny(seed, (0, 1, 1))
+    lo, hi = within
+    least = min(truth(slopes, case, a) for a in grid(lo, hi, 10))
+    for by in (-0.02, 0.02):
+        part = Case(case.region, replace(case.unsafe, bounds=case.unsafe.bounds + least + by))
+        found = split_neurons(slopes, part, lo, hi, Limits(4000))
+        assert found.lower <= -by + 1e-12
+        if found.proved:
+            assert by < 0
+        if found.found is not None:
+            a, upper, x = found.found
+            assert bool(part.region.contains(x.unsqueeze(0)).all())
+            assert float(part.unsafe.margin(slopes.at(a).flat(x.unsqueeze(0)))) <= upper < 0
+
+
+def test_splitting_neurons_decides_what_lines_leave_open() -> None:
+    slopes, case = tiny(2)
+    lo, hi = 0.1, 0.105
+    least = min(truth(slopes, case, a) for a in grid(lo, hi))
+    part = Case(case.region, replace(case.unsafe, bounds=case.unsafe.bounds + least - 0.01))
+    plain = lt.leak(slopes.network, Property((part,)), (lo, hi), engine="crown", tolerance=10.0).curve
+    assert plain is not None
+    assert plain.proved_up_to is None or plain.proved_up_to < hi
+    assert split_neurons(slopes, part, lo, hi, Limits(20_000)).proved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_more_inputs_no_sample_is_below_what_splitting_neurons_proves(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signs, "FEW_INPUTS", 0)
+    plain, network, case = question(kind, 7, size=0.3)
+    result = lt.leak(network, Property((case,)), (-0.2, 0.5), engine="branch", nodes=plain.nodes, timeout=1)
+    assert result.curve is not None
+    assert_nothing_is_below(plain, network, case, result.curve, -0.2, 0.5)
+
+
+def test_at_a_single_slope_neurons_are_split_through_all_stages() -> None:
+    slopes, case = tiny(2, (0, 1, 1))
+    part = Case(case.region, replace(case.unsafe, bounds=case.unsafe.bounds + truth(slopes, case, 0.2) - 1e-3))
+    assert split_neurons(slopes, part, 0.2, 0.2, Limits()).proved
+
+
+# ---- what is asked, and what is left of spans ----
+
+
+def test_branching_wants_one_slope_for_all_and_something_to_branch_on() -> None:
+    _, network, case = question("fully_connected", 0)
+    with pytest.raises(UsageError, match="share"):
+        lt.leak(network, Property((case,)), (0.0, 0.3), engine="branch", meaning="independent")
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("place", ["boxes", "neurons", "raised"])
+def test_what_was_closed_before_ctrl_c_stands(place: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from leaktight.verify.leak import raised
+    from leaktight.verify.search.bisect import Bisection
+
+    slopes, case = tiny(0, (0, 1, 1))
+    within = (0.0, 0.3)
+    case, tolerance = moved(slopes, case, within), 0.01 if place == "raised" else 10.0
+    calls = iter(range(10**6))
+
+    def interrupting(real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            if next(calls) == after:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        return call
+
+    if place == "boxes":
+        monkeypatch.setattr(Bisection, "_treated", interrupting(Bisection._treated))
+    elif place == "raised":
+        monkeypatch.setattr(raised.Raising, "_proved", interrupting(raised.Raising._proved))
+    else:
+        monkeypatch.setattr(signs, "FEW_INPUTS", 0)
+        monkeypatch.setattr(signs, "split_neurons", interrupting(split_neurons))
+    result = lt.leak(slopes.network, Property((case,)), within, engine="branch", tolerance=tolerance)
+    assert result.interrupted
+    assert result.curve is not None
+    assert (result.curve.segments[0].lo, result.curve.segments[-1].hi) == within
+    assert_signs_are_true(slopes, case, result.curve, within)
+
+
+def test_spans_are_joined_and_taken_out() -> None:
+    whole = Span(0.0, 1.0)
+    assert without(whole, []) == [whole]
+    assert without(whole, [Span(0.2, 0.4), Span(0.3, 0.5), Span(0.9, 2.0)]) == [Span(0.0, 0.2), Span(0.5, 0.9)]
+    assert without(whole, [Span(-1.0, 3.0)]) == []
+    assert without(whole, [Span(0.4, 0.4)]) == [Span(0.0, 0.4), Span(0.4, 1.0)]
+    assert without(Span(0.5, 0.5), [Span(0.6, 0.7)]) == [Span(0.5, 0.5)]
+    assert without(Span(0.5, 0.5), [Span(0.5, 0.7)]) == []
+    assert joined([(0.5, 0.6, 1.0), (0.1, 0.3, 2.0), (0.3, 0.4, 3.0)]) == [Span(0.1, 0.4), Span(0.5, 0.6)]
+
+
+def test_many_regions_are_searched_together() -> None:
+    slopes, case = tiny(0, (0, 1, 1))
+    within = (0.0, 0.3)
+    one = moved(slopes, case, within, 0.2)
+    shifts = torch.tensor([[0.0], [0.05], [-5.0]], dtype=torch.float64)
+    several = Case(
+        Box(one.region.lower.repeat(3, 1), one.region.upper.repeat(3, 1)),
+        replace(one.unsafe, weights=one.unsafe.weights.repeat(3, 1, 1), bounds=one.unsafe.bounds + shifts),
+    )
+    plan = lt.leak(slopes.network, Property((several,)), within, engine="branch", tolerance=10.0).curve
+    assert plan is not None
+    for i in range(3):
+        single = Case(several.region.select(slice(i, i + 1)), several.unsafe.select(slice(i, i + 1)))
+        for a in grid(*within, 8):
+            assert plan.lower(a) <= truth(slopes, single, a) + 1e-12
