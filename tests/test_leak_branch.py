@@ -70,7 +70,7 @@ def test_rows_over_inputs_and_slopes_are_below_the_atoms(kind: str, within: tupl
     slopes, line = Slopes.of(network, plain.nodes), Line(0.7, -1.3)
     search = box_search(slopes, case, [Stretch(0, *within)], [line], 0.0, 1 << 28, lambda *_: None)
     generator = torch.Generator().manual_seed(0)
-    boxes = search.waiting()
+    boxes = search.open_boxes()
     for side in (network.input_size, 0, network.input_size):
         found = search.bounder(boxes, torch.ones(len(boxes), 2, dtype=torch.bool), None)
         for _ in range(50):

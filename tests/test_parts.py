@@ -81,7 +81,7 @@ def inside(network: Network, part: dict[str, Any], x: Tensor) -> Tensor:
 @pytest.mark.parametrize("wide", [False, True])
 def test_every_unsafe_input_lies_in_a_part(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is confirmed here, so that the tree goes on around counterexamples."""
-    for search in ("bisect", "neurons", "leaf"):
+    for search in ("replay", "neurons", "leaf"):
         monkeypatch.setattr(f"leaktight.verify.search.{search}.confirm", lambda *_: None)
     monkeypatch.setattr("leaktight.verify.prove.refute", lambda *_, **__: (None, torch.tensor([torch.inf])))
     checked = 0
