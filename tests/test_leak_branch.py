@@ -84,7 +84,7 @@ def test_rows_over_inputs_and_slopes_are_below_the_atoms(kind: str, within: tupl
                 corner = torch.where(rows.slopes > 0, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1))
                 rise = (rows.slopes * (at.unsqueeze(1) - corner)).sum(-1)
                 assert bool(((rows.floors + rise <= atoms + scale) | torch.isinf(rows.floors)).all())
-        known = Boxes(boxes.owner, boxes.lower, boxes.upper, found.atoms, found.signs)
+        known = replace(boxes, atoms=found.atoms, signs=found.signs)
         boxes = Boxes.joined(list(known.halves(torch.full((len(known),), side))))
 
 

@@ -120,7 +120,9 @@ def test_the_table_of_inputs_filters_by_words_and_by_status(show: Any) -> None:
     assert [row[0] for row in visible(browser)] == wanted
 
 
-@pytest.mark.parametrize("make", [documents.certification, documents.leak_over_data])
+@pytest.mark.parametrize(
+    "make", [documents.certification, pytest.param(documents.leak_over_data, marks=pytest.mark.slow)]
+)
 def test_ten_thousand_inputs_open_in_two_seconds(make: Any, show: Any) -> None:
     """The best of some: what is measured is the page, and not who else uses the machine."""
     browser = show(make(10_000))

@@ -368,7 +368,9 @@ def test_several_results_are_one_page_with_links_to_each() -> None:
     assert len(page.all("article")) == 3
 
 
-@pytest.mark.parametrize("make", [documents.certification, documents.leak_over_data])
+@pytest.mark.parametrize(
+    "make", [documents.certification, pytest.param(documents.leak_over_data, marks=pytest.mark.slow)]
+)
 def test_ten_thousand_inputs_are_a_small_page_with_all_of_them(make: Callable[[int], Document]) -> None:
     began = time.process_time()
     document = make(10_000)

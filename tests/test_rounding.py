@@ -70,7 +70,7 @@ def shortened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("shortened")
 @every_engine
 def test_no_bound_rests_on_shortened_products(engine: str) -> None:
-    network, rows = fully_connected(1), torch.eye(3, dtype=torch.float64).unsqueeze(0)
+    network, rows = fully_connected(1, (4, 64, 3)), torch.eye(3, dtype=torch.float64).unsqueeze(0)
     region = ball(torch.zeros(1, 4, dtype=torch.float64), 0.5)
     assert not Single.fits(Backward(network, region, {}))
     with pytest.raises(UsageError, match="set_float32_matmul_precision"):

@@ -30,6 +30,7 @@ from leaktight.verify.bounds.references import SINGLE, TINY, References, outward
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
 
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small
+_NARROW = 48  # values of the widest node: below, passes cost what calling operators costs, in any arithmetic
 
 
 class Single:
@@ -46,7 +47,8 @@ class Single:
         """Whether passes of this kind can stand for those of `backward`."""
         ops = (node.op for node in backward.network)
         plain = type(backward) is Backward and backward.dtype == torch.float64 and not backward.tilts
-        plain = plain and whole_products() and max(node.size for node in backward.network) <= _LONGEST
+        plain = plain and whole_products()
+        plain = plain and _NARROW <= max(node.size for node in backward.network) <= _LONGEST
         return plain and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
 
     def prepare(self, last: Node) -> None:
