@@ -19,7 +19,7 @@ from leaktight.capabilities import EXAMPLES, smallest_network
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Linear, leaky_relu
 from leaktight.models.slopes import Slopes
-from leaktight.specs.region import Box, Norm
+from leaktight.specs.region import Box, Norm, Region
 from leaktight.verify.bounds.backward import Backward, rows_on_outputs
 from leaktight.verify.bounds.crown import intermediate_bounds, refine_all
 from leaktight.verify.bounds.engine import lower_bounds
