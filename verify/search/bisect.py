@@ -28,7 +28,8 @@ FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting ne
 MOST = 1_000_000  # boxes that wait at once
 _BATCH = 512
 _MEMORY = 256 << 20
-_WIDE = 0.3  # the weight of the width in the choice of an input
+_SAMPLES = 5  # points of a box at which derivatives are taken, the same shares of every box
+_FLAT = 0.02  # of the steepest input's derivative: what every input's is taken for at least
 _NARROW = 1e-7  # of the region
 _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some input attains,
 _LEAST_TARGET = 1e-30  # and always above zero
@@ -132,6 +133,9 @@ class Bisection:
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False
+        generator, inputs = torch.Generator().manual_seed(0), case.region.size
+        scattered = torch.rand(_SAMPLES - 1, inputs, generator=generator, dtype=torch.float64)
+        self.shares = torch.cat([torch.full((1, inputs), 0.5, dtype=torch.float64), scattered])
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 
     @property
@@ -243,7 +247,7 @@ class Bisection:
 
     def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
         """The halves of every box without what the rows prove, with the rows, and the proven margin of the rest."""
-        side = self._side(boxes, found)
+        side = self._side(boxes)
         parts, settled = list[tuple[Boxes, BoxBounds]](), torch.inf
         for half in boxes.halves(side):
             rows = tuple(
@@ -257,29 +261,17 @@ class Bisection:
             parts.append((half, left))
         return Boxes.joined([half for half, _ in parts]), BoxBounds.joined([left for _, left in parts]), settled
 
-    def _side(self, boxes: Boxes, found: BoxBounds) -> Tensor:
-        """For each box the input to halve.
-
-        What counts is how far the move from wall to wall takes the rows of all open atoms, each in units of what it
-        lacks; how far it takes the margin itself, by the derivative at the centre; and the part of the region's width
-        that is left. Each alone keeps halving the wrong input on some networks.
-        """
+    def _side(self, boxes: Boxes) -> Tensor:
+        """For each box the input to halve: whose move from wall to wall changes the margin most, by its derivatives at
+        a few points. A flat margin says nothing of what the bounds depend on: there the width counts."""
         width = boxes.upper - boxes.lower
-        open_atoms = self._standing(boxes)[:, self.case.unsafe.disjunct].unsqueeze(-1)
-        lacks = found.rows[0].floors.abs().clamp(min=1e-9).unsqueeze(-1)
-        moves = (found.rows[0].slopes.abs() * width.unsqueeze(1) / lacks * open_atoms).sum(1)
-        score = _relative(moves) + _relative(self._derivative(boxes).abs() * width)
-        whole = (self.case.region.upper - self.case.region.lower)[boxes.owner]
-        share = width / whole.clamp(min=torch.finfo(width.dtype).tiny)
-        return (score + _WIDE * score.amax(1, keepdim=True) * share).argmax(1)
-
-    def _derivative(self, boxes: Boxes) -> Tensor:
-        """The derivative of the margin at each box's centre ``(batch, n)``."""
-        points = (boxes.lower / 2 + boxes.upper / 2).unsqueeze(0)
+        points = boxes.lower + self.shares.unsqueeze(1) * width
         objective = Objective(self.network, self.case.unsafe.select(boxes.owner), self.room)
         losses = objective.losses(objective.atoms(points))
         alone = torch.zeros_like(losses[..., 0], dtype=torch.bool)
-        return objective.gradient(points, losses.argmin(-1), alone)[2][0]
+        steep = objective.gradient(points, losses.argmin(-1), alone)[2].abs().nan_to_num(0.0).mean(0)
+        steep = steep + _FLAT * steep.amax(1, keepdim=True) + torch.finfo(steep.dtype).tiny
+        return (steep * width).argmax(1)
 
     def _telling(self, boxes: Boxes, found: BoxBounds) -> Tensor:
         """For each box the slopes ``(batch, n)`` of the best atom of its worst disjunct."""
@@ -322,9 +314,3 @@ class Bisection:
         self.attained = min(self.attained, float(margins[box]))
         if float(margins[box]) <= 0:
             self.found = self.confirm(int(boxes.owner[box]), points[box].unsqueeze(0))
-
-
-def _relative(x: Tensor) -> Tensor:
-    """Each row in units of its largest entry; zero where that is not a positive number."""
-    most = x.amax(1, keepdim=True)
-    return torch.where(most > 0, x / most, 0.0).nan_to_num(0.0, 0.0, 0.0)
