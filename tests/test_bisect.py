@@ -18,10 +18,11 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property, Unsafe
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.prove import prove
-from leaktight.verify.search.bisect import Bisected, bisect
+from leaktight.verify.search.bisect import bisect
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.verdict import Status
 
@@ -245,7 +246,7 @@ def test_verdicts_are_those_of_the_exact_minimum(seed: int) -> None:
         assert prove(network, failing, engine="branch", timeout=60).status is Status.REFUTED
 
 
-def searched(seed: int, **ways: Any) -> Bisected:
+def searched(seed: int, **ways: Any) -> Searched:
     network, region, weights = question(seed, 0.1, 2)
     bound = least(network, region, weights) - 1e-3
     case = property_of(region, weights, bound).fitted(2, 3)[0]
@@ -263,8 +264,8 @@ def test_proofs_and_margins_are_the_same_for_every_batch_size_and_thread_count(s
     finally:
         torch.set_num_threads(threads)
     assert all(one.proved for one in found)
-    assert found[0].boxes > 7
-    assert {one.boxes for one in found} == {found[0].boxes}
+    assert found[0].domains > 7
+    assert {one.domains for one in found} == {found[0].domains}
     assert [one.lower for one in found] == pytest.approx([found[0].lower] * len(found), rel=1e-9)
 
 

@@ -22,11 +22,12 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.prove import AUTO, Budget, Opened, later_attacks, leaf_of, opened, origin, prove
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import Bisected, Bisection, bisect
+from leaktight.verify.search.bisect import Bisection, bisect
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.multipliers import Bounding
-from leaktight.verify.search.neurons import Branched, branch
+from leaktight.verify.search.neurons import branch
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import WARM_UP, Stage, split, staged, whole_margin
@@ -288,7 +289,7 @@ def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdi
         attack=later_attacks(network, case, budget, replay),
         begin=begin,
     )
-    return _settled(found, found.boxes, budget, "no box can be halved any more; the margin touches zero in one")
+    return _settled(found, budget, "no box can be halved any more; the margin touches zero in one")
 
 
 def _boxes(part: Part, case: Case, signs: int) -> Boxes:
@@ -321,7 +322,7 @@ def _on_domains(network: Network, case: Case, part: Part, budget: Budget) -> Ver
         leaf=leaf_of(network, case, budget, replay),
         begin=lambda bounding: domains_of(bounding, part["domains"]),
     )
-    return _settled(found, found.domains, budget, found.reason)
+    return _settled(found, budget, found.reason)
 
 
 def domains_of(bounding: Bounding, pieces: list[Part]) -> Domains:
@@ -352,9 +353,9 @@ def _columns(bounding: Bounding, sides: list[tuple[str, int, int]]) -> Iterator[
         yield bounding.activations.parts[name].start + entry, side
 
 
-def _settled(found: Bisected | Branched, domains: int, budget: Budget, otherwise: str) -> Verdict:
+def _settled(found: Searched, budget: Budget, otherwise: str) -> Verdict:
     upper = found.attained if found.found is None else min(found.attained, found.found.margin)
-    told = Verdict(Status.UNKNOWN, Margin(found.lower, upper), found.found, statistics={"domains": domains})
+    told = Verdict(Status.UNKNOWN, Margin(found.lower, upper), found.found, statistics={"domains": found.domains})
     if found.found is not None:
         return replace(told, status=Status.REFUTED, reason="an input in the region has an unsafe output")
     if found.proved:

@@ -22,10 +22,11 @@ from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import FEW_INPUTS, Attack, Bisected, bisect, proves
-from leaktight.verify.search.complete import Completed, check_exact, complete
+from leaktight.verify.search.bisect import FEW_INPUTS, Attack, bisect, proves
+from leaktight.verify.search.complete import check_exact, complete
 from leaktight.verify.search.leaf import decide
-from leaktight.verify.search.neurons import Branched, Leaf
+from leaktight.verify.search.neurons import Leaf
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay, confirming
@@ -91,29 +92,32 @@ class _Standing:
     atoms: Tensor
     attained: float = torch.inf
     found: Counterexample | None = None
-    searched: Bisected | Completed | None = None
-    branched: Branched | None = None
+    searched: Searched | None = None
 
     @property
     def lower(self) -> float:
         whole = float(self.case.unsafe.combine(self.atoms).amin())
-        if self.branched is not None:
-            whole = whole_margin(self.case, self.atoms, self.branched.lower)
         return whole if self.searched is None else max(whole, self.searched.lower)
 
     @property
     def proved(self) -> bool:
         """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
-        by_search = any(search is not None and search.proved for search in (self.searched, self.branched))
+        by_search = self.searched is not None and self.searched.proved
         return by_search or bool(proves(self.case, self.atoms).all())
 
     @property
     def domains(self) -> int:
-        boxes = 0 if self.searched is None else self.searched.boxes
-        return 1 + boxes + (0 if self.branched is None else self.branched.domains)
+        return 1 + (0 if self.searched is None else self.searched.domains)
 
     def learn(self, atoms: Tensor) -> None:
         self.atoms = torch.maximum(self.atoms, atoms)
+
+    def conclude(self, searched: Searched) -> None:
+        """Raises KeyboardInterrupt: the search was interrupted; what it found by then is kept."""
+        self.searched, self.found = searched, searched.found
+        self.attained = min(self.attained, searched.attained)
+        if searched.interrupted:
+            raise KeyboardInterrupt
 
 
 def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Tensor:
@@ -287,15 +291,12 @@ def _branching(network: Network, region: Region, engine: str) -> Branching | Non
 def _complete(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Splits neurons until linear programs decide.
 
-    Raises KeyboardInterrupt: it was interrupted; what it found by then is kept.
+    Raises KeyboardInterrupt: as `_Standing.conclude`.
     """
     found = complete(
         network, standing.case, replay, deadline=budget.deadline, memory=budget.memory, seed=budget.seed, say=say
     )
-    standing.searched, standing.found = found, found.found
-    standing.attained = min(standing.attained, found.attained)
-    if found.interrupted:
-        raise KeyboardInterrupt
+    standing.conclude(found)
 
 
 def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
@@ -313,11 +314,11 @@ def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Lea
 def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on neurons until the case is settled, the time is up, or too many domains wait.
 
-    Raises KeyboardInterrupt: as `_complete`.
+    Raises KeyboardInterrupt: as `_Standing.conclude`.
     """
     memory = default_memory() if budget.memory is None else budget.memory
     with torch.no_grad():
-        standing.branched = split(
+        found = split(
             network,
             standing.case,
             standing.atoms,
@@ -328,10 +329,7 @@ def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay
             leaf=leaf_of(network, standing.case, budget, replay),
             say=say,
         )
-    standing.found = standing.branched.found
-    standing.attained = min(standing.attained, standing.branched.attained)
-    if standing.branched.interrupted:
-        raise KeyboardInterrupt
+    standing.conclude(replace(found, lower=whole_margin(standing.case, standing.atoms, found.lower)))
 
 
 def later_attacks(network: Network, case: Case, budget: Budget, replay: Replay) -> Attack:
@@ -349,9 +347,9 @@ def later_attacks(network: Network, case: Case, budget: Budget, replay: Replay) 
 def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
     """Branches on the input until the case is settled, the time is up, or too many boxes wait.
 
-    Raises KeyboardInterrupt: as `_complete`.
+    Raises KeyboardInterrupt: as `_Standing.conclude`.
     """
-    standing.searched = bisect(
+    found = bisect(
         network,
         standing.case,
         confirming(network, standing.case, replay),
@@ -362,10 +360,7 @@ def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay
         attack=later_attacks(network, standing.case, budget, replay),
         say=say,
     )
-    standing.found = standing.searched.found
-    standing.attained = min(standing.attained, standing.searched.attained)
-    if standing.searched.interrupted:
-        raise KeyboardInterrupt
+    standing.conclude(found)
 
 
 def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
@@ -433,7 +428,7 @@ def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget
         return replace(
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
         )
-    ends = [s.branched for s in standings if s.branched is not None]
+    ends = [s.searched for s in standings if s.searched is not None]
     if ended := next((end.reason for end in ends if end.reason), ""):
         return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"

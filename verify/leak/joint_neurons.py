@@ -29,7 +29,8 @@ from leaktight.verify.rounding import down
 from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.multipliers import Bounding
-from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
+from leaktight.verify.search.neurons import Leaf, Search, branch
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.stages import open_questions, split, whole_margin
 from leaktight.verify.verdict import Counterexample
@@ -98,7 +99,7 @@ def _searched(
     memory: int,
     limits: Limits,
     say: Callable[[str], None],
-) -> Branched:
+) -> Searched:
     replay = Replay(network)  # no file is read: what is found is judged by rigorous bounds of its margin
     if bool((backward.half == 0).all()):
         return split(
@@ -114,7 +115,7 @@ def _searched(
         )
     bounding = Bounding(network, case.region, backward.known, open_questions(case, atoms), backward)
     if not len(bounding.columns):  # nothing bends at the middle slope: only shorter segments will do
-        return Branched(-torch.inf, False, None, torch.inf, 1)
+        return Searched(-torch.inf, False, None, torch.inf, 1)
     search = Search(bounding, lambda: limits.late, memory)
     return branch(search, case, replay, most=limits.domains, say=say)
 
@@ -129,7 +130,7 @@ def _leaf(network: Network, replay: Replay, limits: Limits) -> Leaf:
     return leaf
 
 
-def _concluded(slopes: Slopes, case: Case, atoms: Tensor, a: float, found: Branched) -> Split:
+def _concluded(slopes: Slopes, case: Case, atoms: Tensor, a: float, found: Searched) -> Split:
     lower = max(float(case.unsafe.combine(atoms).amin()), whole_margin(case, atoms, found.lower))
     unsafe = None
     if found.found is not None:

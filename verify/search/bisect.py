@@ -8,7 +8,7 @@ halved (`leaktight.verify.search.clip`). Many boxes are bounded in one batch, th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.verdict import Counterexample
 
@@ -38,18 +39,6 @@ _AT_FIRST = 4  # times that whole regions are halved at once: passes over few bo
 Confirm = Callable[[int, Tensor], "Counterexample | None"]
 Attack = Callable[[int], tuple[Counterexample | None, float]]
 PATIENCE = (512, 16384)  # boxes until an attack is worth its time: a quick one, a thorough one
-
-
-@dataclass(frozen=True)
-class Bisected:
-    """How far bisection came. `lower`: a proven bound of the margin over the whole case. `proved`: no box is left."""
-
-    lower: float
-    proved: bool
-    found: Counterexample | None
-    attained: float
-    boxes: int
-    interrupted: bool = False
 
 
 def proves(case: Case, atoms: Tensor) -> Tensor:
@@ -74,7 +63,7 @@ def bisect(
     patience: tuple[int, ...] = PATIENCE,
     begin: Boxes | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Bisected:
+) -> Searched:
     """Proves or refutes a case whose regions are boxes.
 
     `confirm` makes a counterexample of a region's number and a point ``(1, n)`` that the network's own value says is
@@ -100,7 +89,7 @@ def bisect(
                 search.found, least = attack(attacks)
                 search.attained, attacks = min(search.attained, least), attacks + 1
     except KeyboardInterrupt:
-        return Bisected(proven, False, search.found, search.attained, search.boxes, interrupted=True)
+        return Searched(proven, False, search.found, search.attained, search.boxes, interrupted=True)
     return search.outcome()
 
 
@@ -147,10 +136,10 @@ class Bisection:
     def waiting(self) -> int:
         return len(self.queue) + sum(len(boxes) for boxes in self.fresh)
 
-    def outcome(self) -> Bisected:
+    def outcome(self) -> Searched:
         proved = not self.waiting and self.found is None
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
-        return Bisected(self.lower, proved, self.found, best, self.boxes)
+        return Searched(self.lower, proved, self.found, best, self.boxes)
 
     def advance(self, deadline: float | None, *, easiest: bool = False) -> None:
         """One round: some of the boxes are bounded, and what is left of them waits, in halves. The least proven ones

@@ -31,6 +31,7 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.piecewise import two_slopes_only
 from leaktight.verify.bounds.splits import domain_bounds, undecided_entries
 from leaktight.verify.search.leaf import Decision, decide
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
 
@@ -41,29 +42,6 @@ _BATCH = 16  # domains that are split together
 _SURE = 1e-9  # a relative gap between what is proven and what is attained that no split closes
 _ALONE = 40  # domains that are tried before the mixed-integer program is asked where to look
 _PATIENCE, _LEAST = 10.0, 1.0  # seconds for it, at most, and what makes it worth asking; a quarter of what is left
-
-
-@dataclass(frozen=True)
-class Completed:
-    """How far it came. `lower`: a proven bound of the margin over the whole case. `proved`: no domain is left."""
-
-    lower: float
-    proved: bool
-    found: Counterexample | None
-    attained: float
-    boxes: int
-    interrupted: bool = False
-
-    def joined(self, other: Completed) -> Completed:
-        """What is known of two questions that must both be answered."""
-        return Completed(
-            min(self.lower, other.lower),
-            self.proved and other.proved,
-            self.found or other.found,
-            min(self.attained, other.attained),
-            self.boxes + other.boxes,
-            self.interrupted or other.interrupted,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +62,7 @@ def complete(
     memory: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
-) -> Completed:
+) -> Searched:
     """Proves or refutes a case of boxes or L1 balls on a piecewise linear network.
 
     Ends when every domain is proved, a counterexample is confirmed by replay, `deadline` (of time.monotonic) is over,
@@ -93,7 +71,7 @@ def complete(
     """
     plain = two_slopes_only(network.to(torch.float64))
     asked = [_question(case, i, k) for i in range(case.region.batch) for k in range(case.unsafe.disjuncts)]
-    total = Completed(torch.inf, True, None, torch.inf, 0)
+    total = Searched(torch.inf, True, None, torch.inf, 0)
     for number, one in enumerate(asked, 1):
         search = _Search(plain, one, replay, deadline, memory or default_memory(), seed, say)
         total = total.joined(search.run())
@@ -165,7 +143,7 @@ class _Search:
     def late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def run(self) -> Completed:
+    def run(self) -> Searched:
         interrupted = False
         try:
             self._work()
@@ -174,7 +152,7 @@ class _Search:
         open_ = min([*self.active, *(lower for lower, *_ in self.waiting)], default=torch.inf)
         lower = min(self.settled, self.stuck, open_)
         proved = not self.waiting and not self.active and self.stuck == torch.inf and self.found is None
-        return Completed(lower, proved, self.found, self.attained, self.domains, interrupted)
+        return Searched(lower, proved, self.found, self.attained, self.domains, interrupted=interrupted)
 
     def _work(self) -> None:
         known = intermediate_bounds(self.network, self.case.region, self.memory, deadline=self.deadline)

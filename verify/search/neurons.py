@@ -19,6 +19,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import look_ahead
 from leaktight.verify.search.multipliers import Batch, Bounding
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.search.splits import Domains, Pool, joined
 from leaktight.verify.verdict import Counterexample
@@ -34,22 +35,6 @@ _PARTS = 4  # of a round, so that threads have something to share
 _PART_BYTES = 16 << 20
 _LIVE_TENSORS = 8
 _GENERATIONS = 4
-
-
-@dataclass(frozen=True)
-class Branched:
-    """How far a search came. `lower`: a proven bound of the margin over all questions. `proved`: nothing is left.
-
-    `reason` says what ended a search that decided nothing, where it was not the time; `interrupted`: the user did.
-    """
-
-    lower: float
-    proved: bool
-    found: Counterexample | None
-    attained: float
-    domains: int
-    reason: str = ""
-    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,7 +199,7 @@ def branch(
     leaf: Leaf | None = None,
     most: float = torch.inf,
     say: Callable[[str], None] = lambda _: None,
-) -> Branched:
+) -> Searched:
     """Carries a search on until every domain is proved, a counterexample is confirmed by replay, or it has to end.
 
     It pauses after `most` domains. What `leaf` is asked is a domain without a neuron left to split: a linear program.
@@ -245,7 +230,7 @@ def branch(
             " are not solved"
         )
     proved = not (len(search.waiting) or len(search.stuck) or interrupted or found)
-    return Branched(search.lower, proved, found, attained, search.domains, reason, interrupted)
+    return Searched(search.lower, proved, found, attained, search.domains, reason, interrupted)
 
 
 def _single(bounding: Bounding, case: Case, owner: int) -> Case:

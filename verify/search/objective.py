@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import Affine
 from leaktight.specs.property import Unsafe
-
-Evaluate = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

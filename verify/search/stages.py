@@ -18,7 +18,8 @@ from leaktight.verify.bounds.memory import keep_freed_memory
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.search.multipliers import Bounding, Questions
-from leaktight.verify.search.neurons import Branched, Leaf, Search, branch
+from leaktight.verify.search.neurons import Leaf, Search, branch
+from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.tighten import Effort, tightened
@@ -79,7 +80,7 @@ WARM_UP = (Stage(None, 1000), Stage(Effort(3, 4), 1000), Stage(Effort(6, 8), 100
 """What comes before a search is divided among workers: bounds of single neurons are for all of its domains."""
 
 
-def split(network: Network, case: Case, atoms: Tensor, replay: Replay, **ways: Any) -> Branched:
+def split(network: Network, case: Case, atoms: Tensor, replay: Replay, **ways: Any) -> Searched:
     """Searches over neurons until the open questions of a case are settled, or the time is up.
 
     Args: as those of `staged`.
@@ -101,7 +102,7 @@ def staged(
     stages: Sequence[Stage] = STAGES,
     floor: Mapping[str, Interval] | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> tuple[Branched, Search]:
+) -> tuple[Searched, Search]:
     """How far a search over neurons came, and the search itself, to be carried on.
 
     atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. begin: the
@@ -109,7 +110,7 @@ def staged(
     earlier search. Deep networks are searched in stages, each of which begins with better bounds of single neurons.
     """
     known, search = _first(network, case, atoms, memory, deadline, late, begin, floor)
-    began = Branched(-torch.inf, False, None, torch.inf, 0)
+    began = Searched(-torch.inf, False, None, torch.inf, 0)
     deep, questions = _deep(network), search.bounding.questions
     for stage in stages:
         if stage.effort is not None:
@@ -156,7 +157,7 @@ def _deep(network: Network) -> bool:
     return sum(isinstance(node.op, TwoSlope) for node in network) > 1
 
 
-def _after(first: Branched, then: Branched) -> Branched:
+def _after(first: Searched, then: Searched) -> Searched:
     """What two searches over the same questions found."""
     attained, domains = min(first.attained, then.attained), first.domains + then.domains
     return replace(then, lower=max(first.lower, then.lower), attained=attained, domains=domains)
