@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import Affine, TwoSlope
 
+Number = TypeVar("Number", float, Fraction)
 Point = tuple[float, float]
 Plane = tuple[float, float, float]  # p x + q y + r
 
@@ -21,18 +26,22 @@ def combined(weights: list[float], planes: list[Plane], bias: float) -> Plane:
     return p, q, r + bias
 
 
-def half(polygon: list[Point], plane: Plane, sign: int) -> list[Point]:
-    """The part of a convex polygon on which ``sign * plane >= 0``."""
-    kept = list[Point]()
-    for k, here in enumerate(polygon):
-        there = polygon[(k + 1) % len(polygon)]
-        a, b = sign * value(plane, here), sign * value(plane, there)
+def cut(polygon: Sequence[tuple[Number, Number]], values: Sequence[Number]) -> list[tuple[Number, Number]]:
+    """The part of a convex polygon on which an affine function, with these values at its corners, is not negative."""
+    kept = []
+    for k, (here, a) in enumerate(zip(polygon, values, strict=True)):
+        there, b = polygon[(k + 1) % len(polygon)], values[(k + 1) % len(polygon)]
         if a >= 0:
             kept.append(here)
         if a * b < 0:
             t = a / (a - b)
             kept.append((here[0] + t * (there[0] - here[0]), here[1] + t * (there[1] - here[1])))
     return kept
+
+
+def half(polygon: list[Point], plane: Plane, sign: int) -> list[Point]:
+    """The part of a convex polygon on which ``sign * plane >= 0``."""
+    return cut(polygon, [sign * value(plane, point) for point in polygon])
 
 
 def smallest_margin(network: Network, box: tuple[Point, Point], atoms: list[tuple[list[float], float, int]]) -> float:

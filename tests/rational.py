@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from networks import _fractions, _matrix
+from planar import cut
 
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Clip, Maximum, TwoSlope
@@ -38,15 +39,7 @@ def part(polygon: Polygon, plane: Plane, sign: int) -> Polygon:
     values = [sign * at(plane, point) for point in polygon]
     if min(values) >= 0:
         return polygon
-    kept = Polygon()
-    for k, (here, a) in enumerate(zip(polygon, values, strict=True)):
-        there, b = polygon[(k + 1) % len(polygon)], values[(k + 1) % len(polygon)]
-        if a >= 0:
-            kept.append(here)
-        if a * b < 0:
-            t = a / (a - b)
-            kept.append((here[0] + t * (there[0] - here[0]), here[1] + t * (there[1] - here[1])))
-    return kept
+    return cut(polygon, values)
 
 
 def pieces(network: Network, axes: list[Plane], corners: Polygon) -> Iterator[tuple[Polygon, Known]]:
