@@ -49,6 +49,7 @@ RELAX, BACKWARD, INTERVAL = "verify/relax.py", "verify/bounds/backward.py", "ver
 REGION, SUPPORT, ROUNDING, OPS = "specs/region.py", "specs/support.py", "verify/rounding.py", "models/ops.py"
 LEAKY = "tests/test_relax.py -k enclose_the_leaky_relu"
 TWO_SLOPES = "tests/test_relax.py -k enclose_every_two_slope"
+RAYS = "tests/test_rays.py"
 CLIPS = "tests/test_relax.py -k every_clip"
 SMOOTH = "tests/test_relax.py -k smooth_activations_to_fifty"
 MAXIMUM = "tests/test_relax.py -k lines_enclose_the_maximum"
@@ -99,6 +100,10 @@ MUTANTS = (
     Mutant("rounding of halved offsets", BACKWARD, "/ 2 - reach.detach()", "/ 2", "tests/test_rounding.py -k halved"),
     Mutant("rounding in front of an activation", BACKWARD, "found = found + steep * vector.reshape(-1, *source.shape)", "pass", LONG),
     Mutant("rounding of an activation's rows", BACKWARD, "found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4", "found = 0 * steep * zeta + 4", LONG),
+    Mutant("how far a ray may turn", BACKWARD, "((1 - op.left) * (", "((1.001 - op.left) * (", RAYS),
+    Mutant("where a ray turns from", BACKWARD, "- self.first) * self.bend", "- 0.999 * self.first) * self.bend", RAYS),
+    Mutant("tilts of a ray beyond its ends", BACKWARD, "(self.tilt.clamp(0, 1) - ", "(self.tilt - ", RAYS),
+    Mutant("rows that a ray adds to", BACKWARD, "self.bend * a.relu()", "self.bend * a", RAYS),
     Mutant("rounding of an adjoint", BACKWARD, "gamma(op.adjoint_terms, self.dtype) * op.magnitude(*reach)", "0 * op.magnitude(*reach)", LONG),
     Mutant("rounding of a bias", BACKWARD, "gamma(node.size, self.dtype) * op.bias_value.abs()", "0 * op.bias_value.abs()", LONG),
     Mutant("rounding where paths join", BACKWARD, "self._charge(rows, 2 * unit(self.b.dtype) * self.b.known", "self._charge(rows, 0 * self.b.known", LONG),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
@@ -118,7 +118,7 @@ def parallel_tilt(op: TwoSlope, lower: Tensor, upper: Tensor) -> Tensor:
 def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):
-        if _is_leaky(op):
+        if is_leaky(op):
             return (lower >= 0) | (upper <= 0) | (op.left == 1)
         kink = op.kink.double() * (
             1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim())
@@ -166,7 +166,7 @@ def _value_and_error(op: TwoSlope, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _two_slope_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    if _is_leaky(op):  # increasing; exact to the right and where the slope is zero, one rounding elsewhere
+    if is_leaky(op):  # increasing; exact to the right and where the slope is zero, one rounding elsewhere
         low, high = (torch.maximum(x, x * op.left) for x in (lower, upper))
         flat = op.left == 0
         return torch.where((low == lower) | flat, low, down(low)), torch.where((high == upper) | flat, high, up(high))
@@ -180,7 +180,7 @@ def _two_slope_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor
 
 def _two_slope_envelope(op: TwoSlope, lower: Tensor, upper: Tensor, tilt: Tensor | None, dtype: torch.dtype) -> Lines:
     left, right = op.left, op.right
-    if _is_leaky(op) and dtype == torch.float64:
+    if is_leaky(op) and dtype == torch.float64:
         lines = _leaky_envelope(op, lower, upper)
         return lines if tilt is None else _turned(op, lines, lower, upper, tilt)
     if tilt is not None and _through_origin(op, dtype):
@@ -199,8 +199,10 @@ def _two_slope_envelope(op: TwoSlope, lower: Tensor, upper: Tensor, tilt: Tensor
     return _offsets(low, high, [(x, *_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)
 
 
-def _is_leaky(op: TwoSlope) -> bool:
+def is_leaky(op: Op) -> TypeGuard[TwoSlope]:
     """Whether it is a plain Leaky ReLU with slopes in [0, 1], exactly."""
+    if not isinstance(op, TwoSlope):
+        return False
     found = _LEAKY.get(op)
     if found is None:
         plain = op.precision == 0 and not any(bool(x) for x in (op.kink.any(), op.value.any(), (op.right != 1).any()))

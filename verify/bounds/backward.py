@@ -159,6 +159,26 @@ class Centred:
 
 
 @dataclass(frozen=True)
+class Ray:
+    """The free line below a Leaky ReLU, turned about the origin for each row by itself.
+
+    A tilt ``t`` adds ``(t - first) bend`` to the slope of the line without a turn, whose tilt is `first`; `bend` is zero
+    where no line is free. tilt ``(batch, 1 or rows, *shape)``, the others ``(batch, 1, *shape)``.
+    """
+
+    tilt: Tensor
+    first: Tensor
+    bend: Tensor
+
+    def select(self, regions: Tensor | slice) -> Ray:
+        return Ray(*(x[regions] for x in (self.tilt, self.first, self.bend)))
+
+    def added(self, a: Tensor) -> Tensor:
+        """What turning adds to the rows ``a l`` or ``a u``: rows below zero take the chord, which stays."""
+        return (self.tilt.clamp(0, 1) - self.first) * self.bend * a.relu()
+
+
+@dataclass(frozen=True)
 class Drift:
     """An activation's value moves with a parameter ``t``, ``|t| <= half``: by ``t centre``, up to `reach`.
 
@@ -189,6 +209,7 @@ class Backward:
         self.dtype = region.lower.dtype
         self._plain: MutableMapping[str, Lines] = {}
         self._lines: dict[str, Centred] = {}
+        self._rays: dict[str, Ray | None] = {}
         self._handed_on: dict[str, Tensor] = {}
         self._slacks: MutableMapping[str, _Slack] = {}
         self._underflows: dict[str, Tensor] = {}
@@ -199,7 +220,7 @@ class Backward:
     def turned(self, tilts: Mapping[str, Tensor]) -> Self:
         """The same with other tilts; shares what does not depend on them."""
         other = copy(self)
-        other.tilts, other._lines, other._handed_on = tilts, {}, {}
+        other.tilts, other._lines, other._rays, other._handed_on = tilts, {}, {}, {}
         return other
 
     def select(self, regions: Tensor | slice) -> Self:
@@ -210,6 +231,7 @@ class Backward:
         other.known = _Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
+        other._rays = {name: ray and ray.select(regions) for name, ray in self._rays.items()}
         other._plain = _Selected(self._plain, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
         return other
@@ -221,7 +243,7 @@ class Backward:
         """
         other = self._placed(regions)
         other.known, other.tilts = known, tilts
-        other._lines, other._plain, other._handed_on = {}, {}, {}
+        other._lines, other._plain, other._rays, other._handed_on = {}, {}, {}, {}
         return other
 
     def _placed(self, regions: Tensor | slice) -> Self:
@@ -346,10 +368,26 @@ class Backward:
             if node.name not in self._plain:
                 self._plain[node.name] = self.envelope(op, node, *ends)
             lines, tilt = self._plain[node.name], self.tilts.get(node.name)
-            if tilt is not None:
+            if tilt is not None and self.ray(node) is None:
                 lines = relax.turn(op, lines, *ends, tilt)
             found = self._lines[node.name] = Centred.of(lines)
         return found
+
+    def ray(self, node: Node) -> Ray | None:
+        """How an activation's free line turns, where passes add that to the rows; else `centred` has it turned.
+
+        The slopes of a plain Leaky ReLU are ordered and its line is exactly one of theirs, so every tilt in [0, 1] gives
+        a line below it. Passes of other kinds read `centred` alone.
+        """
+        if node.name not in self._rays:
+            op, tilt = node.op, self.tilts.get(node.name)
+            found = None
+            if tilt is not None and type(self) is Backward and relax.is_leaky(op) and self.dtype == torch.float64:
+                z = self.known[node.inputs[0]]
+                first = relax.default_tilt(op, z.lower, z.upper)
+                found = Ray(tilt, first.unsqueeze(1), ((1 - op.left) * ((z.lower < 0) & (z.upper > 0))).unsqueeze(1))
+            self._rays[node.name] = found
+        return self._rays[node.name]
 
     def handed_on(self, node: Node) -> Tensor:
         """``vector``: an activation with coefficients ``a`` charges ``|a| . vector``, for itself and for rewriting what
@@ -357,7 +395,8 @@ class Backward:
         """
         found = self._handed_on.get(node.name)
         if found is None:
-            found = self.handing(node, self.centred(node))
+            ray = self.ray(node)
+            found = self.handing(node, self.centred(node), 0.0 if ray is None else ray.bend.squeeze(1))
             if (drift := self.drift(node)) is not None:
                 # the rate is a sum of node.size products, which counts for at most `half` away from the middle
                 found = found + drift.reach * (1 + 8 * unit(self.dtype))
@@ -365,10 +404,13 @@ class Backward:
             self._handed_on[node.name] = found
         return found
 
-    def handing(self, node: Node, lines: Centred) -> Tensor:
-        """The rounding errors of replacing an activation by `lines` and of rewriting what its input is made of."""
+    def handing(self, node: Node, lines: Centred, bend: Tensor | float = 0.0) -> Tensor:
+        """The rounding errors of replacing an activation by `lines` and of rewriting what its input is made of.
+
+        bend: by how much a `Ray` may change their slopes; it takes three roundings, and one for the sum of rows.
+        """
         zeta = self.known[node.inputs[0]].magnitude
-        steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1)
+        steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1) + bend
         reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
         found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
         source = self.network.by_name[node.inputs[0]]
@@ -514,6 +556,8 @@ class Walk:
             self.slack = self.slack + 2 * unit(self.b.dtype) * self.rate.detach().abs() * drift.half.reshape(-1, 1)
             self.spent = self.spent + dot(size, drift.reach.unsqueeze(1)).detach()
         rows = (a * lines.slope).addcmul_(size, lines.half_slope)
+        if (ray := self.b.ray(node)) is not None:
+            rows = rows + ray.added(a)
         self.give(node.inputs[0], rows, charged=True)
 
     def _maximum(self, node: Node, a: Tensor) -> None:

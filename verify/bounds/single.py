@@ -134,13 +134,13 @@ class _Pass:
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self._add(-(rows.abs() @ outwards(vector).unsqueeze(2)).squeeze(2).double())
+        self._add(-weighed(rows.abs(), outwards(vector).unsqueeze(1)))
 
     def _through(self, node: Node, a: Tensor) -> None:
         if is_elementwise(node.op):
             lines = self.s.lines(node).select(self.regions)
             size = a.abs()
-            self._add(-(size @ lines.charge).squeeze(2).double())
+            self._add(-weighed(size, lines.charge))
             self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
         elif is_affine(node.op):
             self._affine(node, node.op, a)
@@ -150,7 +150,7 @@ class _Pass:
     def _weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
-        cost = lines.charge.squeeze(2) @ size.mT
+        cost = lines.charge.squeeze(1) @ size.mT
         self._add(-(cost.gather(1, units.index) if units.span is None else cost[:, units.span]).double())
         rows = (matrix[units.entries] * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
         self._give(node.inputs[0], rows.addcmul_(size[units.entries], lines.half), charged=True)
@@ -176,8 +176,18 @@ class _Pass:
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
-            self._add(-(rows.abs() @ around[self.regions]).squeeze(2).double())
+            self._add(-weighed(rows.abs(), around[self.regions]))
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())
             self._add(region.minimum(rows).double())
+
+
+def weighed(sizes: Tensor, vector: Tensor) -> Tensor:
+    """``sizes . vector`` in float64, of ``(batch, k, n)`` and ``(batch, 1, n)`` in float32.
+
+    Of several regions element by element, which takes a fifth of the time of a batch of products with one vector each.
+    """
+    if len(sizes) == 1:
+        return (sizes @ vector.mT).squeeze(2).double()
+    return (sizes * vector).sum(2).double()
