@@ -214,21 +214,18 @@ def _leaky_envelope(op: TwoSlope, lower: Tensor, upper: Tensor) -> Lines:
     """The lines around ``max(x, slope x)``, without a tilt: a special case that is worth being fast.
 
     Above the chord; its offset is that of the end where it is larger, plus the error of computing it: three roundings,
-    each of a number below ``2 |end|``. Below the ray that `default_tilt` chooses, exactly through the kink.
+    each of a number below ``2 |end|``. Below the ray that `default_tilt` chooses, exactly through the kink; on one side
+    of the kink that is the activation itself.
     """
     slope = op.left
-    chord = (torch.maximum(upper, upper * slope) - torch.maximum(lower, lower * slope)) / (upper - lower).clamp(
-        min=_TINY
-    )
-    chord = torch.minimum(torch.maximum(chord, slope), torch.ones_like(chord))
+    chord = (upper - lower * slope) / (upper - lower).clamp(min=_TINY)  # where the kink lies inside
+    chord = torch.maximum(chord, slope).clamp(max=1)
     offset = torch.maximum((slope - chord) * lower, (1 - chord) * upper)
     offset = offset + (8 * _U) * torch.maximum(-lower, upper) + 4 * _TINY
     active, inactive = lower >= 0, upper <= 0
     chord = torch.where(active, 1.0, torch.where(inactive, slope, chord))
-    tilt = torch.where(active, 1.0, default_tilt(op, lower, upper).masked_fill(inactive, 0.0))
-    ray = torch.lerp(slope.expand_as(tilt), torch.ones_like(tilt), tilt)  # exact at both ends, monotone between them
-    zero = torch.zeros_like(offset)
-    return Lines(ray, zero, chord, offset.masked_fill(active | inactive, 0.0))
+    ray = torch.where(active | ((default_tilt(op, lower, upper) > 0) & ~inactive), 1.0, slope)
+    return Lines(ray, torch.zeros_like(offset), chord, offset.masked_fill(active | inactive, 0.0))
 
 
 def _through_origin(op: TwoSlope, dtype: torch.dtype) -> bool:

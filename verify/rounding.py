@@ -74,9 +74,9 @@ def up(x: Tensor) -> Tensor:
 
 def trusted_lower(x: Tensor) -> Tensor:
     """`x` as a lower bound: whatever overflowed or is undefined says nothing, which is minus infinity."""
-    return torch.where(torch.isfinite(x), x, -torch.inf)
+    return torch.nan_to_num(x, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 def trusted_upper(x: Tensor) -> Tensor:
     """`x` as an upper bound: whatever overflowed or is undefined says nothing, which is infinity."""
-    return torch.where(torch.isfinite(x), x, torch.inf)
+    return torch.nan_to_num(x, nan=torch.inf, posinf=torch.inf, neginf=torch.inf)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
-from leaktight.specs.region import Ball, Region, toward
+from leaktight.specs.region import Ball, Region
 from leaktight.verify.bounds.backward import Backward, is_affine, is_elementwise
 from leaktight.verify.rounding import down, gamma, underflow, unit
 
@@ -53,6 +53,7 @@ class References:
         self.b, self.network, self.region = backward, backward.network, backward.region
         self.place = {node.name: i for i, node in enumerate(self.network.nodes)}
         self._references: dict[str, Tensor] = {}
+        self._radii: dict[str, Tensor] = {}
         self._off: dict[str, Tensor | None] = {}
         self._lines: dict[str, SingleLines] = {}
         self._charges: dict[str, Tensor | None] = {}
@@ -86,8 +87,11 @@ class References:
 
     def radius(self, name: str) -> Tensor:
         """At least ``|z - z*|`` for every value of a node, ``(batch, *shape)``."""
-        z, at = self.b.known[name], self.reference(self.network.by_name[name])
-        return torch.maximum(z.upper - at, at - z.lower) * (1 + 4 * _U)
+        found = self._radii.get(name)
+        if found is None:
+            z, at = self.b.known[name], self.reference(self.network.by_name[name])
+            found = self._radii[name] = torch.maximum(z.upper - at, at - z.lower) * (1 + 4 * _U)
+        return found
 
     def off(self, node: Node, op: Affine) -> Tensor | None:
         """How far ``W y* + b`` may be from its computed value, for any ``W``, ``b`` within the spread; None for zero.
@@ -242,6 +246,7 @@ def outwards(vector: Tensor) -> Tensor:
     """``(batch, n)`` in float32 with which ``|a| . vector``, computed in float32, is at least what it was.
 
     The sum is off by ``gamma |a| . |result|``, and ``gamma |result| <= 1.5 gamma |vector|`` where ``gamma <= 1/3``. Of
-    entries below zero (a reference may lie outside the known interval, where lines cross) that takes some away.
+    entries below zero (a reference may lie outside the known interval, where lines cross) that takes some away. The
+    conversion is one more rounding.
     """
-    return toward(vector + 1.5 * share(vector.shape[1]) * vector.abs(), SINGLE, torch.inf)
+    return (vector + ((1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)) * vector.abs() + TINY)).to(SINGLE)

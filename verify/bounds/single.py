@@ -72,8 +72,8 @@ class _Pass:
         self.s, self.regions = references, regions
         self.pending: dict[str, Tensor] = {}
         self.rows = torch.zeros(1, 1, references.region.size, dtype=SINGLE)
-        self.total = torch.zeros(())
-        self.size = torch.zeros(())
+        self.terms: list[Tensor] = []
+        self.lost: Tensor | float = 0.0  # in sums that are terms
 
     def bound(self, starts: Sequence[Rows | Units]) -> Tensor:
         first = max(self.s.place[start.node] for start in starts)
@@ -87,15 +87,16 @@ class _Pass:
             if node.name in self.pending and not isinstance(node.op, Input):
                 self._through(node, self.pending.pop(node.name))
         self._conclude()
-        terms = 4 * len(self.s.network.nodes) + 8
-        found = self.total - self.s.lost(self.s.network.nodes[first])[self.regions]
-        return trusted_lower(down(found - terms * unit(torch.float64) * (self.size + found.abs())))
+        self._add(-self.s.lost(self.s.network.nodes[first])[self.regions])
+        terms = torch.stack(torch.broadcast_tensors(*self.terms))
+        off = (2 * len(terms) + 8) * unit(torch.float64) * terms.abs().sum(0)
+        return trusted_lower(down(terms.sum(0) - (self.lost + off)))
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
         at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(2)
         self._add((rows @ at).squeeze(2))
-        self.size = self.size + node.size * (rows.abs() @ at.abs()).squeeze(2)
+        self.lost = self.lost + gamma(node.size, torch.float64) * (rows.abs() @ at.abs()).squeeze(2)
         short = rows.to(SINGLE)
         self._charge(short, 2 * unit(SINGLE) * self.s.radius(node.name).flatten(1)[self.regions])
         self._add(-TINY * self.s.spread(node.name)[self.regions])
@@ -109,7 +110,7 @@ class _Pass:
             if is_elementwise(ahead.op) and ahead.name not in self.pending:
                 self._weights_through(ahead, last, matrix, units)
             else:
-                self._give(ahead.name, matrix[units.entries] * units.sign.to(SINGLE).unsqueeze(-1))
+                self._give(ahead.name, units.of(matrix) * units.sign.to(SINGLE).unsqueeze(-1))
         else:
             rows = torch.zeros(*units.index.shape, last.size, dtype=SINGLE)
             rows.scatter_(-1, units.index.unsqueeze(-1), units.sign.to(SINGLE).unsqueeze(-1))
@@ -120,8 +121,7 @@ class _Pass:
         return some.gather(1, units.index) if units.span is None else some[:, units.span]
 
     def _add(self, term: Tensor) -> None:
-        self.total = self.total + term
-        self.size = self.size + term.abs()
+        self.terms.append(term)
 
     def _give(self, name: str, rows: Tensor, charged: bool = False) -> None:
         """Adds rows ``(batch, k, n)`` on a node, and the cost of rewriting them there if the node is affine."""
@@ -152,8 +152,8 @@ class _Pass:
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
         cost = lines.charge.squeeze(1) @ size.mT
         self._add(-(cost.gather(1, units.index) if units.span is None else cost[:, units.span]).double())
-        rows = (matrix[units.entries] * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
-        self._give(node.inputs[0], rows.addcmul_(size[units.entries], lines.half), charged=True)
+        rows = (units.of(matrix) * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
+        self._give(node.inputs[0], rows.addcmul_(units.of(size), lines.half), charged=True)
 
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if (matrix := self.s.matrix(node)) is not None:
