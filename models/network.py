@@ -146,6 +146,11 @@ class Network:
         return replace(self, nodes=tuple(replace(node, op=node.op.to(dtype)) for node in self.nodes))
 
     @cached_property
+    def single(self) -> Network:
+        """The network in float32, kept."""
+        return self.to(torch.float32)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         for node in self.nodes:
             for f in fields(node.op):  # type: ignore[arg-type]

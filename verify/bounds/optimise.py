@@ -83,15 +83,15 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
     if not first:
         return {}
     batch, rows = question.objectives.shape[:2]
-    network, region = question.network.to(torch.float32), question.region.to(torch.float32)  # any tilt is sound
-    points = minimiser(region, slopes.to(torch.float32).expand(batch, rows, -1)).flatten(0, 1)
+    network = question.network.single  # any tilt is sound
+    points = minimiser(question.region, slopes.double().expand(batch, rows, -1)).flatten(0, 1).to(torch.float32)
     values = network.values(*points.split([port.size for port in network.inputs], -1))
     tilts = {}
     for name, tilt in first.items():
         node = question.network.by_name[name]
         z = values[node.inputs[0]].reshape(batch, rows, *node.shape)
         kink = node.op.kink if isinstance(node.op, TwoSlope) else torch.zeros(())
-        tilts[name] = torch.lerp(tilt.expand_as(z).to(z.dtype), (z > kink).to(z.dtype), _TURN)
+        tilts[name] = torch.lerp(tilt.to(z.dtype).expand_as(z), (z > kink).to(z.dtype), _TURN)
     return tilts
 
 
