@@ -74,7 +74,7 @@ class Units:
     span: slice | None = field(default=None, kw_only=True)
 
     def of(self, table: Tensor) -> Tensor:
-        """What a table ``(entries, ...)`` holds for each: ``(batch, k, ...)``, or ``(k, ...)`` where all have the same."""
+        """What a table ``(entries, ...)`` holds for each: ``(batch, k, ...)``, or ``(k, ...)`` for a `span`."""
         if self.span is not None:
             return table[self.span]
         picked = table.index_select(0, self.index.flatten())  # a fifth of an index's time
@@ -164,8 +164,8 @@ class Centred:
 class Ray:
     """The free line below a Leaky ReLU, turned about the origin for each row by itself.
 
-    A tilt ``t`` adds ``(t - first) bend`` to the slope of the line without a turn, whose tilt is `first`; `bend` is zero
-    where no line is free. tilt ``(batch, 1 or rows, *shape)``, the others ``(batch, 1, *shape)``.
+    A tilt ``t`` adds ``(t - first) bend`` to the slope of the line without a turn, whose tilt is `first`; `bend` is
+    zero where no line is free. tilt ``(batch, 1 or rows, *shape)``, the others ``(batch, 1, *shape)``.
     """
 
     tilt: Tensor
@@ -383,8 +383,8 @@ class Backward:
     def ray(self, node: Node) -> Ray | None:
         """How an activation's free line turns, where passes add that to the rows; else `centred` has it turned.
 
-        The slopes of a plain Leaky ReLU are ordered and its line is exactly one of theirs, so every tilt in [0, 1] gives
-        a line below it. Passes of other kinds read `centred` alone.
+        The slopes of a plain Leaky ReLU are ordered and its line is exactly one of theirs, so every tilt in [0, 1]
+        gives a line below it. Passes of other kinds read `centred` alone.
         """
         if node.name not in self._rays:
             op, tilt = node.op, self.tilts.get(node.name)
