@@ -432,6 +432,24 @@ def test_importing_leaktight_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_what_torch_needs_for_its_compiler_alone_is_left_out_until_a_module_is_read() -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from leaktight.eager import eager_only
+eager_only()
+from leaktight.cli import run
+assert run(["verify", {str(NETWORK)!r}, {str(PROVED)!r}]) == 0
+assert "torch._decomp.decompositions" not in sys.modules
+import torch
+from leaktight import load
+network = load(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LeakyReLU(0.1)), example_input=torch.ones(1, 3))
+assert network.output_size == 2
+assert torch.ones(2, device="meta").sum().shape == ()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_every_public_name_is_there() -> None:
     import leaktight
 

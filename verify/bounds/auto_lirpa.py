@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leaktight.eager import complete
 from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
@@ -147,6 +148,7 @@ def _translated(network: Network) -> Iterator[None]:
 @contextlib.contextmanager
 def _package() -> Iterator[Any]:
     """The package, patched where it has to be, with its prints, warnings and logging kept from the user's streams."""
+    complete()
     quiet = contextlib.redirect_stdout(io.StringIO())
     with quiet, warnings.catch_warnings(record=True), _process_kept(), _old_torch(), _old_numpy():
         import auto_LiRPA

@@ -28,8 +28,8 @@ START_LIMIT = 120.0
 GRACE = 5.0
 """Seconds beyond a task's own time limit, and half as much again, after which a worker counts as hung."""
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[2].split({sep!r}); from leaktight.verify.run.worker import main;"
-    " main(int(sys.argv[1]) or None)"
+    "import sys; sys.path[:] = sys.argv[2].split({sep!r}); from leaktight.eager import eager_only; eager_only();"
+    " from leaktight.verify.run.worker import main; main(int(sys.argv[1]) or None)"
 )
 _CHUNK = 1 << 16
 _STILLBORN = 3
