@@ -1,8 +1,8 @@
 """Torch in a process of ours that only computes: without the tables that its compiler and its exporter read.
 
 Importing torch registers how each of some thousand operators acts on tensors without data. That is a quarter of the
-time it takes, and a call of the command line is often over in twice that time. Nothing that is computed here reads those tables,
-so they stay out until something needs them: torch.export, torch.onnx, code of the user's own.
+time it takes, and a call of the command line is often over in twice that time. Nothing that is computed here reads
+those tables, so they stay out until something needs them: torch.export, torch.onnx, code of the user's own.
 """
 
 from __future__ import annotations
