@@ -20,7 +20,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Linear, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm, Region
-from leaktight.verify.bounds.backward import Backward, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward, Units, rows_on_outputs
 from leaktight.verify.bounds.crown import intermediate_bounds, refine_all
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.bounds.interval import input_intervals, lower_of_outputs
@@ -105,8 +105,9 @@ def test_a_neuron_that_drifts_as_far_as_it_can_is_bounded_by_where_it_gets() -> 
     region, known = Box(-one, 0.5 * one), input_intervals(network, Box(-one, 0.5 * one))
     backward = Parametric(Slopes.of(network), region, known, lo, hi)
     refine_all(backward, known, default_memory())
-    found = float(backward.lower(*rows_on_outputs(network, one[None])))
-    assert -0.75 - 1e-9 <= found <= -0.75
+    unit = Units(network.outputs[0].name, torch.zeros(1, 1, dtype=torch.int64), one)  # the way of the neurons behind
+    for starts in (rows_on_outputs(network, one[None]), [unit]):
+        assert -0.75 - 1e-9 <= float(backward.lower(*starts)) <= -0.75
 
 
 # ---- many samples, in floating point ----
