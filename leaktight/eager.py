@@ -15,6 +15,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
+from typing import Any
 
 _TESTED = ("2.13",)
 _TABLES = "torch._meta_registrations"
@@ -29,9 +30,22 @@ class _WithoutTables(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname == _TABLES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """What importing the tables does besides: random generators get the metaclass that they wait for."""
+        """What importing the tables does besides: random generators get the metaclass that they wait for.
+
+        And some functions of torch look into the modules that are imported on the way.
+        """
         torch = sys.modules["torch"]
         torch._C._set_generator_metaclass(importlib.import_module("torch._opaque_base").OpaqueBaseMeta)
+        for name in ("_decomp", "_prims", "_refs"):
+            setattr(torch, name, _Later(f"torch.{name}"))
+
+
+class _Later(ModuleType):
+    """A module that is imported, with the tables, when something in it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        complete()
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 _finder = _WithoutTables()

@@ -23,6 +23,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -483,7 +484,7 @@ class Concat(Affine):
     axis: int
 
     def linear(self, *inputs: Tensor) -> Tensor:
-        lead = torch.broadcast_shapes(*(x.shape[: self.axis] for x in inputs))
+        lead = np.broadcast_shapes(*(x.shape[: self.axis] for x in inputs))
         return torch.cat([x.expand(*lead, *x.shape[self.axis :]) for x in inputs], self.axis)
 
     def magnitude(self, *inputs: Tensor) -> Tensor:

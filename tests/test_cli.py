@@ -443,7 +443,7 @@ def test_torch_without_the_tables_of_its_compiler_does_all_that_is_not_about_mod
     ]
     code = f"""
 import sys
-from leaktight.eager import complete, eager_only
+from leaktight.eager import eager_only
 eager_only()
 from leaktight.cli import run
 for arguments, expected in {[([str(a) for a in arguments], code) for arguments, code in commands]!r}:
@@ -455,11 +455,24 @@ from leaktight import load
 network = load(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LeakyReLU(0.1)), example_input=torch.ones(1, 3))
 assert network.output_size == 2
 assert torch.ones(2, device="meta").sum().shape == ()
-complete()
 torch.Generator().manual_seed(1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_whoever_asks_torch_for_what_is_left_out_gets_it() -> None:
+    code = """
+from leaktight.eager import eager_only
+eager_only()
+import sys, torch
+torch.Generator().manual_seed(1)
+assert "torch._decomp.decompositions" not in sys.modules
+assert torch.broadcast_shapes((2, 1), (1, 3)) == (2, 3)
+assert "torch._decomp.decompositions" in sys.modules
+assert torch.ones(2, device="meta").sum().shape == ()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_every_public_name_is_there() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -243,7 +244,7 @@ class Relaxed:
             pending[p.name].flatten(-len(p.shape)) if p.name in pending else rows.new_zeros(*lead, p.size)
             for p in self.network.inputs
         ]
-        wide = torch.broadcast_shapes(*(a.shape[:-1] for a in ends))  # cuts may lie behind one of several inputs only
+        wide = np.broadcast_shapes(*(a.shape[:-1] for a in ends))  # cuts may lie behind one of several inputs only
         found.ends = ends[0] if len(ends) == 1 else torch.cat([a.expand(*wide, -1) for a in ends], -1)
         found.point = corner(region, found.ends)
         found.value = found.value + (found.ends * found.point).sum(-1)
