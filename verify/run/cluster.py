@@ -39,6 +39,8 @@ ROOM = 120.0
 _PAUSE = 0.1
 _WRITE = "write it like ray://HOST:10001, HOST:6379, auto or local"
 _TOKEN = "see that Ray's client server runs there; where it asks for a token, set RAY_AUTH_MODE=token"
+_FORKING = "Starting Ray client server failed"  # the process of a client there dies now and then as it is started
+_ATTEMPTS = 3
 _STORE = 100 << 20  # bytes of shared memory of a cluster of this machine alone
 _LOST = (faults.RayActorError, faults.NodeDiedError, faults.WorkerCrashedError, faults.ObjectLostError)
 _AWAY = (ConnectionError, faults.RaySystemError)
@@ -333,11 +335,16 @@ def _connect(address: str, size: int) -> None:
         ray.init(address=LOCAL, num_cpus=size, object_store_memory=_STORE, include_dashboard=False, **quiet)
         return
     check(address)
-    try:
-        ray.init(address=address, **quiet)
-    except (ValueError, RuntimeError, *_AWAY) as error:
-        hint = _TOKEN if address.startswith("ray://") else _WRITE
-        raise UsageError(f"--cluster: {address}: {_line(error)}; {hint}") from None
+    for attempt in range(_ATTEMPTS):
+        try:
+            ray.init(address=address, **quiet)
+            return
+        except (ValueError, RuntimeError, *_AWAY) as error:
+            if attempt + 1 < _ATTEMPTS and _FORKING in str(error):
+                ray.shutdown()
+                continue
+            hint = _TOKEN if address.startswith("ray://") else _WRITE
+            raise UsageError(f"--cluster: {address}: {_line(error)}; {hint}") from None
 
 
 def _reach(address: str) -> None:
@@ -371,5 +378,6 @@ def _asked(resources: Mapping[str, float]) -> str:
 
 
 def _line(error: object) -> str:
-    """What an error says, in a line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says, in a line: the first, and where that only announces a traceback, the end of it too."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
