@@ -76,11 +76,11 @@ def pipeline(wanted: Wanted, progress: Progress | None = None) -> tuple[dict[str
 
 
 def history(url: str, job: str | None, limit: int) -> dict[str, Any]:
-    """What a ledger holds, the newest first (schema leaktight.history/1).
+    """What a ledger holds, the newest first (schema leaktight.history/1). Nothing is written.
 
-    Raises UsageError: it cannot be read.
+    Raises UsageError: there is none, or it cannot be read.
     """
-    ledger = Ledger(url)
+    ledger = Ledger(url, reading=True)
     try:
         records = ledger.history(job, limit)
     finally:
