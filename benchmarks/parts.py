@@ -47,14 +47,15 @@ def in_parts(network: Any, asked: Any, parts: int, timeout: float) -> None:
     began = time.process_time()
     found = divide(network, asked, parts, timeout=timeout)
     division = time.process_time() - began
+    print(f"division: {division:.1f} CPU s, {len(found.parts)} parts", flush=True)
     costs, answers = list[float](), []
     for part in found.parts:
         began = time.process_time()
         answers.append(prove_part(network, asked, part, timeout=timeout).to_json())
         costs.append(time.process_time() - began)
+        print(f"part {len(costs)}: {answers[-1]['status']}, {costs[-1]:.1f} CPU s", flush=True)
     verdict = joined(found.verdict.to_json(), answers, len(answers), 0.0) if answers else found.verdict.to_json()
     print(f"| {len(costs)} parts | {verdict['status']} | {verdict['margin']['lower']} | {division + sum(costs):.1f} |")
-    print(f"\ndivision {division:.1f} CPU s; parts {', '.join(f'{cost:.1f}' for cost in costs)}")
     for workers in (1, 2, 4, 8):
         print(f"{workers} workers: {elapsed(division, costs, workers):.1f} s")
 

@@ -24,6 +24,8 @@ from sarif_pydantic import Sarif
 from leaktight import cli
 from leaktight.demo import NETWORK, PROVED
 from leaktight.verify.report import github, render, schemas, testcases
+from leaktight.verify.report.outline import Table
+from leaktight.verify.report.pages.run import page as run_page
 from leaktight.verify.run import baseline
 from leaktight.verify.run.document import _assertion, _rounded, exit_code
 from leaktight.verify.run.job import Job, Place
@@ -327,6 +329,21 @@ def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
     del document["baseline"]["counts"], document["baseline"]["improvements"]  # as older versions wrote it
     assert "Trend against the baseline" in render.render(document, "html")
     assert "Network: " not in render.render(documents.run(100, networks=50), "html")
+
+
+def test_what_is_open_is_counted_at_the_top_and_many_failures_can_be_searched() -> None:
+    def shown(document: Document) -> tuple[dict[str, Any], bool]:
+        page = run_page(document)
+        (failures,) = [section.blocks[0] for section in page.sections if section.title == "Why the gate failed"]
+        assert isinstance(failures, Table)
+        return {tile.label: tile.value for tile in page.tiles}, failures.searchable
+
+    small, searchable = shown(documents.run(10))
+    assert (small["unknown"], small["timeout"], searchable) == (2, 2, False)
+    assert shown(documents.run(100))[1]
+    decided = documents.run(10)
+    decided["counts"] |= {"unknown": 0, "timeout": 0}
+    assert not {"unknown", "timeout"} & set(shown(decided)[0])
 
 
 def test_a_thousand_jobs_are_a_page_of_less_than_five_megabytes() -> None:
