@@ -19,9 +19,11 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.parts import Divided, Part, divide, domains_of, prove_part
 from leaktight.verify.prove import prove
 from leaktight.verify.run.joined import joined
+from leaktight.verify.search import stages
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.stages import open_questions
+from leaktight.verify.search.stages import Stage, open_questions
+from leaktight.verify.search.tighten import Effort
 from leaktight.verify.verdict import Status
 
 WEAK = {"restarts": 1, "steps": 1, "effort": 1.0}
@@ -59,6 +61,29 @@ def test_parts_together_answer_as_enumeration_does(shape: str, wide: bool) -> No
         assert found["status"] == ("proved" if exact > 0 else "refuted"), problem
         if found["margin"]["lower"] is not None:
             assert Fraction(found["margin"]["lower"]) <= exact, problem
+
+
+def test_parts_that_look_for_bounds_of_their_own_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tightened: list[int] = []
+
+    def counted(*given: Any, **ways: Any) -> Any:
+        tightened.append(1)
+        return stages.tightened_before(*given, **ways)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(stages, "tightened_before", stages.tightened, raising=False)
+    monkeypatch.setattr("leaktight.verify.parts.WARM_UP", ())
+    monkeypatch.setattr("leaktight.verify.parts.PART", (Stage(None, 0), Stage(Effort(2, 2), math.inf)))
+    for shape, seed in (("chain", 25), ("per channel", 23)):  # there is something to divide
+        network, asked, exact = tiny_question(shape, seed, 1e-2, wide=True)
+        divided = divide(network, asked, 2, timeout=60)
+        assert len(divided.parts) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "tightened", counted)
+            found = answered(network, asked, divided, timeout=60)
+        assert found["status"] == ("proved" if exact > 0 else "refuted"), shape
+        if found["margin"]["lower"] is not None:
+            assert Fraction(found["margin"]["lower"]) <= exact, shape
+    assert tightened
 
 
 def inside(network: Network, part: dict[str, Any], x: Tensor) -> Tensor:

@@ -30,11 +30,12 @@ from leaktight.verify.search.neurons import branch
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
-from leaktight.verify.search.stages import WARM_UP, Stage, split, staged, whole_margin
+from leaktight.verify.search.stages import PART, WARM_UP, split, staged, whole_margin
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 Part = Mapping[str, Any]
-"""``case``: which of the property's. ``attained``: the lowest margin known of an input. And one of ``boxes``: a list of
+"""``case``: which of the property's. ``attained``: the lowest margin known of an input. ``attacks``: whether the whole
+region is attacked meanwhile, which one part is enough for. And one of ``boxes``: a list of
 ``{"owner", "lower", "upper"}``; ``domains``: a list of ``{"region", "disjunct", "sides": [[node, entry, 1 or -1]],
 "bound"}``, with ``known``: proven bounds of nodes over the regions; neither: the whole case."""
 _ROUNDS = 64
@@ -208,7 +209,7 @@ def _grouped(found: list[_Begun], parts: int) -> tuple[Part, ...]:
             some = one.pieces[start::each]
             kind = next((kind for kind in ("boxes", "domains") if kind in some[0]), None)
             joined = {} if kind is None else {kind: [piece[kind][0] for piece in some]}
-            whole.append({**some[0], **joined})
+            whole.append({**some[0], **joined, "attacks": not start})
     return tuple(whole)
 
 
@@ -286,7 +287,7 @@ def _on_boxes(network: Network, case: Case, part: Part, budget: Budget) -> Verdi
         deadline=budget.deadline,
         late=lambda: budget.spent,
         memory=memory,
-        attack=later_attacks(network, case, budget, replay),
+        attack=later_attacks(network, case, budget, replay) if part["attacks"] else None,
         begin=begin,
     )
     return _settled(found, budget, "no box can be halved any more; the margin touches zero in one")
@@ -314,7 +315,7 @@ def _on_domains(network: Network, case: Case, part: Part, budget: Budget) -> Ver
         case,
         nothing,
         replay,
-        stages=(Stage(None, torch.inf),),
+        stages=PART,
         floor=_floor(network, part),
         memory=default_memory() if budget.memory is None else budget.memory,
         deadline=budget.deadline,
