@@ -41,7 +41,8 @@ def elapsed(division: float, parts: list[float], workers: int) -> float:
 
 
 def in_parts(network: Any, asked: Any, parts: int, timeout: float) -> None:
-    from leaktight.verify.parts import divide, prove_part
+    from leaktight.verify.divide import divide
+    from leaktight.verify.parts import prove_part
     from leaktight.verify.run.joined import joined
 
     began = time.process_time()

@@ -16,7 +16,8 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Property, robust
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.parts import Divided, Part, divide, domains_of, prove_part
+from leaktight.verify.divide import Divided, divide
+from leaktight.verify.parts import Part, domains_of, prove_part
 from leaktight.verify.prove import prove
 from leaktight.verify.run.joined import joined
 from leaktight.verify.search import stages
@@ -71,7 +72,7 @@ def test_parts_that_look_for_bounds_of_their_own_answer_the_same(monkeypatch: py
         return stages.tightened_before(*given, **ways)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(stages, "tightened_before", stages.tightened, raising=False)
-    monkeypatch.setattr("leaktight.verify.parts.WARM_UP", ())
+    monkeypatch.setattr("leaktight.verify.divide.WARM_UP", ())
     monkeypatch.setattr("leaktight.verify.parts.PART", (Stage(None, 0), Stage(Effort(2, 2), math.inf)))
     for shape, seed in (("chain", 25), ("per channel", 23)):  # there is something to divide
         network, asked, exact = tiny_question(shape, seed, 1e-2, wide=True)
