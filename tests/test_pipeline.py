@@ -19,6 +19,7 @@ import onnx
 import pytest
 from junitparser import JUnitXml
 from onnx import numpy_helper
+from runs import SUITE, Inline, folder
 from sarif_pydantic import Sarif
 
 from leaktight import cli
@@ -142,6 +143,22 @@ def test_bad_input_is_refused_before_any_work(
     assert (code, out) == (2, "")
     assert err.startswith(f"leaktight: error: {message}")
     assert not (tmp_path / ".leaktight").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("option", ["--report=json=/dev/full", "--output=/dev/full"])
+def test_a_report_for_which_there_is_no_room_is_said_and_the_answers_are_kept(
+    option: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+    suite = folder(
+        tmp_path, f'{SUITE.partition("[[certify]]")[0]}[[verify]]\nnetwork = "digits"\nproperty = "proved.vnnlib"\n'
+    )
+    where = ["run", suite, "--ledger", f"sqlite:///{tmp_path / 'ledger.sqlite'}", "--resume"]
+    code, _, err = run(*where, option)
+    assert code == 2
+    assert f"{option.split('=')[0]}: /dev/full cannot be written (No space left on device); give another path" in err
+    assert ", 1 of them from the ledger; the gate passed" in run(*where)[2]
 
 
 def test_init_says_what_it_left_out_and_what_fits(run: Run, tmp_path: Path) -> None:
