@@ -16,8 +16,8 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Property, robust
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.divide import Divided, divide
-from leaktight.verify.parts import Part, domains_of, prove_part
+from leaktight.verify.divide import Divided, _known, divide
+from leaktight.verify.parts import Part, _boxes, _floor, domains_of, prove_part
 from leaktight.verify.prove import prove
 from leaktight.verify.run.joined import joined
 from leaktight.verify.search import stages
@@ -140,6 +140,25 @@ def halves(network: Network, asked: Property) -> tuple[Bounding, list[dict[str, 
     node = next(name for name, part in bounding.activations.parts.items() if part.start <= column < part.stop)
     entry = column - bounding.activations.parts[node].start
     return bounding, [{"region": 0, "disjunct": 0, "sides": [[node, entry, side]], "bound": None} for side in (1, -1)]
+
+
+def test_bounds_and_boxes_arrive_as_they_were_sent_to_the_last_digit() -> None:
+    network, asked, _ = tiny_question("chain", 25, 1e-2, wide=True)
+    bounding, _ = halves(network, asked)
+    (sent_along,) = sent(({"known": _known(bounding)},))
+    found = _floor(network, sent_along)
+    assert len(found) > 1
+    for name, interval in found.items():
+        assert torch.equal(interval.lower, bounding.known[name].lower.double()), name
+        assert torch.equal(interval.upper, bounding.known[name].upper.double()), name
+    (case,) = asked.fitted(network.input_size, network.output_size)
+    ends = torch.rand(2, 3, network.input_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pieces = [
+        {"owner": 0, "lower": low.tolist(), "upper": (low + high).tolist()} for low, high in zip(*ends, strict=True)
+    ]
+    boxes = _boxes(sent(({"boxes": pieces},))[0], case, 1)
+    assert torch.equal(boxes.lower, ends[0])
+    assert torch.equal(boxes.upper, ends[0] + ends[1])
 
 
 def test_a_part_is_the_side_that_it_names() -> None:
