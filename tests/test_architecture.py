@@ -42,6 +42,7 @@ ROOMS = {
         "lipschitz",
         "prove",
         "certify",
+        "divide",
         "parts",
     },
 }

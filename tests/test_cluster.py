@@ -32,13 +32,25 @@ Found = tuple[Document, str, int]
 STORE = 80 << 20
 
 
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
 @pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+def head() -> dict[str, Any]:
+    """How the first node is started, besides the usual."""
+    return {}
+
+
+@pytest.fixture
+def nodes(head: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     """A cluster whose head has no room for workers, and two nodes with room for one each."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = Nodes()
-    found.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
+    found.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False, **head)
     for _ in range(2):
         found.add_node(num_cpus=1, object_store_memory=STORE)
     yield found
@@ -75,6 +87,36 @@ def test_a_node_that_is_lost_costs_no_job(
     again, _, _ = pipeline(wanted(suite, resume=True, ledger=wanted(suite).ledger), None)
     assert all(job["cached"] for job in again["jobs"]), "the ledger is the same one"
     assert capfd.readouterr().out == "", "what Ray says of its nodes is no part of a result"
+
+
+PORT = free_port()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [{"ray_client_server_port": PORT}], ids=["client server"])
+def test_a_cluster_is_reached_through_rays_client(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Files are sent, since relative paths lead elsewhere on the nodes; and one of these is lost."""
+    pytest.importorskip("grpc", reason="Ray's client is not installed: pip install 'ray[client]'")
+    folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    suite, sent = Path("suite.toml"), list[str]()
+    expected, _, code = here(suite, monkeypatch)
+    ship = clusters.Cluster._ship
+    monkeypatch.setattr(
+        clusters.Cluster, "_ship", lambda crew, slot, paths: (sent.extend(paths), ship(crew, slot, paths))
+    )
+    there = wanted(suite, cluster=f"ray://127.0.0.1:{PORT}", workers=2)
+    found, line, code_there = pipeline(there, losing(nodes, 2))
+    assert len(nodes.worker_nodes) == 1
+    assert {"net.onnx", "data.npz", "proved.vnnlib", "refuted.vnnlib"} == set(sent)
+    assert (told(found), code_there) == (told(expected), code), line
+    assert [job["network"]["path"] for job in found["jobs"]] == len(found["jobs"]) * ["net.onnx"]
+    assert not clusters.ray.is_initialized()
+    again, _, _ = pipeline(wanted(suite, resume=True, ledger=there.ledger))
+    assert all(job["cached"] for job in again["jobs"]), "the ledger is the runner's own"
+    assert capfd.readouterr().out == "", "what Ray says is no part of a result"
 
 
 SPLIT = """\
@@ -121,12 +163,6 @@ def test_a_cluster_of_this_machine_is_made_and_ended(tmp_path: Path) -> None:
     found, _, code = pipeline(wanted(folder(tmp_path), cluster="local", workers=2))
     assert ([job["status"] for job in found["jobs"]], code) == (["proved", "refuted", *6 * ["proved"]], 1)
     assert not clusters.ray.is_initialized()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -344,6 +380,48 @@ def test_what_makes_a_cluster_unusable_is_said(actors: Actors, monkeypatch: pyte
     monkeypatch.setattr(clusters, "ROOM", -1.0)
     with pytest.raises(UsageError, match="it has no room for a worker"):
         list(clusters.Cluster("auto", 1, 1, None).wait(0))
+
+
+FAILED = "Initialization failure from server:\nTraceback (most recent call last):\n  File x\n\n{}\n"
+FORKING = FAILED.format("RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err.")
+
+
+@pytest.mark.parametrize(
+    ("raised", "tries", "message"),
+    [
+        (2 * [ConnectionError(FORKING)], 3, None),
+        (
+            9 * [ConnectionError(FORKING)],
+            3,
+            "server: RuntimeError: Starting Ray client server failed. See ray_client_s",
+        ),
+        (
+            [ConnectionError(FAILED.format("ValueError: no token"))],
+            1,
+            "from server: ValueError: no token; see that Ray's",
+        ),
+        ([RuntimeError("Version mismatch: 2.9\nand more")], 1, "ray://there:1: Version mismatch: 2.9; see that Ray's"),
+    ],
+)
+def test_a_client_server_that_fails_to_start_is_asked_again(
+    raised: list[Exception], tries: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, left = list[str](), list(raised)
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        if left:
+            raise left.pop()
+
+    monkeypatch.setattr(clusters, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    monkeypatch.setattr(clusters, "check", lambda _: None)
+    if message is None:
+        clusters._connect("ray://there:1", 1)
+    else:
+        with pytest.raises(UsageError) as caught:
+            clusters._connect("ray://there:1", 1)
+        assert message in str(caught.value)
+    assert asked == tries * ["ray://there:1"]
 
 
 def test_work_that_is_cancelled_leaves_no_reply(actors: Actors, tmp_path: Path) -> None:

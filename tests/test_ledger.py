@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from leaktight import cli
 from leaktight.errors import UsageError
 from leaktight.verify.run import ledger as ledgers
 from leaktight.verify.run.ledger import Ledger, Recorded, status_of
@@ -181,6 +183,45 @@ def test_a_ledger_of_a_newer_version_is_left_alone(url: str) -> None:
         Ledger(url)
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_a_ledger_holds_is_read_without_writing_anything(
+    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "a folder?#%41"
+    place.mkdir()
+    url = f"sqlite:///{quote(str(place))}/ledger.sqlite"
+    ledger = opened(url)
+    ledger.claim(["a"])
+    record(ledger, "a")
+    ledger.close()
+    content = (place / "ledger.sqlite").read_bytes()
+    if not writable:
+        monkeypatch.setattr("leaktight.verify.run.tables.os.access", lambda *_: False)
+        for path in (*place.iterdir(), place):
+            path.chmod(path.stat().st_mode & 0o555)
+    assert cli.run(["history", "--ledger", url]) == 0
+    told = capfd.readouterr()
+    assert "job a" in told.out
+    assert (place / "ledger.sqlite").read_bytes() == content
+    assert writable or len(list(place.iterdir())) == 1
+    place.chmod(0o755)
+
+
+def test_there_is_no_history_where_there_is_no_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("other.sqlite") as connection:
+        connection.execute("CREATE TABLE theirs (x INTEGER)")
+    before = Path("other.sqlite").read_bytes()
+    for arguments, name in (([], ".leaktight/ledger.sqlite"), (["--ledger", "sqlite:///other.sqlite"], "other.sqlite")):
+        assert cli.run(["history", *arguments]) == 2
+        says = f"--ledger: sqlite:///{name}: there is no ledger; 'leaktight run' makes one, and --ledger names another"
+        assert capfd.readouterr() == ("", f"leaktight: error: {says}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.sqlite"]
+    assert Path("other.sqlite").read_bytes() == before
+
+
 def bad_ledgers(folder: Path) -> dict[str, tuple[str, str]]:
     (folder / "text.sqlite").write_text("this is no database " * 100)
     (folder / "folder.sqlite").mkdir()
@@ -253,4 +294,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_two_runners_share_a_postgresql_server(server: str) -> None:
+    with pytest.raises(UsageError, match="there is no ledger; 'leaktight run' makes one"):
+        Ledger(server, reading=True)
     check_two_runners(server)
+    reader = Ledger(server, reading=True)
+    assert len(reader.history()) == 3
+    reader.close()

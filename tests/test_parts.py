@@ -16,12 +16,15 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Property, robust
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.parts import Divided, Part, divide, domains_of, prove_part
+from leaktight.verify.divide import Divided, _known, divide
+from leaktight.verify.parts import Part, _boxes, _floor, domains_of, prove_part
 from leaktight.verify.prove import prove
 from leaktight.verify.run.joined import joined
+from leaktight.verify.search import stages
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.stages import open_questions
+from leaktight.verify.search.stages import Stage, open_questions
+from leaktight.verify.search.tighten import Effort
 from leaktight.verify.verdict import Status
 
 WEAK = {"restarts": 1, "steps": 1, "effort": 1.0}
@@ -59,6 +62,29 @@ def test_parts_together_answer_as_enumeration_does(shape: str, wide: bool) -> No
         assert found["status"] == ("proved" if exact > 0 else "refuted"), problem
         if found["margin"]["lower"] is not None:
             assert Fraction(found["margin"]["lower"]) <= exact, problem
+
+
+def test_parts_that_look_for_bounds_of_their_own_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tightened: list[int] = []
+
+    def counted(*given: Any, **ways: Any) -> Any:
+        tightened.append(1)
+        return stages.tightened_before(*given, **ways)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(stages, "tightened_before", stages.tightened, raising=False)
+    monkeypatch.setattr("leaktight.verify.divide.WARM_UP", ())
+    monkeypatch.setattr("leaktight.verify.parts.PART", (Stage(None, 0), Stage(Effort(2, 2), math.inf)))
+    for shape, seed in (("chain", 25), ("per channel", 23)):  # there is something to divide
+        network, asked, exact = tiny_question(shape, seed, 1e-2, wide=True)
+        divided = divide(network, asked, 2, timeout=60)
+        assert len(divided.parts) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "tightened", counted)
+            found = answered(network, asked, divided, timeout=60)
+        assert found["status"] == ("proved" if exact > 0 else "refuted"), shape
+        if found["margin"]["lower"] is not None:
+            assert Fraction(found["margin"]["lower"]) <= exact, shape
+    assert tightened
 
 
 def inside(network: Network, part: dict[str, Any], x: Tensor) -> Tensor:
@@ -114,6 +140,25 @@ def halves(network: Network, asked: Property) -> tuple[Bounding, list[dict[str, 
     node = next(name for name, part in bounding.activations.parts.items() if part.start <= column < part.stop)
     entry = column - bounding.activations.parts[node].start
     return bounding, [{"region": 0, "disjunct": 0, "sides": [[node, entry, side]], "bound": None} for side in (1, -1)]
+
+
+def test_bounds_and_boxes_arrive_as_they_were_sent_to_the_last_digit() -> None:
+    network, asked, _ = tiny_question("chain", 25, 1e-2, wide=True)
+    bounding, _ = halves(network, asked)
+    (sent_along,) = sent(({"known": _known(bounding)},))
+    found = _floor(network, sent_along)
+    assert len(found) > 1
+    for name, interval in found.items():
+        assert torch.equal(interval.lower, bounding.known[name].lower.double()), name
+        assert torch.equal(interval.upper, bounding.known[name].upper.double()), name
+    (case,) = asked.fitted(network.input_size, network.output_size)
+    ends = torch.rand(2, 3, network.input_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pieces = [
+        {"owner": 0, "lower": low.tolist(), "upper": (low + high).tolist()} for low, high in zip(*ends, strict=True)
+    ]
+    boxes = _boxes(sent(({"boxes": pieces},))[0], case, 1)
+    assert torch.equal(boxes.lower, ends[0])
+    assert torch.equal(boxes.upper, ends[0] + ends[1])
 
 
 def test_a_part_is_the_side_that_it_names() -> None:

@@ -19,11 +19,14 @@ import onnx
 import pytest
 from junitparser import JUnitXml
 from onnx import numpy_helper
+from runs import SUITE, Inline, folder
 from sarif_pydantic import Sarif
 
 from leaktight import cli
 from leaktight.demo import NETWORK, PROVED
 from leaktight.verify.report import github, render, schemas, testcases
+from leaktight.verify.report.outline import Table
+from leaktight.verify.report.pages.run import page as run_page
 from leaktight.verify.run import baseline
 from leaktight.verify.run.document import _assertion, _rounded, exit_code
 from leaktight.verify.run.job import Job, Place
@@ -140,6 +143,22 @@ def test_bad_input_is_refused_before_any_work(
     assert (code, out) == (2, "")
     assert err.startswith(f"leaktight: error: {message}")
     assert not (tmp_path / ".leaktight").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("option", ["--report=json=/dev/full", "--output=/dev/full"])
+def test_a_report_for_which_there_is_no_room_is_said_and_the_answers_are_kept(
+    option: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+    suite = folder(
+        tmp_path, f'{SUITE.partition("[[certify]]")[0]}[[verify]]\nnetwork = "digits"\nproperty = "proved.vnnlib"\n'
+    )
+    where = ["run", suite, "--ledger", f"sqlite:///{tmp_path / 'ledger.sqlite'}", "--resume"]
+    code, _, err = run(*where, option)
+    assert code == 2
+    assert f"{option.split('=')[0]}: /dev/full cannot be written (No space left on device); give another path" in err
+    assert ", 1 of them from the ledger; the gate passed" in run(*where)[2]
 
 
 def test_init_says_what_it_left_out_and_what_fits(run: Run, tmp_path: Path) -> None:
@@ -327,6 +346,21 @@ def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
     del document["baseline"]["counts"], document["baseline"]["improvements"]  # as older versions wrote it
     assert "Trend against the baseline" in render.render(document, "html")
     assert "Network: " not in render.render(documents.run(100, networks=50), "html")
+
+
+def test_what_is_open_is_counted_at_the_top_and_many_failures_can_be_searched() -> None:
+    def shown(document: Document) -> tuple[dict[str, Any], bool]:
+        page = run_page(document)
+        (failures,) = [section.blocks[0] for section in page.sections if section.title == "Why the gate failed"]
+        assert isinstance(failures, Table)
+        return {tile.label: tile.value for tile in page.tiles}, failures.searchable
+
+    small, searchable = shown(documents.run(10))
+    assert (small["unknown"], small["timeout"], searchable) == (2, 2, False)
+    assert shown(documents.run(100))[1]
+    decided = documents.run(10)
+    decided["counts"] |= {"unknown": 0, "timeout": 0}
+    assert not {"unknown", "timeout"} & set(shown(decided)[0])
 
 
 def test_a_thousand_jobs_are_a_page_of_less_than_five_megabytes() -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -28,6 +28,7 @@ from leaktight import cli
 from leaktight.demo import NETWORK, PROVED
 from leaktight.errors import MissingRule, PropertyError, UsageError
 from leaktight.verify.report import render, schemas
+from leaktight.verify.run import ledger as ledgers
 from leaktight.verify.run import pool as pools
 from leaktight.verify.run import worker
 from leaktight.verify.run.pipeline import pipeline
@@ -157,6 +158,47 @@ def test_two_runners_at_once_do_no_job_twice(
 @pytest.mark.slow
 def test_two_runners_with_workers_do_no_job_twice(undisturbed: Document, tmp_path: Path) -> None:
     check_two_at_once(folder(tmp_path), undisturbed)
+
+
+class Waiting(Inline):
+    """Workers that write down how long they are waited for while they have nothing to do."""
+
+    idly: ClassVar[list[float]] = []
+
+    def wait(self, seconds: float) -> list[tuple[Any, Document]]:
+        if not self.busy:
+            self.idly.append(seconds)
+        return super().wait(seconds)
+
+
+MANY = """\
+[networks]
+n = "net.onnx"
+[[lipschitz]]
+network = "n"
+method = "product"
+norm = "inf"
+seed = [{seeds}]
+"""
+
+
+def test_what_another_runner_answers_meanwhile_is_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that begins beside another one, which then answers everything, does not wait for anybody."""
+    suite = folder(tmp_path, MANY.format(seeds=", ".join(map(str, range(16)))))
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Inline)
+    first, _, _ = pipeline(wanted(suite))
+    assert recorded(tmp_path) == 16
+    ask = ledgers.Ledger.results
+    monkeypatch.setattr(ledgers.Ledger, "results", lambda *_: monkeypatch.setattr(ledgers.Ledger, "results", ask) or {})
+    monkeypatch.setattr("leaktight.verify.run.runner.Pool", Waiting)
+    Waiting.idly.clear()
+    second, _, _ = pipeline(wanted(suite, resume=True))
+    assert [job["cached"] for job in second["jobs"]] == 16 * [True]
+    assert [job["result"] for job in second["jobs"]] == [job["result"] for job in first["jobs"]]
+    assert recorded(tmp_path) == 16
+    assert sum(Waiting.idly) == 0
 
 
 def scaled(content: bytes, factor: float) -> bytes:

@@ -28,12 +28,12 @@ def write_whole(option: str, path: Path, content: str) -> None:
     Raises UsageError: the file system refuses; nothing is left behind.
     """
     check_writable(option, path)
-    if path.exists() and not path.is_file():  # a pipe or a device: there is nothing to replace
-        path.write_text(content)
-        return
     place = Path(os.path.realpath(path))
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device: there is nothing to replace
+            path.write_text(content, encoding="utf-8")
+            return
         prefix = f".{place.name}."
         with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=prefix, delete=False, encoding="utf-8") as file:
             temporary = Path(file.name)

@@ -85,7 +85,7 @@ def _verify(network: Network, asked: Task, files: Mapping[str, str], memory: int
 
 
 def _divide(network: Network, asked: Task, files: Mapping[str, str], memory: int | None) -> dict[str, Any]:
-    from leaktight.verify.parts import divide
+    from leaktight.verify.divide import divide
 
     found = divide(network, read_property(files["property"]), asked["split"], **_limits(asked, memory))
     return {"begun": found.verdict.to_json(), "parts": list(found.parts)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import leaktight
 from leaktight.errors import UsageError
+from leaktight.verify.run.address import HOW, LOCAL, check
 from leaktight.verify.run.job import digest_of
 from leaktight.version import __version__
 
@@ -31,14 +31,14 @@ except ModuleNotFoundError:
     raise UsageError("--cluster: Ray is not installed; pip install 'leaktight[cluster]'") from None
 
 Reply = Mapping[str, Any]
-LOCAL = "local"
 LOSSES = 3
 """How often a task is given to another machine when the one that had it is lost."""
 ROOM = 120.0
 """Seconds within which the cluster must have room for a worker, and its machine must show a sign of life."""
 _PAUSE = 0.1
-_WRITE = "write it like ray://HOST:10001, HOST:6379, auto or local"
 _TOKEN = "see that Ray's client server runs there; where it asks for a token, set RAY_AUTH_MODE=token"
+_FORKING = "Starting Ray client server failed"  # the process of a client there dies now and then as it is started
+_ATTEMPTS = 3
 _STORE = 100 << 20  # bytes of shared memory of a cluster of this machine alone
 _LOST = (faults.RayActorError, faults.NodeDiedError, faults.WorkerCrashedError, faults.ObjectLostError)
 _AWAY = (ConnectionError, faults.RaySystemError)
@@ -318,12 +318,6 @@ def _modules() -> list[str]:
     return [here, *(place for place in sys.path if place and place != here)]
 
 
-def check(address: str) -> None:
-    """Raises UsageError: it is no address of a cluster, or nobody answers there."""
-    if address not in (LOCAL, "auto"):
-        _reach(address)
-
-
 def _connect(address: str, size: int) -> None:
     """Raises UsageError: there is no cluster at the address."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -333,22 +327,16 @@ def _connect(address: str, size: int) -> None:
         ray.init(address=LOCAL, num_cpus=size, object_store_memory=_STORE, include_dashboard=False, **quiet)
         return
     check(address)
-    try:
-        ray.init(address=address, **quiet)
-    except (ValueError, RuntimeError, *_AWAY) as error:
-        hint = _TOKEN if address.startswith("ray://") else _WRITE
-        raise UsageError(f"--cluster: {address}: {_line(error)}; {hint}") from None
-
-
-def _reach(address: str) -> None:
-    """Raises UsageError: as `check`. Ray itself would try for minutes, and end this process then."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise UsageError(f"--cluster: {address!r} is no address of a cluster; {_WRITE}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--cluster: {address} cannot be reached ({error}); see that Ray runs there") from None
+    for attempt in range(_ATTEMPTS):
+        try:
+            ray.init(address=address, **quiet)
+            return
+        except (ValueError, RuntimeError, *_AWAY) as error:
+            if attempt + 1 < _ATTEMPTS and _FORKING in str(error):
+                ray.shutdown()
+                continue
+            hint = _TOKEN if address.startswith("ray://") else HOW
+            raise UsageError(f"--cluster: {address}: {_line(error)}; {hint}") from None
 
 
 def _ended(calls: list[Any], seconds: float) -> list[Any]:
@@ -371,5 +359,6 @@ def _asked(resources: Mapping[str, float]) -> str:
 
 
 def _line(error: object) -> str:
-    """What an error says, in a line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says, in a line: the first, and where that only announces a traceback, the end of it too."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]

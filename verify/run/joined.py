@@ -13,7 +13,7 @@ _LATE = "the time was up before every part was proved or a counterexample was fo
 def joined(begun: Document, answers: Sequence[Document], parts: int, seconds: float) -> dict[str, Any]:
     """The verdict on the whole property.
 
-    begun: that on everything but the `parts` parts (`leaktight.verify.parts.divide`). answers: verdicts on parts, as
+    begun: that on everything but the `parts` parts (`leaktight.verify.divide.divide`). answers: verdicts on parts, as
     many as there are by now. Refuted if one is: its counterexample lies in the property's region. Proved if all are
     there and proved. Else open, by the worst answer; a part without one is a timeout.
     """

@@ -53,9 +53,9 @@ def status_of(document: Mapping[str, Any]) -> str:
 class Ledger:
     """A runner's view of one. Not for use by several threads."""
 
-    def __init__(self, url: str = DEFAULT) -> None:
-        """Raises UsageError: see `tables.Opened`."""
-        self.database = tables.Opened(url)
+    def __init__(self, url: str = DEFAULT, *, reading: bool = False) -> None:
+        """reading: for `results` and `history` alone. Raises UsageError: see `tables.Opened`."""
+        self.database = tables.Opened(url, reading=reading)
         self.runner = f"{_machine()}/{os.getpid()}/{_born(os.getpid())}/{secrets.token_hex(4)}"
         self.run = 0
         self.floor = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from leaktight.verify.report import schemas
 from leaktight.verify.report.compare import numbers_of
-from leaktight.verify.run import baseline, document, machine
+from leaktight.verify.run import address, baseline, document, machine
 from leaktight.verify.run.instances import read_suite
 from leaktight.verify.run.ledger import DEFAULT, Ledger
 from leaktight.verify.run.runner import chosen, run
@@ -52,9 +52,9 @@ def pipeline(wanted: Wanted, progress: Progress | None = None) -> tuple[dict[str
     if wanted.cluster is not None:
         from leaktight.verify.run import cluster
 
-        cluster.check(wanted.cluster)
+        address.check(wanted.cluster)
         limit = wanted.workers
-        if wanted.cluster == cluster.LOCAL:
+        if wanted.cluster == address.LOCAL:
             limit = workers
         else:
             workers, memory = limit or most, wanted.memory
@@ -76,11 +76,11 @@ def pipeline(wanted: Wanted, progress: Progress | None = None) -> tuple[dict[str
 
 
 def history(url: str, job: str | None, limit: int) -> dict[str, Any]:
-    """What a ledger holds, the newest first (schema leaktight.history/1).
+    """What a ledger holds, the newest first (schema leaktight.history/1). Nothing is written.
 
-    Raises UsageError: it cannot be read.
+    Raises UsageError: there is none, or it cannot be read.
     """
-    ledger = Ledger(url)
+    ledger = Ledger(url, reading=True)
     try:
         records = ledger.history(job, limit)
     finally:

@@ -158,29 +158,37 @@ class _Runner:
         while len(self.answers) < len(self.tasks):
             self._claim(len(pool.workers))
             self._give(pool)
-            replies = list(pool.wait(_ASIDE if self.aside else LEASE / 6))
+            replies = list(pool.wait(self._patience(pool)))
             self._give(pool)  # a worker has its next task before the last answer is written
             for token, reply in replies:
                 self._hear(token, reply, pool)
             self._end(pool)
             self._renew()
 
+    def _patience(self, pool: Crew) -> float:
+        """How long to wait for workers: not at all where none of them has anything to do."""
+        if self.aside:
+            return _ASIDE
+        return LEASE / 6 if self.ready or pool.busy else 0.0
+
     def _claim(self, workers: int) -> None:
+        """Claims what to work on next, past all that others have answered or are working on."""
         if self.aside and time.monotonic() >= self.look:
             self.pending.extend(self.aside)
             self.aside = []
-        if not self.pending or len(self.ready) > workers:
-            return
-        some = [self.pending.popleft() for _ in range(min(_AT_ONCE * workers, len(self.pending)))]
-        mine, known = self.ledger.claim(some)
-        self.ready.extend(mine)
-        self.answers |= known
-        others = [key for key in some if key not in known and key not in mine]
-        if others:
-            self.aside += others
-            self.look = time.monotonic() + _ASIDE
-        if known:
-            self._told()
+        while self.pending and len(self.ready) <= workers:
+            some = [self.pending.popleft() for _ in range(min(_AT_ONCE * workers, len(self.pending)))]
+            mine, known = self.ledger.claim(some)
+            self.ready.extend(mine)
+            others = [key for key in some if key not in known and key not in mine]
+            if others:
+                self.aside += others
+                self.look = time.monotonic() + _ASIDE
+            if known:  # somebody else is at it: what is answered need not be claimed to be seen
+                known |= self.ledger.results(list(self.pending))
+                self.pending = deque(key for key in self.pending if key not in known)
+                self.answers |= known
+                self._told()
 
     def _give(self, pool: Crew) -> None:
         for worker in pool.idle:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 Engine = Literal["auto", "interval", "crown", "alpha-crown", "branch", "milp", "auto-lirpa"]
 FailOn = Literal["refuted", "unknown", "timeout", "regression"]
 T = TypeVar("T")
+_QUOTED = re.compile(r"'([^']*)'")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTkmgt])(?:i?[Bb])?")
 
 
@@ -160,11 +161,15 @@ class Gate(_Table):
 
 
 class Problem(Exception):
-    """Something in a suite is wrong. path: the keys that lead to it. near: what may be written there instead."""
+    """Something in a suite is wrong. path: the keys that lead to it. near: what may be written there instead of `word`,
+    by default the last of the keys."""
 
-    def __init__(self, path: tuple[str | int, ...], says: str, near: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: tuple[str | int, ...], says: str, near: tuple[str, ...] = (), word: str | None = None
+    ) -> None:
         super().__init__(says)
         self.path, self.says, self.near = path, says, near
+        self.word = word if word is not None or not path else str(path[-1])
 
 
 def checked(model: type[T], value: Any, path: tuple[str | int, ...]) -> T:
@@ -196,6 +201,9 @@ def _problem(error: dict[str, Any], path: tuple[str | int, ...], allowed: tuple[
         return Problem((*path, *error["loc"]), "it is missing; add it")
     if error["type"] == "value_error":
         return Problem(place, str(error["ctx"]["error"]))
+    if error["type"] == "literal_error":
+        word = str(error["input"])[:60]
+        return Problem(place, f"{word!r} is not known", tuple(_QUOTED.findall(error["ctx"]["expected"])), word)
     came = repr(error["input"])
     came = came if len(came) <= 60 else came[:60] + "..."
     return Problem(place, f"{error['msg'][:1].lower()}{error['msg'][1:]}; got {came}")

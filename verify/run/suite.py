@@ -54,7 +54,8 @@ def read_toml(path: Path) -> Suite:
     reader = _Reader(path, given)
     jobs = reader.jobs(places)
     if reader.problems:
-        raise UsageError("\n".join(_told(path, places, problem) for problem in reader.problems))
+        found = sorted(reader.problems, key=lambda problem: line_of(places, problem.path))
+        raise UsageError("\n".join(_told(path, places, _written(given, one.path), one) for one in found))
     return Suite(str(path), raw, tuple(jobs), reader.fail_on, reader.tolerance)
 
 
@@ -82,12 +83,22 @@ def content(path: Path) -> tuple[str, str]:
         raise UsageError(f"{path}:{line}: byte {error.start} is no UTF-8; save the file as UTF-8 text") from None
 
 
-def _told(path: Path, places: dict[tuple[str | int, ...], int], problem: Problem) -> str:
-    keys = problem.path
+def _told(path: Path, places: dict[tuple[str | int, ...], int], keys: tuple[str | int, ...], problem: Problem) -> str:
     name = ".".join(f"[{key + 1}]" if isinstance(key, int) else key for key in keys).replace(".[", "[")
-    near = get_close_matches(str(keys[-1]), problem.near, 1) if keys else []
+    near = get_close_matches(problem.word or "", problem.near, 1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(problem.near)}" if problem.near else ""
-    return f"{path}:{line_of(places, keys)}: {name or 'the suite'}: {problem.says}{hint}"
+    return f"{path}:{line_of(places, problem.path)}: {name or 'the suite'}: {problem.says}{hint}"
+
+
+def _written(given: Mapping[str, Any], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The path, without a last place in a list where the suite has one value and no list."""
+    value: Any = given
+    for key in path[:-1]:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return path
+    return path if isinstance(value, list) or not path or isinstance(path[-1], str) else path[:-1]
 
 
 class _Reader:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     Column,
@@ -29,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from leaktight.errors import UsageError
@@ -76,18 +78,24 @@ CLAIMS = Table(
 class Opened:
     """A database with the ledger's tables in it."""
 
-    def __init__(self, url: str) -> None:
-        """Raises UsageError: it is no URL, or the database cannot be reached, written to, or read by this version."""
+    def __init__(self, url: str, *, reading: bool = False) -> None:
+        """reading: nothing is made or written; one that cannot be written to will do.
+
+        Raises UsageError: it is no URL; the database cannot be reached, written to or read by this version; or there is
+        none, and it is only to be read.
+        """
         self.shown = _shown(url)
         with self.told():
-            self.engine = _engine(url)
+            self.engine = _engine(url, reading)
             self.sqlite = self.engine.dialect.name == "sqlite"
-            self._prepare()
+            self._prepare(reading)
 
-    def _prepare(self) -> None:
+    def _prepare(self, reading: bool) -> None:
         with self.engine.begin() as connection:
             if inspect(connection).has_table(META.name):
                 version = connection.execute(select(func.max(META.c.version))).scalar()
+            elif reading:
+                raise UsageError(_missing(self.shown))
             else:
                 if not self.sqlite:  # two runners may make the tables at the same moment
                     connection.execute(select(func.pg_advisory_xact_lock(20_080_522)))
@@ -147,11 +155,17 @@ def _shown(url: str) -> str:
         return "the ledger"
 
 
-def _engine(url: str) -> Engine:
+def _missing(shown: str) -> str:
+    return f"--ledger: {shown}: there is no ledger; 'leaktight run' makes one, and --ledger names another"
+
+
+def _engine(url: str, reading: bool) -> Engine:
     found = make_url(url)
     if found.drivername in ("postgresql", "postgres"):
         found = found.set(drivername="postgresql+psycopg")
     if found.get_backend_name() == "sqlite":
+        if reading:
+            return create_engine(_read_only(found), connect_args={"timeout": 60.0})
         _folder(found.database)
         engine = create_engine(found, connect_args={"timeout": 60.0})
         event.listen(engine, "connect", _sqlite_ready)
@@ -160,6 +174,23 @@ def _engine(url: str) -> Engine:
     if found.get_backend_name() != "postgresql":
         raise ArgumentError("no such database")
     return create_engine(found, connect_args={"connect_timeout": 10}, pool_pre_ping=True)
+
+
+def _read_only(url: URL) -> URL:
+    """The same SQLite file, opened so that nothing beside it has to be written either.
+
+    Raises UsageError: there is none.
+    """
+    database = url.database or ""
+    if database.startswith("file:"):  # how it is opened has been said
+        return url
+    place = Path(database).absolute()
+    if not database or not place.exists():
+        raise UsageError(_missing(_shown(str(url))))
+    query = {"mode": "ro", "uri": "true"}
+    if not os.access(place.parent, os.W_OK) and not Path(f"{place}-wal").exists():
+        query["immutable"] = "1"  # else SQLite wants to write files of its own beside it
+    return url.set(database=f"file:{quote(str(place))}", query=query)
 
 
 def _folder(database: str | None) -> None:

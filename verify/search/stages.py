@@ -76,8 +76,10 @@ STAGES = (
 )
 
 
-WARM_UP = (Stage(None, 1000), Stage(Effort(3, 4), 1000), Stage(Effort(6, 8), 1000))
+WARM_UP = (Stage(None, 1000), Stage(Effort(3, 4), 1000), Stage(Effort(6, 8), 10000), Stage(Effort(10, 16), 1000))
 """What comes before a search is divided among workers: bounds of single neurons are for all of its domains."""
+PART = (Stage(None, 40000), Stage(Effort(14, 24), torch.inf))
+"""What a worker does with its part: it looks for bounds of its own where the common ones do not reach."""
 
 
 def split(network: Network, case: Case, atoms: Tensor, replay: Replay, **ways: Any) -> Searched:

@@ -63,6 +63,7 @@ def page(document: Document) -> Page:
             ),
             Tile("proved", counts.get("proved", 0)),
             Tile("refuted", counts.get("refuted", 0)),
+            *(Tile(word, counts[word]) for word in ("unknown", "timeout") if counts.get(word)),
             Tile("errors", counts.get("error", 0)),
             Tile("from the ledger", cached, "answered before"),
             Tile("seconds", document["seconds"]),
@@ -84,7 +85,8 @@ def _failures(document: Document) -> list[Section]:
     if not failures:
         return []
     rows = [(Code(one["job"]), one["rule"], one["message"]) for one in failures]
-    return [Section("Why the gate failed", [Table(f"{len(rows)} failures", ("job", "rule", "what"), rows)])]
+    table = Table(f"{len(rows)} failures", ("job", "rule", "what"), rows, searchable=len(rows) > 12)
+    return [Section("Why the gate failed", [table])]
 
 
 def _baseline(document: Document) -> list[Section]:
