@@ -251,7 +251,9 @@ def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> N
     assert certified(network, spoiled) == np.inf
 
 
-@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("newton", 1e-9), ("descent", 1e-2)])
+@pytest.mark.parametrize(
+    ("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("primal-dual", 1e-6), ("newton", 1e-9), ("descent", 1e-2)]
+)
 def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
     if solver in convex.SOLVERS:
         pytest.importorskip("cvxpy")
@@ -281,7 +283,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
-        ({"method": "lipsdp", "solver": "mosek"}, "allowed: newton, descent, clarabel, scs"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: primal-dual, newton, descent, clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),

@@ -12,8 +12,9 @@ import numpy as np
 
 from leaktight.errors import UsageError
 from leaktight.models.enclosure import Array
-from leaktight.verify.lipschitz.barrier import Problem, problem
+from leaktight.verify.lipschitz.barrier import problem
 from leaktight.verify.lipschitz.centred import Centred
+from leaktight.verify.lipschitz.unrolled import unrolled
 
 SOLVERS = ("clarabel", "scs")
 _INSTEAD = "use the built-in one (leave --solver out), or --method fast, liplt or product"
@@ -63,18 +64,3 @@ def _cvxpy(solver: str) -> Any:
     if solver.upper() not in cvxpy.installed_solvers():
         raise UsageError(f"--solver {solver} is not among cvxpy's installed solvers; {_INSTEAD}")
     return cvxpy
-
-
-def unrolled(asked: Problem) -> tuple[Array, Array]:
-    """``U`` and ``C``: every ``u_i`` and the output as functions of ``(z, w_1, ..., w_K)``."""
-    size, neurons = len(asked.root), sum(asked.sizes)
-    state, at = np.hstack([asked.root.numpy(), np.zeros((size, neurons))]), size
-    rows = [np.zeros((0, size + neurons))]
-    for weight, through, feed in asked.stages:
-        rows.append(weight.numpy() @ state)
-        state = through.numpy() @ state
-        state[:, at : at + len(weight)] += feed.numpy()
-        at += len(weight)
-    values, vectors = np.linalg.eigh(asked.end.numpy())  # of C^T C
-    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    return np.vstack(rows), root @ state
