@@ -14,8 +14,9 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval, propagate
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.certify import certify
-from leaktight.verify.lipschitz.anchored import anchored, anchored_radius
+from leaktight.verify.lipschitz.anchored import anchored_radius
 from leaktight.verify.lipschitz.attained import attained
+from leaktight.verify.lipschitz.chords import anchored
 from leaktight.verify.lipschitz.gates import backwards, bounds, forwards
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import layers

@@ -28,8 +28,10 @@ from leaktight.verify.lipschitz.centred import Centred, CentredStage
 from leaktight.verify.lipschitz.norms import spectral
 from leaktight.verify.lipschitz.positive import is_positive_semidefinite
 
-_SLACKS = tuple(10.0 ** (-k / 2) for k in range(29, 4, -1))
+_SLACKS = tuple(10.0**k for k in range(-12, -2))
 """How much a form is enlarged, relatively, so that rounding does not matter; the first that is enough is taken."""
+
+_LITTLE = 1e-8  # of all slacks together, relatively: with less than that another proof would not be much better
 
 
 def certified(network: Centred, multipliers: Sequence[Array]) -> float:
@@ -37,14 +39,20 @@ def certified(network: Centred, multipliers: Sequence[Array]) -> float:
 
     Infinite where nothing is proven: no forms belong to these multipliers, or roundings are too large.
     """
+    return _certified(network, multipliers)[0]
+
+
+def _certified(network: Centred, multipliers: Sequence[Array]) -> tuple[float, float]:
+    """The constant, and the sum of the slacks that the proof of its square needed."""
     if len(multipliers) != len(network.stages):
         raise ValueError(f"{len(network.stages)} stages need as many multipliers; got {len(multipliers)}")
-    form, at = _last(network), 0
+    (form, at), spent = _last(network), 0.0
     for stage, lam in zip(reversed(network.stages), reversed(multipliers), strict=True):
         if form is None or not bool((np.isfinite(lam) & (lam > 0)).all()):
-            return inf
+            return inf, inf
+        spent += _SLACKS[at]
         form, at = _before(stage, form, lam, at)
-    return inf if form is None else _first(network, form)
+    return (inf, inf) if form is None else (_first(network, form), spent + 2 * _SLACKS[at])
 
 
 def repaired(network: Centred, multipliers: Sequence[Array], inside: Sequence[Array], square: float) -> float:
@@ -56,7 +64,9 @@ def repaired(network: Centred, multipliers: Sequence[Array], inside: Sequence[Ar
     """
     for share in (0.0, *(10.0**k for k in range(-9, 1))):
         mixed = [(1 - share) * a + share * 1.5 * b for a, b in zip(multipliers, inside, strict=True)]
-        found = min(certified(network, mixed), _backwards(network, mixed, square))
+        found, spent = _certified(network, mixed)
+        if not spent < _LITTLE:
+            found = min(found, _backwards(network, mixed, square))
         if found < inf:
             return found
     return inf
@@ -73,12 +83,12 @@ def _backwards(network: Centred, multipliers: Sequence[Array], square: float) ->
     return certified(network.transposed, turned)
 
 
-def _last(network: Centred) -> Array | None:
-    """``P_K`` with ``s^T P_K s >= |y|^2``."""
+def _last(network: Centred) -> tuple[Array | None, int]:
+    """``P_K`` with ``s^T P_K s >= |y|^2``, and where among the slacks it was found."""
     if network.last is None:
-        return np.eye(_outputs(network))
+        return np.eye(_outputs(network)), 0
     square = _turned(network.last) @ network.last
-    return _enlarged((square.value + square.value.T) / 2, -square, 0)[0]
+    return _enlarged((square.value + square.value.T) / 2, -square, 0)
 
 
 def _outputs(network: Centred) -> int:
@@ -101,7 +111,7 @@ def _enlarged(least: Array, rest: Enclosure, at: int) -> tuple[Array | None, int
     """``P`` a little above `least` with ``diag(P, 0) + rest`` proven positive; None: none is found."""
     diagonal, size = np.diagonal(least), len(least)
     floor = max(float(diagonal.max(initial=0.0)), 1e-290) * 2.0**-52
-    for place in range(max(at - 2, 0), len(_SLACKS)):
+    for place in range(max(at - 1, 0), len(_SLACKS)):
         form = least * (1 + _SLACKS[place]) + np.diag(_SLACKS[place] * diagonal + floor)
         held = np.zeros_like(rest.value)
         held[:size, :size] = form

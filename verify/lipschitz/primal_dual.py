@@ -5,8 +5,8 @@ The question, in the units of leaktight.verify.lipschitz.barrier, is to minimise
     S  =  rho E + sum_i mu_i (w_i w_i^T - u_i u_i^T) - C^T C  >=  0,      mu  >=  0
 
 (rows ``w_i`` and ``u_i`` read a neuron's values off ``(z, w)``, ``E`` is the identity of ``z``). Its dual is to
-maximise ``tr(C X C^T)`` over ``X >= 0`` with ``tr(E X) = 1`` and slacks ``x_i = pull + u_i^T X u_i - w_i^T X w_i >= 0``.
-A step solves ``X S = nu`` and ``x mu = nu``, linearised (Helmberg et al. 1996, Kojima et al. 1997, Monteiro 1997),
+maximise ``tr(C X C^T)`` over ``X >= 0`` with ``tr(E X) = 1`` and ``x_i = pull + u_i^T X u_i - w_i^T X w_i >= 0``. A
+step solves ``X S = nu`` and ``x mu = nu``, linearised (Helmberg et al. 1996, Kojima et al. 1997, Monteiro 1997),
 first for ``nu = 0`` to see how far that goes, then with the second-order term for the ``nu`` that this suggests
 (Mehrotra 1992). It costs a few products of matrices of neurons by neurons. ``S`` stays positive, so every point is
 feasible; that of ``X`` is approached. Nothing here is trusted: the multipliers go to
@@ -48,11 +48,13 @@ def optimal(
     deadline: float | None = None,
     progress: Progress | None = None,
     enough: float = 0.0,
+    gap: float = _GAP,
 ) -> list[Array]:
     """Multipliers whose bound is the least, from feasible ones with the bound ``square ** 0.5``.
 
     After `deadline` (of time.monotonic) the best that was found so far. enough: a square of a bound; once it is
-    reached, or as far as duality says never will be, no better multipliers are looked for.
+    reached, or as far as duality says never will be, no better multipliers are looked for. gap: of the bound's square,
+    relatively, at which the search ends.
     """
     asked = problem(network, multipliers, square)
     matrices, wanted = Matrices.of(asked), enough / square
@@ -69,7 +71,7 @@ def optimal(
         here, length = found
         if progress is not None:
             progress(step + 1, max(_USUAL, step + 2))
-        if here.gap < _GAP * here.rho or length < _SHORT or here.rho < wanted * _SURELY:
+        if here.gap < gap * here.rho or length < _SHORT or here.rho < wanted * _SURELY:
             break
     return asked.multipliers(here.mu if here.rho < 1 else torch.ones_like(here.mu))
 
