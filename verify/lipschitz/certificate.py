@@ -18,7 +18,7 @@ leaktight.verify.lipschitz.ellipsoid makes of it in the transposed network, with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, sqrt
 
 import numpy as np
 
@@ -28,10 +28,10 @@ from leaktight.verify.lipschitz.centred import Centred, CentredStage
 from leaktight.verify.lipschitz.norms import spectral
 from leaktight.verify.lipschitz.positive import is_positive_semidefinite
 
-_SLACKS = tuple(10.0**k for k in range(-12, -2))
+_SLACKS = tuple(10.0**k for k in range(-13, -2))
 """How much a form is enlarged, relatively, so that rounding does not matter; the first that is enough is taken."""
 
-_LITTLE = 1e-8  # of all slacks together, relatively: with less than that another proof would not be much better
+_LITTLE = 1e-8  # above what the multipliers allow, relatively: another proof would not be much better
 
 
 def certified(network: Centred, multipliers: Sequence[Array]) -> float:
@@ -39,20 +39,14 @@ def certified(network: Centred, multipliers: Sequence[Array]) -> float:
 
     Infinite where nothing is proven: no forms belong to these multipliers, or roundings are too large.
     """
-    return _certified(network, multipliers)[0]
-
-
-def _certified(network: Centred, multipliers: Sequence[Array]) -> tuple[float, float]:
-    """The constant, and the sum of the slacks that the proof of its square needed."""
     if len(multipliers) != len(network.stages):
         raise ValueError(f"{len(network.stages)} stages need as many multipliers; got {len(multipliers)}")
-    (form, at), spent = _last(network), 0.0
+    form, at = _last(network), 0
     for stage, lam in zip(reversed(network.stages), reversed(multipliers), strict=True):
         if form is None or not bool((np.isfinite(lam) & (lam > 0)).all()):
-            return inf, inf
-        spent += _SLACKS[at]
+            return inf
         form, at = _before(stage, form, lam, at)
-    return (inf, inf) if form is None else (_first(network, form), spent + 2 * _SLACKS[at])
+    return inf if form is None else _first(network, form)
 
 
 def repaired(network: Centred, multipliers: Sequence[Array], inside: Sequence[Array], square: float) -> float:
@@ -64,12 +58,22 @@ def repaired(network: Centred, multipliers: Sequence[Array], inside: Sequence[Ar
     """
     for share in (0.0, *(10.0**k for k in range(-9, 1))):
         mixed = [(1 - share) * a + share * 1.5 * b for a, b in zip(multipliers, inside, strict=True)]
-        found, spent = _certified(network, mixed)
-        if not spent < _LITTLE:
+        found = certified(network, mixed)
+        if not found <= _allowed(network, mixed, square) * (1 + _LITTLE):
             found = min(found, _backwards(network, mixed, square))
         if found < inf:
             return found
     return inf
+
+
+def _allowed(network: Centred, multipliers: Sequence[Array], square: float) -> float:
+    """About the bound that the multipliers give; 0 where that is not known."""
+    if not all(bool((lam > 0).all()) for lam in multipliers):
+        return 0.0
+    try:
+        return sqrt(ellipsoid.run(network, [square / lam for lam in multipliers])[0])
+    except (ellipsoid.NotContained, ValueError):
+        return 0.0
 
 
 def _backwards(network: Centred, multipliers: Sequence[Array], square: float) -> float:
@@ -83,12 +87,12 @@ def _backwards(network: Centred, multipliers: Sequence[Array], square: float) ->
     return certified(network.transposed, turned)
 
 
-def _last(network: Centred) -> tuple[Array | None, int]:
-    """``P_K`` with ``s^T P_K s >= |y|^2``, and where among the slacks it was found."""
+def _last(network: Centred) -> Array | None:
+    """``P_K`` with ``s^T P_K s >= |y|^2``."""
     if network.last is None:
-        return np.eye(_outputs(network)), 0
+        return np.eye(_outputs(network))
     square = _turned(network.last) @ network.last
-    return _enlarged((square.value + square.value.T) / 2, -square, 0)
+    return _enlarged((square.value + square.value.T) / 2, -square, 0)[0]
 
 
 def _outputs(network: Centred) -> int:

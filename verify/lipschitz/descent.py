@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from leaktight.models.enclosure import Array
-from leaktight.verify.lipschitz.barrier import Problem, gradient, point, problem
+from leaktight.verify.lipschitz.barrier import Problem, Progress, gradient, point, problem
 from leaktight.verify.lipschitz.centred import Centred
-from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 
 _SHARPNESS = (1.5, 4.0, 16.0, 64.0, 256.0, 1024.0)  # k, in units of the barrier's parameter

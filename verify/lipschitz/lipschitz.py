@@ -19,9 +19,9 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.lipschitz.attained import attained
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.bound import LipschitzBound
 from leaktight.verify.lipschitz.curve import curve
-from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.methods import METHODS, NORMS, SOLVERS, Question, names
 from leaktight.verify.lipschitz.patterns import steepest_pattern
 

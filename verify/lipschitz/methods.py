@@ -15,10 +15,10 @@ from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.fourier import fourier
-from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
@@ -28,8 +28,8 @@ OWN = {"primal-dual": primal_dual.optimal, "newton": interior.optimal, "descent"
 """The built-in ways to find multipliers."""
 
 SOLVERS = (*OWN, *convex.SOLVERS)
-_DENSE = 1500  # neurons up to which a Hessian is no burden
-_SQUARE = 700  # neurons up to which several matrices of that size are none either, whatever the depth
+_DENSE = 2200  # neurons up to which matrices of that size are no burden
+_SQUARE = 700  # neurons up to which several of them are none either, whatever the depth
 _DEEP = 8  # stages from which it pays to go through them one by one
 
 
@@ -113,7 +113,7 @@ def _liplt(question: Question) -> float:
     try:
         return liplt(question.centred, question.norm, deadline=question.deadline)
     except OutOfTime:
-        return inf
+        return _product(question)  # never smaller, and cheap
 
 
 def _fast(question: Question) -> float:
@@ -124,15 +124,17 @@ def _lipsdp(question: Question) -> float:
     if not question.solvable:
         return _product(question)
     found = question.closed_form
+    if question.late:
+        return question.fast
     return repaired(question.centred, question.optimal, found.each, found.square)
 
 
 def _jacobian(question: Question) -> float:
-    return jacobian_bound(question.layers, question.norm)
+    return jacobian_bound(question.layers, question.norm, deadline=question.deadline)
 
 
 def _fourier(question: Question) -> float:
-    return fourier(question.network, question.known, deadline=question.deadline).best
+    return fourier(question.network, question.known, deadline=question.deadline, progress=question.progress).best
 
 
 METHODS: Mapping[str, Method] = {

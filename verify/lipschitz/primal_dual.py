@@ -16,7 +16,7 @@ leaktight.verify.lipschitz.certificate.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 
 from leaktight.models.enclosure import Array
-from leaktight.verify.lipschitz.barrier import problem
+from leaktight.verify.lipschitz.barrier import Progress, problem
 from leaktight.verify.lipschitz.centred import Centred
 from leaktight.verify.lipschitz.unrolled import Matrices, farthest
 
-Progress = Callable[[int, int], None]
 _PULL = 1e-9  # keeps multipliers of neurons that reach nothing from growing for ever
 _GAP = 2e-6  # relatively, of the bound's square, at which the search ends: a millionth of the bound
 _STEPS = 40
