@@ -100,7 +100,7 @@ def plotted(rows: list[dict[str, Any]], place: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    matplotlib.rcParams.update({"svg.hashsalt": "growth", "svg.fonttype": "none"})
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.5), sharey=True)
     titles = {"depth": "layers of 32", "width": "width of 3 layers", "image": "width of the image"}
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):

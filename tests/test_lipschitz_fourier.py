@@ -293,8 +293,8 @@ def test_gram_iteration_of_unit_matrices_zeros_and_numbers_out_of_range() -> Non
 def test_a_search_for_multipliers_tells_how_far_it_is() -> None:
     told: list[tuple[int, int]] = []
     draft = Draft(0)
-    at = draft.leaky(draft.conv(draft.input(1, 2, 6, 6), 3), 0.1)
-    network = draft.network(draft.conv(at, 2))
+    at = draft.leaky(draft.conv(draft.input(1, 2, 6, 6), 3, 3), 0.1)
+    network = draft.network(draft.conv(at, 2, 3))
     fourier(network, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert told[-1][0] <= told[-1][1] == told[0][1]
