@@ -15,10 +15,12 @@ from torch import Tensor
 from leaktight.models.enclosure import Array
 from leaktight.verify.lipschitz.barrier import Point, Problem, Progress, derivatives, point, problem
 from leaktight.verify.lipschitz.centred import Centred
+from leaktight.verify.lipschitz.descent import scaled
 
 _GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
+_DEEP = 8  # stages from which the scales of the stages are worth a search of their own
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -38,6 +40,9 @@ def optimal(
     """
     asked = problem(network, multipliers, square)
     best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
+    if len(asked.sizes) >= _DEEP:  # the path begins far from there
+        rho, mu = scaled(asked, deadline)
+        best, least = (mu, rho) if rho < least else (best, least)
     for place, (here, t) in enumerate(path(asked, deadline)):
         if here.rho < least:
             best, least = here.mu, here.rho
