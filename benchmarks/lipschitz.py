@@ -1,16 +1,15 @@
-"""Lipschitz constants beside published ones and beside general solvers; growth with depth and width.
+"""Lipschitz constants beside published ones and beside general solvers.
 
-    python -m benchmarks.lipschitz TABLE [--public FOLDER] [--python FILE] [--plot FILE]
+    python -m benchmarks.lipschitz TABLE [--public FOLDER] [--python FILE]
 
-TABLE: published (needs the folder of public weights), solvers (needs cvxpy; Clarabel takes minutes), slopes, growth,
-images (growth with the image's size), eclipse (needs eclipse-nn, in the Python that --python names).
+TABLE: published (needs the folder of public weights), solvers (needs cvxpy; Clarabel takes minutes), slopes, eclipse
+(needs eclipse-nn, in the Python that --python names).
 Times are CPU seconds on one thread. "Certified" is what `leaktight.lipschitz` returns: proven with all roundings.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -28,7 +27,6 @@ from leaktight.verify.lipschitz import convex, interior
 from leaktight.verify.lipschitz.centred import centred
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
-from leaktight.verify.lipschitz.fourier import fourier
 from leaktight.verify.lipschitz.layers import layers
 
 Array = NDArray[np.float64]
@@ -200,86 +198,18 @@ def eclipse(python: str) -> Iterator[Row]:
         yield (sizes, a, *(value if isinstance(value, str) else f"{value:.6g}" for value in (*found, *own)))
 
 
-def images() -> Iterator[Row]:
-    """Two convolutions and a dense layer (16 and 32 channels, 4x4, stride 2), over images of growing size."""
-    from leaktight.models.ops import Conv, Reshape
-
-    yield ("image", "neurons", "Fast s", "searched s", "Fast", "searched", "peak MB")
-    for size in (8, 16, 32, 64, 128):
-        generator = torch.Generator().manual_seed(0)
-        nodes, at, channels, extent = [Node("x", Input(), (), (1, 3, size, size))], "x", 3, size
-        for k, out in enumerate((16, 32)):
-            kernel = torch.randn(out, channels, 4, 4, generator=generator, dtype=torch.float64) / (16 * channels) ** 0.5
-            channels, extent = out, extent // 2
-            shape = (1, channels, extent, extent)
-            nodes.append(Node(f"conv{k}", Conv(kernel, None, (2, 2), (1, 1), (1, 1)), (at,), shape))
-            nodes.append(Node(f"leaky{k}", leaky_relu(0.1), (f"conv{k}",), shape))
-            at = f"leaky{k}"
-        flat = channels * extent * extent
-        nodes.append(Node("flat", Reshape(nodes[-1].shape, (1, flat)), (at,), (1, flat)))
-        weight = torch.randn(10, flat, generator=generator, dtype=torch.float64) / flat**0.5
-        nodes.append(Node("out", Linear(weight), ("flat",), (1, 10)))
-        ports = (Port("x", nodes[0].shape, "float64"),), (Port("out", (1, 10), "float64"),)
-        network = Network(tuple(nodes), *ports)
-        crude, first = timed(lambda n=network: fourier(n, search=False))
-        best, second = timed(lambda n=network: fourier(n, deadline=time.monotonic() + 60))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        neurons = sum(node.size for node in nodes if node.name.startswith("leaky"))
-        yield (size, neurons, f"{first:.2f}", f"{second:.1f}", f"{crude.best:.5g}", f"{best.best:.5g}", f"{peak:.0f}")
-
-
-def plotted(rows: Sequence[Row], place: Path) -> None:
-    """Seconds and memory against depth and width, on logarithmic axes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), sharey=True)
-    parts = ("depth (width 32)", [row for row in rows if row[1] == 32]), ("width (3 layers)", rows[-6:])
-    for axis, (name, some) in zip(axes, parts, strict=True):
-        across = [float(str(row[0] if name.startswith("depth") else row[1])) for row in some]
-        for column, label in ((2, "Fast, s"), (3, "LipSDP, s"), (6, "peak memory, GB")):
-            values = [float(str(row[column]).split()[0]) / (1000 if column == 6 else 1) for row in some]
-            axis.loglog(across, values, marker="o", label=label)
-        axis.set_xlabel(name)
-        axis.legend()
-    figure.tight_layout()
-    figure.savefig(place)
-
-
-def growth() -> Iterator[Row]:
-    yield ("depth", "width", "Fast s", "LipSDP s", "LipSDP", "Fast", "peak MB")
-    cases = [(d, 32) for d in (2, 4, 8, 16, 32, 64)] + [(3, w) for w in (16, 64, 128, 256, 512, 1024)]
-    for depth, width in cases:
-        network = chain(random_weights((width,) * depth + (10,)), 0.1)
-        fast, fast_seconds = timed(lambda n=network: lt.lipschitz(n, method="fast"))
-        best, seconds = timed(lambda n=network: lt.lipschitz(n, method="lipsdp", timeout=60))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        stopped = " (stopped)" if best.timed_out else ""
-        yield (
-            *(depth, width, f"{fast_seconds:.2f}", f"{seconds:.1f}{stopped}"),
-            *(f"{best.upper:.5g}", f"{fast.upper:.5g}", f"{peak:.0f}"),
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", choices=("published", "solvers", "slopes", "growth", "images", "eclipse"))
+    parser.add_argument("table", choices=("published", "solvers", "slopes", "eclipse"))
     parser.add_argument("--python", default="python")
-    parser.add_argument("--plot", type=Path)
     parser.add_argument("--public", type=Path, default=Path("../shared/bench/lipschitz"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     ways = {"published": (given.public,), "eclipse": (given.python,)}.get(given.table, ())
-    done = []
     for place, row in enumerate(globals()[given.table](*ways)):
-        done.append(row)
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
         if place == 0:
             print("|" + "---|" * len(row), flush=True)
-    if given.plot is not None:
-        plotted(done[1:], given.plot)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,9 @@ Method = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    _option("--solver", value="NAME", says="With --method lipsdp: newton, descent, or cvxpy's clarabel or scs."),
+    _option(
+        "--solver", value="NAME", says="With --method lipsdp: primal-dual, newton, descent, or cvxpy's clarabel or scs."
+    ),
 ]
 Centre = Annotated[
     Path | None, _option("--center", value="FILE", says="A local constant: the ball's centre, an .npy file or numbers.")

@@ -61,6 +61,7 @@ CANCELS = "tests/test_rounding.py -k cancel"
 LONG = "tests/test_rounding.py -k long_sums"
 UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
+LIPSCHITZ, ANCHORED = "verify/lipschitz", "tests/test_lipschitz_jacobian.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 
 MUTANTS = (
@@ -130,6 +131,10 @@ MUTANTS = (
     Mutant("float32: slopes behind a start", SINGLE, "rows.addcmul_(size[units.entries], lines.half)", "rows.addcmul_(size[units.entries], lines.half, value=0.999)", f"{SHORT} -k same_lines"),
     Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
     Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k drifts_as_far"),
+    Mutant("radius beyond a constant's ball", f"{LIPSCHITZ}/anchored.py", "proven = min(radius, self._safe(constant))", "proven = self._safe(constant)", f"{ANCHORED} -k beyond_its_ball"),
+    Mutant("radius of a margin and a constant", f"{LIPSCHITZ}/anchored.py", "self.margin / constant * (1 - 2.0**-48)", "1.001 * self.margin / constant", f"{ANCHORED} -k 'beyond_its_ball or no_attack_within_an'"),
+    Mutant("share of a chord beyond the kink", f"{LIPSCHITZ}/chords.py", "share = np.minimum(share * (1 + 2.0**-48), 1.0)", "share = 0.99 * np.minimum(share, 1.0)", f"{ANCHORED} -k chords_from"),
+    Mutant("forms of a Lipschitz certificate", f"{LIPSCHITZ}/certificate.py", "if is_positive_semidefinite(exactly(held) + rest):", "if True:", "tests/test_lipschitz.py -k too_small"),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
 )  # fmt: skip
 

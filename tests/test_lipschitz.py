@@ -16,7 +16,7 @@ import leaktight as lt
 from leaktight.errors import PropertyError, UnsupportedOperator, UsageError
 from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm, ball
-from leaktight.verify.lipschitz import convex, ellipsoid, interior
+from leaktight.verify.lipschitz import convex, ellipsoid, interior, primal_dual
 from leaktight.verify.lipschitz.barrier import derivatives, point, problem
 from leaktight.verify.lipschitz.barrier import gradient as barrier_gradient
 from leaktight.verify.lipschitz.centred import centred, middle_and_half
@@ -251,7 +251,9 @@ def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> N
     assert certified(network, spoiled) == np.inf
 
 
-@pytest.mark.parametrize(("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("newton", 1e-9), ("descent", 1e-2)])
+@pytest.mark.parametrize(
+    ("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("primal-dual", 1e-6), ("newton", 1e-9), ("descent", 1e-2)]
+)
 def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
     if solver in convex.SOLVERS:
         pytest.importorskip("cvxpy")
@@ -259,6 +261,42 @@ def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str
     own = lt.lipschitz(chain(weights, 0.3), method="lipsdp").upper
     theirs = lt.lipschitz(chain(weights, 0.3), method="lipsdp", solver=solver).upper
     assert own * (1 - 1e-6) <= theirs <= own * (1 + loss)
+
+
+@pytest.mark.parametrize("method", ["liplt", "lipsdp", "scs", "fourier", "jacobian"])
+def test_what_comes_too_late_still_proves_something(method: str) -> None:
+    """LipLT falls back to the product, multipliers to the closed form's, a solver's process is ended."""
+    network = chain(random_weights([5, 12, 12, 1], 0), 0.3)
+    ways = {"method": "lipsdp", "solver": "scs"} if method == "scs" else {"method": method}
+    norm = "inf" if method == "jacobian" else 2
+    whole = lt.lipschitz(network, norm=norm, **ways).upper  # type: ignore[arg-type]
+    cut = lt.lipschitz(network, norm=norm, timeout=1e-3, **ways)  # type: ignore[arg-type]
+    assert cut.timed_out
+    assert whole * (1 - 1e-9) <= cut.upper < np.inf
+    if method in ("lipsdp", "scs"):
+        assert cut.upper == pytest.approx(lt.lipschitz(network, method="fast").upper, rel=1e-6)
+
+
+def test_a_solver_with_time_enough_answers_from_its_own_process() -> None:
+    pytest.importorskip("cvxpy")
+    network = chain(random_weights([3, 6, 1], 0), 0.3)
+    own = lt.lipschitz(network, method="lipsdp").upper
+    assert own * (1 - 1e-6) <= lt.lipschitz(network, method="lipsdp", solver="scs", timeout=100).upper <= own * 1.001
+
+
+def test_the_question_whether_a_bound_can_be_reached_ends_early() -> None:
+    """What is enough is found, and what duality excludes is not looked for to the end."""
+    network = centred(layers(chain(random_weights([4, 10, 10, 2], 0), 0.1)))
+    start = closed_form(network)
+    best = certified(network, primal_dual.optimal(network, start.each, start.square))
+    for share, reached in ((1.05, True), (0.95, False)):
+        steps: list[int] = []
+        wanted = (share * best) ** 2
+        found = primal_dual.optimal(
+            network, start.each, start.square, enough=wanted, progress=lambda k, _, steps=steps: steps.append(k)
+        )
+        assert (certified(network, found) ** 2 <= wanted) == reached
+        assert len(steps) < 10
 
 
 def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() -> None:
@@ -281,7 +319,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
-        ({"method": "lipsdp", "solver": "mosek"}, "allowed: newton, descent, clarabel, scs"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: primal-dual, newton, descent, clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),

@@ -288,3 +288,13 @@ def test_gram_iteration_of_unit_matrices_zeros_and_numbers_out_of_range() -> Non
     assert 1.25 <= largest_eigenvalue(unit, zero + 0.25) <= 1.25 + 1e-8
     assert 0 <= largest_eigenvalue(0 * unit, zero) <= 1e-100
     assert largest_eigenvalue(unit * torch.inf, zero) == torch.inf
+
+
+def test_a_search_for_multipliers_tells_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    draft = Draft(0)
+    at = draft.leaky(draft.conv(draft.input(1, 2, 6, 6), 3, 3), 0.1)
+    network = draft.network(draft.conv(at, 2, 3))
+    fourier(network, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1][0] <= told[-1][1] == told[0][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval, propagate
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.certify import certify
-from leaktight.verify.lipschitz.anchored import anchored, anchored_radius
+from leaktight.verify.lipschitz.anchored import _Trials, anchored_radius
 from leaktight.verify.lipschitz.attained import attained
+from leaktight.verify.lipschitz.chords import anchored
 from leaktight.verify.lipschitz.gates import backwards, bounds, forwards
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import layers
@@ -167,6 +169,17 @@ def descended(network: Network, x: Tensor, label: int, radius: float, norm: Norm
         (slope,) = torch.autograd.grad((scores[:, label] - other.amax(1)).sum(), at)
         at = region.project(at - 0.2 * radius * slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-12))
     return at.detach()
+
+
+def test_a_constant_proves_no_radius_beyond_its_ball() -> None:
+    trials = _Trials(np.zeros(2), margin=10.0)
+    trials.learn(0.5, 1.0)  # ten would be safe, if the constant held there
+    assert (trials.low, trials.constant) == (0.5, 1.0)
+    trials.learn(4.0, 5.0)  # not safe, but a smaller ball is
+    assert trials.low * 5.0 < 10.0
+    assert trials.low == pytest.approx(2.0, rel=1e-9)
+    trials.learn(3.0, np.inf)
+    assert trials.constant == 5.0
 
 
 def test_a_linear_network_has_its_exact_radius() -> None:

@@ -26,7 +26,7 @@ plus ``1 / mu_i^2`` on its diagonal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -39,6 +39,8 @@ from leaktight.verify.lipschitz import ellipsoid
 from leaktight.verify.lipschitz.centred import Centred
 
 PULL = 1e-3
+Progress = Callable[[int, int], None]
+"""Told how many steps of how many are done."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ leaktight.verify.lipschitz.ellipsoid makes of it in the transposed network, with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, sqrt
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from leaktight.verify.lipschitz.centred import Centred, CentredStage
 from leaktight.verify.lipschitz.norms import spectral
 from leaktight.verify.lipschitz.positive import is_positive_semidefinite
 
-_SLACKS = tuple(10.0 ** (-k / 2) for k in range(29, 4, -1))
+_SLACKS = tuple(10.0**k for k in range(-13, -2))
 """How much a form is enlarged, relatively, so that rounding does not matter; the first that is enough is taken."""
+
+_LITTLE = 1e-8  # above what the multipliers allow, relatively: another proof would not be much better
 
 
 def certified(network: Centred, multipliers: Sequence[Array]) -> float:
@@ -56,10 +58,22 @@ def repaired(network: Centred, multipliers: Sequence[Array], inside: Sequence[Ar
     """
     for share in (0.0, *(10.0**k for k in range(-9, 1))):
         mixed = [(1 - share) * a + share * 1.5 * b for a, b in zip(multipliers, inside, strict=True)]
-        found = min(certified(network, mixed), _backwards(network, mixed, square))
+        found = certified(network, mixed)
+        if not found <= _allowed(network, mixed, square) * (1 + _LITTLE):
+            found = min(found, _backwards(network, mixed, square))
         if found < inf:
             return found
     return inf
+
+
+def _allowed(network: Centred, multipliers: Sequence[Array], square: float) -> float:
+    """About the bound that the multipliers give; 0 where that is not known."""
+    if not all(bool((lam > 0).all()) for lam in multipliers):
+        return 0.0
+    try:
+        return sqrt(ellipsoid.run(network, [square / lam for lam in multipliers])[0])
+    except (ellipsoid.NotContained, ValueError):
+        return 0.0
 
 
 def _backwards(network: Centred, multipliers: Sequence[Array], square: float) -> float:
@@ -101,7 +115,7 @@ def _enlarged(least: Array, rest: Enclosure, at: int) -> tuple[Array | None, int
     """``P`` a little above `least` with ``diag(P, 0) + rest`` proven positive; None: none is found."""
     diagonal, size = np.diagonal(least), len(least)
     floor = max(float(diagonal.max(initial=0.0)), 1e-290) * 2.0**-52
-    for place in range(max(at - 2, 0), len(_SLACKS)):
+    for place in range(max(at - 1, 0), len(_SLACKS)):
         form = least * (1 + _SLACKS[place]) + np.diag(_SLACKS[place] * diagonal + floor)
         held = np.zeros_like(rest.value)
         held[:size, :size] = form

@@ -11,6 +11,7 @@ import torch
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Shape
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.spectra import certified, closed_form, norm, product, waves
 from leaktight.verify.lipschitz.torus import chain, convolution, tori
 from leaktight.verify.lipschitz.tuned import optimal
@@ -35,6 +36,7 @@ def fourier(
     *,
     search: bool = True,
     deadline: float | None = None,
+    progress: Progress | None = None,
 ) -> FourierBounds:
     """Proven Lipschitz constants in L2 of a chain of convolutions, activations and dense layers.
 
@@ -42,7 +44,8 @@ def fourier(
     what LipSDP with one multiplier for each neuron proves, and as small for large images and no padding.
 
     known: bounds of its values in a convex region; then for differences within it. search: whether to look for
-    multipliers that are better than the closed form's, until `deadline` (of time.monotonic).
+    multipliers that are better than the closed form's, until `deadline` (of time.monotonic). progress: told of the
+    search's iterations.
     Raises UnsupportedOperator: the network is no such chain.
     """
     steps = chain(network, known)
@@ -51,7 +54,7 @@ def fourier(
         fast = certified(steps, closed_form, symbols)
         tuned = inf
         if search:
-            scales = optimal(steps, symbols, deadline)
+            scales = optimal(steps, symbols, deadline, progress)
             tuned = certified(steps, lambda k, *_: scales[k], symbols)
         return FourierBounds(product(steps), fast, tuned)
 

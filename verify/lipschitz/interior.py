@@ -6,19 +6,21 @@ Nothing here is trusted: the multipliers go to leaktight.verify.lipschitz.certif
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from math import exp, log
 
 import torch
 from torch import Tensor
 
 from leaktight.models.enclosure import Array
-from leaktight.verify.lipschitz.barrier import Point, Problem, derivatives, point, problem
+from leaktight.verify.lipschitz.barrier import Point, Problem, Progress, derivatives, point, problem
 from leaktight.verify.lipschitz.centred import Centred
+from leaktight.verify.lipschitz.descent import scaled
 
-Progress = Callable[[int, int], None]
 _GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
+_DEEP = 8  # stages from which the scales of the stages are worth a search of their own
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -38,6 +40,9 @@ def optimal(
     """
     asked = problem(network, multipliers, square)
     best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
+    if len(asked.sizes) >= _DEEP:  # the path begins far from there
+        rho, mu = scaled(asked, deadline)
+        best, least = (mu, rho) if rho < least else (best, least)
     for place, (here, t) in enumerate(path(asked, deadline)):
         if here.rho < least:
             best, least = here.mu, here.rho
@@ -54,7 +59,7 @@ def path(asked: Problem, deadline: float | None = None) -> Iterator[tuple[Point,
     From a point of the path, Newton's step for ``factor t`` points along the path and is ``factor`` times too long, as
     the path is about a straight line in ``1 / t``. The factor follows how many steps the last one took.
     """
-    here = point(asked, 2.0, torch.full((sum(asked.sizes),), 2.0, dtype=torch.float64))
+    here: Point | None = point(asked, 2.0, torch.full((sum(asked.sizes),), 2.0, dtype=torch.float64))
     t, factor = asked.parameter / 6.0, 1.0
     while here is not None:
         length, steps = 1 / factor, 0
@@ -84,7 +89,18 @@ def newton(asked: Problem, here: Point, t: float, length: float = 1.0) -> tuple[
     if bool(failed):
         return here, 0.0
     step = -unit * torch.cholesky_solve((unit * gradient).unsqueeze(1), factor).squeeze(1)
-    return _searched(asked, here, t, step, float(-(gradient @ step)), length)
+    moved, decrement = _searched(asked, here, t, step, float(-(gradient @ step)), length)
+    if length < 1:  # along the path
+        other = _along(asked, here, step, length)
+        if other is not None and t * other.rho + other.barrier < t * moved.rho + moved.barrier:
+            moved = other
+    return moved, decrement
+
+
+def _along(asked: Problem, here: Point, step: Tensor, length: float) -> Point | None:
+    """Where the path would lead if it were a straight line in logarithms: in deep networks it is nearer to one."""
+    share = length * log(1 / length) / (1 - length)
+    return point(asked, here.rho * exp(share * float(step[0]) / here.rho), here.mu * (share * step[1:] / here.mu).exp())
 
 
 def _searched(

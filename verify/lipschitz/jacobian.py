@@ -8,6 +8,7 @@ of ``J^T t``: bounds of one box, which know that all columns of a row have the s
 
 from __future__ import annotations
 
+import time
 from math import inf
 
 import torch
@@ -22,20 +23,33 @@ from leaktight.verify.rounding import gamma
 _BOTH_WAYS = 1 << 16  # entries of the Jacobian up to which it is bounded from both sides by lines
 
 
-def jacobian_bound(layers: Layers, norm: Norm, *, lines: bool = True) -> float:
+def jacobian_bound(layers: Layers, norm: Norm, *, lines: bool = True, deadline: float | None = None) -> float:
     """At least the Lipschitz constant in `norm` (inf or 1), global or local as the sectors of `layers` are.
 
-    lines: by linear bound propagation; otherwise by products of intervals, cheaper and looser.
+    lines: by linear bound propagation; otherwise by products of intervals, cheaper and looser. deadline: of
+    time.monotonic; products of intervals come first then, and after it what is proven by then.
     Raises ValueError: the norm is another.
     """
     if norm not in (Norm.LINF, Norm.L1):
         raise ValueError(f"norm {norm.value}: rows and columns of the Jacobian bound the norms inf and 1 alone")
     ahead, back = forwards(layers), backwards(layers)
-    boxed = _over_box(ahead if norm is Norm.LINF else back, lines)
+    found = inf
+    for by_lines in (False, True) if lines and deadline is not None else (lines,):
+        for bound in (_boxed, _summed):
+            if found == inf or deadline is None or time.monotonic() < deadline:
+                found = min(found, bound(ahead, back, norm, by_lines))
+    return found
+
+
+def _boxed(ahead: Gated, back: Gated, norm: Norm, lines: bool) -> float:
+    return _over_box(ahead if norm is Norm.LINF else back, lines)
+
+
+def _summed(ahead: Gated, back: Gated, norm: Norm, lines: bool) -> float:
     size = entries(ahead, back, lines=lines)
     sums = size.sum(1 if norm is Norm.LINF else 0).amax() if size.numel() else size.new_zeros(())
     summed = float(sums) * (1 + gamma(max(size.shape), torch.float64))
-    return min(boxed, summed if summed == summed else inf)
+    return summed if summed == summed else inf
 
 
 def entries(ahead: Gated, back: Gated, *, lines: bool = True) -> Tensor:

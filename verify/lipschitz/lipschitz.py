@@ -19,9 +19,9 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.lipschitz.attained import attained
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.bound import LipschitzBound
 from leaktight.verify.lipschitz.curve import curve
-from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.methods import METHODS, NORMS, SOLVERS, Question, names
 from leaktight.verify.lipschitz.patterns import steepest_pattern
 
@@ -49,9 +49,9 @@ def lipschitz(
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
     (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
-    solver: of ``lipsdp``: ``newton`` (an interior point method) or ``descent`` (L-BFGS, for thousands of neurons), of
-    which the number of neurons chooses, or cvxpy's ``clarabel`` or ``scs``; what they answer is repaired until it can
-    be proven. centre, radius: only for x and y in the ball of `norm` around the one input
+    solver: of ``lipsdp``: ``primal-dual`` or ``newton`` (interior point methods) or ``descent`` (L-BFGS, for thousands
+    of neurons), of which size and depth choose, or cvxpy's ``clarabel`` or ``scs``; what they answer is repaired until
+    it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
     ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
     Leaky ReLUs in ``(lo, hi)``. timeout: in seconds; after it the best that is proven. Without one, ``auto``
     stops after a minute.

@@ -14,21 +14,23 @@ from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.lipschitz import convex, descent, fast, interior
+from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.fourier import fourier
-from leaktight.verify.lipschitz.interior import Progress
 from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
 
-OWN = {"newton": interior.optimal, "descent": descent.optimal}
+OWN = {"primal-dual": primal_dual.optimal, "newton": interior.optimal, "descent": descent.optimal}
 """The built-in ways to find multipliers."""
 
 SOLVERS = (*OWN, *convex.SOLVERS)
-_DENSE = 1500  # neurons up to which a Hessian is no burden
+_DENSE = 2200  # neurons up to which matrices of that size are no burden
+_SQUARE = 700  # neurons up to which several of them are none either, whatever the depth
+_DEEP = 8  # stages from which it pays to go through them one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +85,20 @@ class Question:
         found = self.closed_form
         if not self.centred.neurons:
             return list(found.each)
-        own = OWN.get(self.solver or ("newton" if self.centred.neurons <= _DENSE else "descent"))
+        own = OWN.get(self.solver or usual(self.centred))
         if own is not None:
             return own(self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress)
         assert self.solver is not None
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
         return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+
+
+def usual(network: Centred) -> str:
+    """The built-in solver that is likely to be the quickest."""
+    if network.neurons > _DENSE:
+        return "descent"
+    deep = network.neurons > _SQUARE and len(network.stages) >= _DEEP
+    return "newton" if deep else "primal-dual"
 
 
 Method = Callable[[Question], float]
@@ -103,7 +113,7 @@ def _liplt(question: Question) -> float:
     try:
         return liplt(question.centred, question.norm, deadline=question.deadline)
     except OutOfTime:
-        return inf
+        return _product(question)  # never smaller, and cheap
 
 
 def _fast(question: Question) -> float:
@@ -114,15 +124,17 @@ def _lipsdp(question: Question) -> float:
     if not question.solvable:
         return _product(question)
     found = question.closed_form
+    if question.late:
+        return question.fast
     return repaired(question.centred, question.optimal, found.each, found.square)
 
 
 def _jacobian(question: Question) -> float:
-    return jacobian_bound(question.layers, question.norm)
+    return jacobian_bound(question.layers, question.norm, deadline=question.deadline)
 
 
 def _fourier(question: Question) -> float:
-    return fourier(question.network, question.known, deadline=question.deadline).best
+    return fourier(question.network, question.known, deadline=question.deadline, progress=question.progress).best
 
 
 METHODS: Mapping[str, Method] = {

@@ -22,15 +22,19 @@ def descend(
     *,
     enough: float = _ENOUGH,
     memory: int = _MEMORY,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """A point with a smaller value, by L-BFGS with steps halved until the value falls.
 
     It ends after so many iterations, at the deadline (of time.monotonic), or where ten of them gain less than `enough`.
+    progress: told how many iterations are done.
     """
     here, slope = function(point)
     pairs: list[tuple[Tensor, Tensor]] = []
     history = [here]
-    for _ in range(iterations):
+    for done in range(iterations):
+        if progress is not None:
+            progress(done)
         if deadline is not None and time.monotonic() > deadline:
             break
         direction = -_turned(slope, pairs)

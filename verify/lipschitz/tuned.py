@@ -13,6 +13,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
+from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
@@ -22,18 +23,24 @@ _SQUARINGS = (4, 7, 10)
 _ITERATIONS = 150
 
 
-def optimal(steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None) -> list[Tensor]:
+def optimal(
+    steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None, progress: Progress | None = None
+) -> list[Tensor]:
     """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on."""
     start = _closed_forms(steps, chain)
     if start is None or not sum(map(len, start)):
         return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
-    for squarings in _SQUARINGS:
+    for place, squarings in enumerate(_SQUARINGS):
 
         def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
             return _objective(steps, chain, at.exp().split(sizes), squarings)
 
-        point = descend(_with_slope(value), point, _ITERATIONS, deadline)
+        def report(done: int, place: int = place) -> None:
+            if progress is not None:
+                progress(place * _ITERATIONS + done, len(_SQUARINGS) * _ITERATIONS)
+
+        point = descend(_with_slope(value), point, _ITERATIONS, deadline, progress=report)
     return list(point.exp().split(sizes))
 
 
