@@ -66,12 +66,15 @@ def pointwise(slopes: Slopes, case: Case, a: float) -> Tensor:
 
 
 def segments(slopes: Slopes, case: Case, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower bounds at the ends of `count` equal segments ``(batch, count)``, and the ends of the segments."""
+    """Lower bounds at the ends of `count` equal segments ``(batch, count)``, and the ends of the segments.
+
+    Rows are bounded at every end, neurons at every fourth.
+    """
     ends = torch.linspace(LO, HI, count + 1, dtype=torch.float64)
     batch = case.region.batch
     all_ends = ends.expand(batch, -1)
     floor = enclosures(slopes, case.region, all_ends[:, [0, -1]], Effort())
-    found, _ = curve_margins(slopes, case, all_ends, 1, Effort(), floor)
+    found, _ = curve_margins(slopes, case, all_ends, 4, Effort(), floor, 4)
     return found.at_lo.reshape(batch, count), found.at_hi.reshape(batch, count), ends
 
 

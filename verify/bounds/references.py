@@ -33,7 +33,10 @@ def share(terms: int) -> float:
 
 @dataclass(frozen=True)
 class SingleLines:
-    """An activation as a pass applies it: ``slope``, ``half`` ``(batch, 1, n)`` and ``charge`` ``(batch, n, 1)``."""
+    """An activation as a pass applies it: ``slope``, ``half`` and ``charge``, all ``(batch, 1, n)``.
+
+    Products with few columns are fast where a column is contiguous: ``rows @ charge.mT``.
+    """
 
     slope: Tensor
     half: Tensor
@@ -153,7 +156,7 @@ class References:
             source = self.network.by_name[name]
             if is_affine(source.op) and (vector := self.charge(source, source.op)) is not None:
                 charge = charge + (1 + 8 * unit(SINGLE)) * (steep + TINY) * vector
-            found = SingleLines(slope.to(SINGLE), half.to(SINGLE), outwards(charge).unsqueeze(2))
+            found = SingleLines(slope.to(SINGLE), half.to(SINGLE), outwards(charge).unsqueeze(1))
             self._lines[node.name] = found
         return found
 
@@ -208,7 +211,7 @@ class References:
         return self._operators[node.name]
 
     def around(self) -> Region | Tensor:
-        """The region about its centre: of a box the radii ``(batch, n, 1)``, ready for ``|a| . radius``."""
+        """The region about its centre: of a box the radii ``(batch, 1, n)``, ready for ``|a| . radius``."""
         if self._around is None:
             at, region = centre(self.region), self.region
             if isinstance(region, Ball):
@@ -216,7 +219,7 @@ class References:
                 self._around = Ball(torch.zeros_like(at), region.radius, region.norm, low, high).to(SINGLE)
             else:
                 radius = torch.maximum(region.upper - at, at - region.lower) * (1 + 4 * _U) + TINY
-                self._around = outwards(radius).unsqueeze(2)
+                self._around = outwards(radius).unsqueeze(1)
         return self._around
 
     def prepare(self, last: Node) -> None:

@@ -33,6 +33,14 @@ _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer smal
 _NARROW = 48  # values of the widest node: below, passes cost what calling operators costs, in any arithmetic
 
 
+def worth_single(backward: Backward) -> bool:
+    """Whether passes in float32 are sound for this network, and cheaper than those of `backward` in float64."""
+    ops = (node.op for node in backward.network)
+    fits = backward.dtype == torch.float64 and not backward.tilts and whole_products()
+    fits = fits and _NARROW <= max(node.size for node in backward.network) <= _LONGEST
+    return fits and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
+
+
 class Single:
     """Passes in float32 beside a `Backward` in float64, whose intervals and lines it reads.
 
@@ -45,11 +53,7 @@ class Single:
     @staticmethod
     def fits(backward: Backward) -> bool:
         """Whether passes of this kind can stand for those of `backward`."""
-        ops = (node.op for node in backward.network)
-        plain = type(backward) is Backward and backward.dtype == torch.float64 and not backward.tilts
-        plain = plain and whole_products()
-        plain = plain and _NARROW <= max(node.size for node in backward.network) <= _LONGEST
-        return plain and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
+        return type(backward) is Backward and worth_single(backward)
 
     def prepare(self, last: Node) -> None:
         """Works out what every pass that starts at a node needs, for the whole batch at once."""
@@ -61,11 +65,11 @@ class Single:
 
     def walk(self, regions: Tensor | slice, *starts: Rows | Units) -> tuple[Tensor, Tensor]:
         """The same, and the rows on the inputs ``(batch, k, n)`` that it was concluded from."""
-        walk = _Pass(self.references, regions)
+        walk = Pass(self.references, regions)
         return walk.bound(starts), walk.rows
 
 
-class _Pass:
+class Pass:
     """Rows on their way to the inputs; ``total`` is the part of the bound that is known already."""
 
     def __init__(self, references: References, regions: Tensor | slice) -> None:
@@ -93,7 +97,7 @@ class _Pass:
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
-        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(2)
+        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(1).mT
         self._add((rows @ at).squeeze(2))
         self.size = self.size + node.size * (rows.abs() @ at.abs()).squeeze(2)
         short = rows.to(SINGLE)
@@ -107,7 +111,7 @@ class _Pass:
             self._add(-self._entries(self.s.start(last, last.op), units))
             ahead = self.s.network.by_name[last.inputs[0]]
             if is_elementwise(ahead.op) and ahead.name not in self.pending:
-                self._weights_through(ahead, last, matrix, units)
+                self.weights_through(ahead, last, matrix, units)
             else:
                 self._give(ahead.name, matrix[units.entries] * units.sign.to(SINGLE).unsqueeze(-1))
         else:
@@ -134,23 +138,26 @@ class _Pass:
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self._add(-(rows.abs() @ outwards(vector).unsqueeze(2)).squeeze(2).double())
+        self._add(-(rows.abs() @ outwards(vector).unsqueeze(1).mT).squeeze(2).double())
 
     def _through(self, node: Node, a: Tensor) -> None:
         if is_elementwise(node.op):
-            lines = self.s.lines(node).select(self.regions)
-            size = a.abs()
-            self._add(-(size @ lines.charge).squeeze(2).double())
-            self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
+            self.elementwise(node, a, a.abs())
         elif is_affine(node.op):
             self._affine(node, node.op, a)
         else:
             raise InternalError(f"node {node.name!r} has no rule for passes in float32")
 
-    def _weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
+    def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
+        """Rows ``a`` of size ``|a|`` through an activation."""
+        lines = self.s.lines(node).select(self.regions)
+        self._add(-(size @ lines.charge.mT).squeeze(2).double())
+        self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
+
+    def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
-        cost = lines.charge.squeeze(2) @ size.mT
+        cost = lines.charge.squeeze(1) @ size.mT
         self._add(-(cost.gather(1, units.index) if units.span is None else cost[:, units.span]).double())
         rows = (matrix[units.entries] * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
         self._give(node.inputs[0], rows.addcmul_(size[units.entries], lines.half), charged=True)
@@ -176,7 +183,7 @@ class _Pass:
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
-            self._add(-(rows.abs() @ around[self.regions]).squeeze(2).double())
+            self._add(-(rows.abs() @ around[self.regions].mT).squeeze(2).double())
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())

@@ -47,13 +47,13 @@ def margin_lines(
 
 
 def curve_margins(
-    slopes: Slopes, case: Case, ends: Tensor, every: int, effort: Effort, floor: Known | None = None
+    slopes: Slopes, case: Case, ends: Tensor, every: int, effort: Effort, floor: Known | None = None, between: int = 1
 ) -> tuple[MarginLines, dict[str, Interval]]:
     """Lines below ``M(a)`` on all pieces between ``ends`` ``(batch, pieces + 1)``, one region's after the other's.
 
     Arguments, and the bounds beside them, as for `leaktight.verify.leak.between.curves`.
     """
-    found, seen = curves(slopes, case.region, case.unsafe.weights, ends, every, effort, floor)
+    found, seen = curves(slopes, case.region, case.unsafe.weights, ends, every, effort, floor, between=between)
     unsafe = case.unsafe.select(torch.arange(len(ends)).repeat_interleave(ends.shape[1] - 1))
     moved = Lines(down(found.at_lo - unsafe.bounds), down(found.at_hi - unsafe.bounds), found.loss)
     return combined(unsafe, moved), seen
