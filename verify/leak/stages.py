@@ -7,6 +7,7 @@ margin is at the region's centre is none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -49,39 +50,43 @@ STAGES = (Stage(PIECES, 1), Stage(PIECES, 4, 0.5), Stage(PIECES // 4, 2), Stage(
 
 
 def first_margins(
-    slopes: Slopes, case: Case, ends: Tensor, tolerance: float, effort: Effort
+    slopes: Slopes, case: Case, ends: Tensor, tolerance: float, effort: Effort, stages: Sequence[Stage] = STAGES
 ) -> tuple[MarginLines, dict[str, Interval]]:
-    """Lines below ``M(a)`` on the pieces between ``ends`` ``(PIECES + 1,)``, one region's after the other's.
+    """Lines below ``M(a)`` on the pieces between ``ends`` ``(pieces + 1,)``, one region's after the other's.
 
     Besides, bounds of what activations see over the whole range. `loss` is about what the lines lose against
     certificates at single slopes; where that is below `tolerance`, nothing more is done.
     """
     lines, known = list[Lines](), list[dict[str, Interval]]()
     with torch.no_grad():
-        for part in parts_of(slopes, case.region, STAGES[-1].every, effort.memory or default_memory()):
-            some = _Staged(slopes, Case(case.region.select(part), case.unsafe.select(part)), ends, effort)
+        for part in parts_of(slopes, case.region, len(ends), effort.memory or default_memory()):
+            some = _Staged(slopes, Case(case.region.select(part), case.unsafe.select(part)), ends, effort, stages)
             some.advance(tolerance)
             lines.append(some.lines)
             known.append(some.known)
-    return margins_of(case, together(lines)), joined(known)
+    return margins_of(case, together(lines), len(ends) - 1), joined(known)
 
 
 class _Staged:
     """The lines of some regions, stage after stage."""
 
-    def __init__(self, slopes: Slopes, case: Case, ends: Tensor, effort: Effort) -> None:
+    def __init__(self, slopes: Slopes, case: Case, ends: Tensor, effort: Effort, stages: Sequence[Stage]) -> None:
+        self.stages, self.pieces = stages, len(ends) - 1
         self.slopes, self.case, self.ends, self.effort = slopes, case, ends, effort
         self.memory = effort.memory or default_memory()
         self.at = ends.expand(case.region.batch, -1)
         self.weights = case.unsafe.weights.double().expand(case.region.batch, -1, -1)
-        self.grid = bounded_grid(slopes, case.region, self.at[:, :: STAGES[0].every], effort, None)
+        self.grid = bounded_grid(slopes, case.region, self.at[:, :: stages[0].every], effort, None)
         self.known = over_all(self.grid)
         self.lines, self.sagged = lines_on(self.grid, self.weights, self.at, self.memory)
 
     def advance(self, tolerance: float) -> None:
         """Goes through the stages while that is worth it."""
-        for stage in STAGES[1:]:
-            open = margins_of(self.case, self.lines).loss.reshape(-1, PIECES).amax(1) > _ENOUGH * tolerance
+        for stage in self.stages[1:]:
+            open = (
+                margins_of(self.case, self.lines, self.pieces).loss.reshape(-1, self.pieces).amax(1)
+                > _ENOUGH * tolerance
+            )
             if not bool(open.any()) or self.effort.late:
                 return
             regions = open.nonzero().flatten()
@@ -93,7 +98,7 @@ class _Staged:
     def _stage(self, stage: Stage, regions: Tensor, matter: Tensor) -> None:
         """Bounds the rows that matter; regions that have about as many go together."""
         at = self.at[regions]
-        if stage.every == STAGES[0].every:
+        if stage.every == self.stages[0].every:
             grid = self.grid.pick(regions)
         else:
             floor = {name: z.select(regions) for name, z in self.known.items()}
@@ -114,13 +119,13 @@ class _Staged:
         rows = self.weights[regions]
         rows = rows.gather(1, index.unsqueeze(2).expand(-1, -1, rows.shape[2]))
         found, sagged = lines_on(grid, rows, self.at[regions], self.memory)
-        _put(found, index.repeat_interleave(PIECES, 0), self.lines, _places(regions))
+        _put(found, index.repeat_interleave(self.pieces, 0), self.lines, self._places(regions))
         self.sagged[regions] = torch.zeros_like(self.sagged[regions]).scatter(1, index, sagged)
 
     def _that_matter(self, regions: Tensor) -> Tensor:
         """The rows that may be the smallest margin somewhere, ``(regions, rows)``; at least one of each region."""
-        every, unsafe = STAGES[2].every, self.case.unsafe.select(regions)
-        lower = self.lines.at_lo[_places(regions)].reshape(len(regions), PIECES, -1)[:, ::every]
+        every, unsafe = max(1, self.pieces // 4), self.case.unsafe.select(regions)
+        lower = self.lines.at_lo[self._places(regions)].reshape(len(regions), self.pieces, -1)[:, ::every]
         low, at = lower - unsafe.bounds.unsqueeze(1), self.ends[:-1:every]
         points = centre(self.case.region.select(regions)).repeat_interleave(len(at), 0)
         known = self.slopes.at(at.repeat(len(regions))).flat(points)
@@ -132,14 +137,13 @@ class _Staged:
         matter[:, 0] |= ~matter.any(1)
         return matter
 
+    def _places(self, regions: Tensor) -> Tensor:
+        return (regions.unsqueeze(1) * self.pieces + torch.arange(self.pieces)).flatten()
 
-def _places(regions: Tensor) -> Tensor:
-    return (regions.unsqueeze(1) * PIECES + torch.arange(PIECES)).flatten()
 
-
-def margins_of(case: Case, lines: Lines) -> MarginLines:
+def margins_of(case: Case, lines: Lines, pieces: int) -> MarginLines:
     """The margins' lines from those of their atoms, on all pieces of all regions."""
-    unsafe = case.unsafe.select(torch.arange(case.region.batch).repeat_interleave(PIECES))
+    unsafe = case.unsafe.select(torch.arange(case.region.batch).repeat_interleave(pieces))
     low, high = (down(x - unsafe.bounds) for x in (lines.at_lo, lines.at_hi))
     return combined(unsafe, Lines(low, high, lines.loss))
 

@@ -405,6 +405,8 @@ class _Tracer:
 
     def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
         """The segments, with what the best inputs at their ends attain on all of them."""
+        if not self.attained[owner]:
+            return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
         deadline = None if self.plan.deadline is None else self.plan.deadline + _GRACE
