@@ -62,7 +62,7 @@ UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or stay_above'"
-MIXTURE = "tests/test_leak_between.py -k 'stay_above or finer'"
+MIXTURE = "tests/test_leak_between.py -k 'finer_grids or known_between'"
 IN_SINGLE = "tests/test_leak_between.py -k in_float32"
 BRANCH = "tests/test_leak_branch.py"
 ROWS = f"{BRANCH} -k rows_over"
@@ -133,9 +133,9 @@ MUTANTS = (
     Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
     Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k drifts_as_far"),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
-    Mutant("leak, grid: reach of a drift", "verify/leak/grid.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", BETWEEN),
+    Mutant("leak, grid: reach of a drift", "verify/leak/grid.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
     Mutant("leak, grid: lines beyond their intervals", "verify/leak/grid.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),
-    Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.5 * dip * ((1 + 8 * u) / 4)", BETWEEN),
+    Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.999 * dip * ((1 + 8 * u) / 4)", MIXTURE),
     Mutant("leak, curves: bands of the curvature", "verify/leak/dips.py", "blur = (bands.own.error + (width / 2) * bands.fastest) * (1 + 16 * u)", "blur = 0.0 * bands.own.error", BETWEEN),
     Mutant("leak, curves: tangents", "verify/leak/between.py", "+ 8 * u) ** 2 / 4", "+ 8 * u) ** 2 / 8", BETWEEN),
     Mutant("leak, finer grids: dips at the slopes", "verify/leak/finer.py", "value = (1 - w) * first + w * last - w * (1 - w) * dip", "value = (1 - w) * first + w * last - 0.999 * w * (1 - w) * dip", MIXTURE),

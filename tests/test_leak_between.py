@@ -23,8 +23,9 @@ from leaktight.verify.bounds.optimise import turned_to
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.leak.between import bounded_grid, curves, enclosures
 from leaktight.verify.leak.dips import DipWalk
-from leaktight.verify.leak.finer import finer
+from leaktight.verify.leak.finer import _mixed, finer
 from leaktight.verify.leak.grid import Grid
+from leaktight.verify.leak.neurons import tighten
 from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.single import DipPass, GridReferences
@@ -279,6 +280,11 @@ def test_neurons_stay_above_the_mixture_of_their_bounds_minus_the_dips(kind: str
         segment = (torch.searchsorted(grid.at.contiguous(), a.unsqueeze(1)) - 1).clamp(0, grid.count - 2)
         lo, hi = (grid.at.gather(1, segment + k) for k in (0, 1))
         for name, own in grid.tracked.items():
+            for k in (0, 1):  # what is known at either end holds on the whole segment
+                place = torch.arange(len(a)) * grid.count + segment.squeeze(1) + k
+                known, z = grid.known[name].select(place), values[name]
+                slack = 1e-11 * (1 + z.abs())
+                assert bool(((z >= known.lower - slack) & (z <= known.upper + slack)).all())
             w = (a.unsqueeze(1) - lo) / (hi - lo)
             z = values[name].flatten(1)
             for end, dips, way in ((own.lower, own.below, 1), (own.upper, own.above, -1)):
@@ -288,3 +294,52 @@ def test_neurons_stay_above_the_mixture_of_their_bounds_minus_the_dips(kind: str
                 dip = deep[torch.arange(len(a)), segment.squeeze(1)]
                 least = (1 - w) * way * first + w * way * last - w * (1 - w) * dip
                 assert bool((way * z >= least - 1e-11 * (1 + z.abs() + least.abs())).all())
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "per_channel", "flipped"])
+def test_charges_reach_as_far_as_activations_drift(kind: str) -> None:
+    """Whatever rate a moving activation has within its bounds: ``|rate width - bend| <= change``."""
+    grid = grid_of(wide(kind, 5), 2)
+    for name in grid.operators:
+        node = grid.network.by_name[name]
+        moved, charges = grid.departure(node), grid.charges(node)
+        width = grid.widths.reshape(-1, *[1] * len(node.shape))
+        own = (charges.change - charges.beyond).squeeze(1)
+        for rate in (moved.lower, moved.upper):
+            assert bool(((rate * width - charges.bend.squeeze(1)).abs() <= own * (1 + 1e-9) + 1e-290).all())
+
+
+def test_finer_grids_have_the_values_of_the_parabola_and_dips_below_it() -> None:
+    """``l(w) = (1 - w) l_0 + w l_1 - w (1 - w) t``, at their slopes and half-way between them."""
+    question = deep(3)
+    grid, at = grid_of(question, 4), ends_of(question)
+    w, deepest = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64).reshape(1, -1, 1), 0.0
+    for name, own in grid.tracked.items():
+        found = _mixed(grid, name, at, torch.zeros(PIECES + 1, dtype=torch.int64))
+        for (value, dips), end, dip, way in zip(
+            found, (own.lower, own.upper), (own.below, own.above), (1, -1), strict=True
+        ):
+            first, last = (way * end.reshape(len(at), 2, 1, -1)).unbind(1)
+            t = dip.reshape(len(at), 1, -1)
+            deepest = max(deepest, float(t.amax()))
+            size = 1e-9 * (1 + first.abs() + last.abs() + t)
+
+            def parabola(w: Tensor, first: Tensor = first, last: Tensor = last, t: Tensor = t) -> Tensor:
+                return (1 - w) * first + w * last - w * (1 - w) * t
+
+            assert bool((value <= parabola(w) + 1e-6 * size).all())
+            assert bool((value >= parabola(w) - size).all())
+            middle = value[:, 1:] / 2 + value[:, :-1] / 2 - dips / 4
+            assert bool((middle <= parabola(w[:, 1:] / 2 + w[:, :-1] / 2) + 1e-6 * size).all())
+    assert deepest > 1.0
+
+
+def test_what_is_known_between_slopes_is_below_both_bounds_and_their_dip() -> None:
+    grid = grid_of(deep(3), 4)
+    name = next(iter(grid.tracked))
+    node, shape = grid.network.by_name[name], (grid.region.batch // 2, 2, grid.network.by_name[name].size)
+    wide = torch.full((grid.region.batch, *node.shape), torch.inf, dtype=torch.float64)
+    ends, dips = [torch.zeros(shape).double()] * 2, [torch.ones(shape[0], 1, shape[2]).double()] * 2
+    tighten(grid, node, Interval(-wide, wide), ends, dips)
+    assert bool((grid.values[name].lower <= -0.25).all() & (grid.values[name].upper >= 0.25).all())
+    assert bool((grid.values[name].lower >= -0.2501).all() & (grid.values[name].upper <= 0.2501).all())
