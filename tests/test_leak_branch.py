@@ -89,6 +89,18 @@ def test_rows_over_inputs_and_slopes_are_below_the_atoms(kind: str, within: tupl
         boxes = Boxes.joined(list(known.halves(torch.full((len(known),), side))))
 
 
+def test_at_a_point_rows_over_inputs_and_slopes_are_the_atoms_less_the_line() -> None:
+    slopes, case = tiny(0, (0, 1, 1))
+    x, line = case.region.lower, Line(0.7, -1.3)
+    point = Case(Box(x, x), case.unsafe)
+    search = box_search(slopes, point, [Stretch(0, 0.2, 0.2)], [line], 0.0, 1 << 28, lambda *_: None)
+    boxes = search.open_boxes()
+    found = search.bounder(boxes, torch.ones(len(boxes), 2, dtype=torch.bool), None)
+    atoms = values(slopes, point, boxes.lower) - (line.level + line.rate * 0.2)
+    assert bool((found.atoms <= atoms + 1e-12).all())
+    assert torch.allclose(found.atoms, atoms, rtol=1e-9, atol=1e-9)
+
+
 def values(slopes: Slopes, case: Case, at: Tensor) -> Tensor:
     """The atoms ``(batch, atoms)`` at inputs with slopes behind them."""
     return case.unsafe.atoms(slopes.at(at[:, -1]).flat(at[:, :-1]))
@@ -193,6 +205,7 @@ def test_spans_are_joined_and_taken_out() -> None:
     assert without(whole, [Span(0.4, 0.4)]) == [Span(0.0, 0.4), Span(0.4, 1.0)]
     assert without(Span(0.5, 0.5), [Span(0.6, 0.7)]) == [Span(0.5, 0.5)]
     assert without(Span(0.5, 0.5), [Span(0.5, 0.7)]) == []
+    assert joined([(0.1, 0.3, 1.0), (0.3005, 0.4, 1.0)]) == [Span(0.1, 0.3), Span(0.3005, 0.4)]
     assert joined([(0.5, 0.6, 1.0), (0.1, 0.3, 2.0), (0.3, 0.4, 3.0)]) == [Span(0.1, 0.4), Span(0.5, 0.6)]
 
 

@@ -83,3 +83,29 @@ def test_the_rows_that_may_be_smallest_are_those_of_conjunctions_that_are_not_ab
     found = [first_margins(slopes, Case(case.region, x), ENDS, 1e-6, Effort())[0] for x in (both, one)]
     assert torch.allclose(found[0].at_lo, found[1].at_lo, rtol=1e-9)
     assert torch.allclose(found[0].at_hi, found[1].at_hi, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_of_wide_networks_a_hundred_thousand_inputs_and_slopes_lie_above_the_lines(seed: int) -> None:
+    network = fully_connected(seed, (12, 72, 64, 64, 5), 0.1)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(10, 12, generator=generator, dtype=torch.float64)
+    case = Case(ball(x, 0.1 + 0.1 * seed), misclassified(network.flat(x).argmax(1), 5))
+    slopes = Slopes.of(network)
+    found, _ = first_margins(slopes, case, ENDS, 1e-6, Effort())
+    low, high = (z.reshape(-1, PIECES) for z in (found.at_lo, found.at_hi))
+    which = torch.arange(10).repeat_interleave(12_000)
+    region, unsafe = case.region.select(which), case.unsafe.select(which)
+    a = 0.3 * torch.rand(len(which), generator=generator, dtype=torch.float64)
+    corner = torch.where(torch.rand(len(which), 12, generator=generator) < 0.5, region.lower, region.upper)
+    points = torch.where(torch.rand(len(which), 1, generator=generator) < 0.5, corner, region.sample(generator))
+    piece = (a / 0.3 * PIECES).long().clamp(max=PIECES - 1)
+    bound = torch.lerp(low[which, piece], high[which, piece], (a - ENDS[piece]) / (ENDS[piece + 1] - ENDS[piece]))
+    for step in range(4):
+        with torch.enable_grad():
+            start = points.detach().requires_grad_(True)
+            margins = unsafe.margin(slopes.at(a).flat(start))
+            (slope,) = torch.autograd.grad(margins.sum(), start)
+        assert bool((margins.detach() >= bound - 1e-12 * (1 + bound.abs())).all())
+        points = region.project(points - (region.upper - region.lower) * 0.6**step * slope.sign())
