@@ -274,7 +274,9 @@ def test_a_proof_that_is_not_complete_closes_no_sign(monkeypatch: pytest.MonkeyP
         told = Split(lower, proved, None, 1)
         monkeypatch.setattr(signs, "split_neurons", lambda *_, told=told, **__: told)
         part = moved(slopes, case, (0.0, 0.3))
-        curve = lt.leak(slopes.network, Property((part,)), (0.0, 0.3), engine="branch", tolerance=10.0, timeout=1).curve
+        curve = lt.leak(
+            slopes.network, Property((part,)), (0.0, 0.3), engine="branch", tolerance=10.0, timeout=20
+        ).curve
         assert curve is not None
         assert_signs_are_true(slopes, part, curve, (0.0, 0.3))
         assert curve.open
