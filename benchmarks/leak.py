@@ -29,13 +29,13 @@ from leaktight.specs.region import ball
 from leaktight.specs.vnnlib import read_property
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import closed_form, local
-from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.leak import leak
-from leaktight.verify.leak.margin import curve_margins
 from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.stages import Stage, first_margins
 from leaktight.verify.leak.trace import Plan, Traced, trace
 
 LO, HI = 0.0, 0.3
+TOLERANCE = 0.05
 NAMES = ("3x100-0.1", "4x256-0.1")
 TIGHT = ("network", "radius", "segments", "mean loss", "largest loss", "L0 width", "L1 width", "L1 / L0")
 FAST = (
@@ -66,13 +66,14 @@ def pointwise(slopes: Slopes, case: Case, a: float) -> Tensor:
 
 
 def segments(slopes: Slopes, case: Case, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower bounds at the ends of `count` equal segments ``(batch, count)``, and the ends of the segments."""
+    """Lower bounds at the ends of `count` equal segments ``(batch, count)``, and the ends of the segments.
+
+    Rows that matter are bounded at every end, neurons at both ends of the range or, where that loses more, at five.
+    """
     ends = torch.linspace(LO, HI, count + 1, dtype=torch.float64)
-    batch = case.region.batch
-    all_ends = ends.expand(batch, -1)
-    floor = enclosures(slopes, case.region, all_ends[:, [0, -1]], Effort())
-    found, _ = curve_margins(slopes, case, all_ends, 1, Effort(), floor)
-    return found.at_lo.reshape(batch, count), found.at_hi.reshape(batch, count), ends
+    stages = (Stage(count, 1), Stage(count, count, 0.5), Stage(count // 4, count // 4))
+    found, _ = first_margins(slopes, case, ends, TOLERANCE, Effort(), stages)
+    return found.at_lo.reshape(-1, count), found.at_hi.reshape(-1, count), ends
 
 
 def losses(slopes: Slopes, case: Case, count: int) -> Tensor:
@@ -116,7 +117,7 @@ def speed(inputs: int, repeats: int) -> list[list[str]]:
     for hardened in (False, True):
         for name in NAMES:
             slopes, case, title = case_of(name, hardened, 0.01, inputs)
-            plan = Plan(tolerance=0.05, optimise=False, boxes=False, attack=False)
+            plan = Plan(tolerance=TOLERANCE, optimise=False, boxes=False, attack=False)
             curves: list[Traced] = []
 
             def curve(slopes: Slopes = slopes, case: Case = case, plan: Plan = plan, into: list = curves) -> Tensor:  # type: ignore[type-arg]

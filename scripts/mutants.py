@@ -63,6 +63,13 @@ UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
 LIPSCHITZ, ANCHORED = "verify/lipschitz", "tests/test_lipschitz_jacobian.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
+BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or stay_above'"
+MIXTURE = "tests/test_leak_between.py -k 'finer_grids or known_between'"
+IN_SINGLE = "tests/test_leak_between.py -k in_float32"
+BRANCH = "tests/test_leak_branch.py"
+ROWS = f"{BRANCH} -k rows_over"
+SPLITS = f"{BRANCH} -k 'splitting_neurons_proves or atoms_over'"
+SIGNS = f"{BRANCH} -k 'signs_are or nearly_no_slope or told or not_complete'"
 
 MUTANTS = (
     Mutant("chord of a Leaky ReLU", RELAX, "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
@@ -136,6 +143,31 @@ MUTANTS = (
     Mutant("share of a chord beyond the kink", f"{LIPSCHITZ}/chords.py", "share = np.minimum(share * (1 + 2.0**-48), 1.0)", "share = 0.99 * np.minimum(share, 1.0)", f"{ANCHORED} -k chords_from"),
     Mutant("forms of a Lipschitz certificate", f"{LIPSCHITZ}/certificate.py", "if is_positive_semidefinite(exactly(held) + rest):", "if True:", "tests/test_lipschitz.py -k too_small"),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
+    Mutant("leak, grid: reach of a drift", "verify/leak/grid.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
+    Mutant("leak, grid: lines beyond their intervals", "verify/leak/grid.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),
+    Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.999 * dip * ((1 + 8 * u) / 4)", MIXTURE),
+    Mutant("leak, curves: bands of the curvature", "verify/leak/dips.py", "blur = (bands.own.error + (width / 2) * bands.fastest) * (1 + 16 * u)", "blur = 0.0 * bands.own.error", BETWEEN),
+    Mutant("leak, curves: tangents", "verify/leak/between.py", "+ 8 * u) ** 2 / 4", "+ 8 * u) ** 2 / 8", BETWEEN),
+    Mutant("leak, finer grids: dips at the slopes", "verify/leak/finer.py", "value = (1 - w) * first + w * last - w * (1 - w) * dip", "value = (1 - w) * first + w * last - 0.999 * w * (1 - w) * dip", MIXTURE),
+    Mutant("leak, finer grids: dips in between", "verify/leak/finer.py", "deep[:, segment[:-1]] * steps**2", "0.999 * deep[:, segment[:-1]] * steps**2", MIXTURE),
+    Mutant("leak, float32: coefficients at slopes", "verify/leak/single.py", "sizes = (sizes + off * signed.abs())", "sizes = (0.999 * sizes + off * signed.abs())", IN_SINGLE),
+    Mutant("leak, float32: changes of coefficients", "verify/leak/single.py", "change = exact.change.flatten(2) * (1 + off)", "change = 0.999 * exact.change.flatten(2) * (1 + off)", IN_SINGLE),
+    Mutant("leak, float32: drifts of both ends", "verify/leak/single.py", "signed = torch.stack([less[0] - before, less[1] + behind], 1)", "signed = torch.stack([less[0] - 0.999 * before, less[1] + behind], 1)", IN_SINGLE),
+    Mutant("leak, boxes: the slope's part of a row", "verify/leak/joint_boxes.py", "fall = rate.abs() * backward.half.unsqueeze(1)", "fall = 0.999 * rate.abs() * backward.half.unsqueeze(1)", ROWS),
+    Mutant("leak, boxes: the line that is asked about", "verify/leak/joint_boxes.py", "-rates.unsqueeze(1).expand", "-0.999 * rates.unsqueeze(1).expand", ROWS),
+    Mutant("leak, boxes: what a line is at least", "verify/leak/joint_boxes.py", "return self.level + rise - 1e-15", "return self.level + rise + 1e-3 - 1e-15", f"{BRANCH} -k within_a_thousandth"),
+    Mutant("leak, boxes: what is still open", "verify/leak/joint_boxes.py", "[*open_, *self.removed.get(stretch.region, [])]", "[*self.removed.get(stretch.region, [])]", f"{BRANCH} -k 'ctrl_c and boxes'"),
+    Mutant("leak, boxes: beside a span", "verify/leak/joint_boxes.py", "walls[:, -1] = end", "walls[:, -1] = end - 1e-3", f"{BRANCH} -k beside"),
+    Mutant("leak, boxes: inside a span", "verify/leak/joint_boxes.py", "inside = mine & (lo >= span.lo)", "inside = mine & (lo >= span.lo - 1e-3)", f"{BRANCH} -k beside"),
+    Mutant("leak, spans: what is taken out", "verify/leak/closing.py", "at = max(at, part.hi)", "at = max(at, part.hi + 1e-3)", f"{BRANCH} -k spans"),
+    Mutant("leak, spans: what meets", "verify/leak/closing.py", "lo <= whole[-1].hi:", "lo <= whole[-1].hi + 1e-3:", f"{BRANCH} -k spans"),
+    Mutant("leak, neurons: atoms over a segment", "verify/leak/joint_neurons.py", "torch.maximum(by_passes, by_intervals) - case", "torch.maximum(by_passes, by_intervals) + 1e-3 - case", SPLITS),
+    Mutant("leak, neurons: what is unsafe", "verify/leak/joint_neurons.py", "if upper < 0 else None", "if upper < 1e-3 else None", SPLITS),
+    Mutant("leak, signs: which domains are proved", "verify/leak/signs.py", "if found.proved and found.lower > 0:", "if found.lower > -1e-3:", SIGNS),
+    Mutant("leak, signs: what spans say of pieces", "verify/leak/signs.py", "answers.proved if lo <= piece.lo and piece.hi <= hi]", "answers.proved if lo - 1e-3 <= piece.lo and piece.hi <= hi + 1e-3]", SIGNS),
+    Mutant("leak, signs: curves between spans", "verify/leak/signs.py", "lower = [segment.chord.at(a) for a in places]", "lower = [segment.chord.at(a) + 1e-3 for a in places]", SIGNS),
+    Mutant("leak, raised: the line that was proved", "verify/leak/raised.py", "low = (line.below(s.lo), line.below(s.hi))", "low = (line.below(s.lo) + 1e-3, line.below(s.hi) + 1e-3)", f"{BRANCH} -k within_a_thousandth"),
+    Mutant("leak, raised: both parts of a segment", "verify/leak/raised.py", "upper, low = known[a][0], s.chord.at(a)", "upper, low = known[a][0], s.chord.at(a) + 1e-3", f"{BRANCH} -k 'within_a_thousandth or parts_of'"),
 )  # fmt: skip
 
 

@@ -16,8 +16,9 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
 from leaktight.verify.leak import signs
-from leaktight.verify.leak.closing import Limits, Span, Stretch, joined, without
-from leaktight.verify.leak.joint_boxes import Line, box_search
+from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
+from leaktight.verify.leak.curve import Segment
+from leaktight.verify.leak.joint_boxes import Line, _beside, box_search
 from leaktight.verify.leak.joint_neurons import split_neurons
 from leaktight.verify.search.boxes import Boxes
 
@@ -86,6 +87,18 @@ def test_rows_over_inputs_and_slopes_are_below_the_atoms(kind: str, within: tupl
                 assert bool(((rows.floors + rise <= atoms + scale) | torch.isinf(rows.floors)).all())
         known = replace(boxes, atoms=found.atoms, signs=found.signs)
         boxes = Boxes.joined(list(known.halves(torch.full((len(known),), side))))
+
+
+def test_at_a_point_rows_over_inputs_and_slopes_are_the_atoms_less_the_line() -> None:
+    slopes, case = tiny(0, (0, 1, 1))
+    x, line = case.region.lower, Line(0.7, -1.3)
+    point = Case(Box(x, x), case.unsafe)
+    search = box_search(slopes, point, [Stretch(0, 0.2, 0.2)], [line], 0.0, 1 << 28, lambda *_: None)
+    boxes = search.open_boxes()
+    found = search.bounder(boxes, torch.ones(len(boxes), 2, dtype=torch.bool), None)
+    atoms = values(slopes, point, boxes.lower) - (line.level + line.rate * 0.2)
+    assert bool((found.atoms <= atoms + 1e-12).all())
+    assert torch.allclose(found.atoms, atoms, rtol=1e-9, atol=1e-9)
 
 
 def values(slopes: Slopes, case: Case, at: Tensor) -> Tensor:
@@ -192,6 +205,7 @@ def test_spans_are_joined_and_taken_out() -> None:
     assert without(whole, [Span(0.4, 0.4)]) == [Span(0.0, 0.4), Span(0.4, 1.0)]
     assert without(Span(0.5, 0.5), [Span(0.6, 0.7)]) == [Span(0.5, 0.5)]
     assert without(Span(0.5, 0.5), [Span(0.5, 0.7)]) == []
+    assert joined([(0.1, 0.3, 1.0), (0.3005, 0.4, 1.0)]) == [Span(0.1, 0.3), Span(0.3005, 0.4)]
     assert joined([(0.5, 0.6, 1.0), (0.1, 0.3, 2.0), (0.3, 0.4, 3.0)]) == [Span(0.1, 0.4), Span(0.5, 0.6)]
 
 
@@ -210,3 +224,82 @@ def test_many_regions_are_searched_together() -> None:
         single = Case(several.region.select(slice(i, i + 1)), several.unsafe.select(slice(i, i + 1)))
         for a in grid(*within, 8):
             assert plan.lower(a) <= truth(slopes, single, a) + 1e-12
+
+
+# ---- what is told of pieces of a curve, and what is searched beside a span ----
+
+
+def test_boxes_beside_a_span_are_all_that_lies_outside_of_it() -> None:
+    slopes, case = tiny(0, (0, 1, 1))
+    several = Case(Box(case.region.lower.repeat(2, 1), case.region.upper.repeat(2, 1)), case.unsafe)
+    stretches = [Stretch(0, 0.0, 1.0), Stretch(1, 0.0, 1.0)]
+    search = box_search(slopes, several, stretches, [Line()] * 2, 0.0, 1 << 28, lambda *_: None)
+    boxes = search.open_boxes()
+    mine = boxes.owner == 0
+
+    def left(span: Span) -> list[tuple[int, float, float]]:
+        found = _beside(boxes, mine, span)
+        return sorted(zip(found.owner.tolist(), found.lower[:, -1].tolist(), found.upper[:, -1].tolist(), strict=True))
+
+    other = (1, 0.0, 1.0)
+    assert left(Span(0.25, 0.5)) == [(0, 0.0, 0.25), (0, 0.5, 1.0), other]
+    assert left(Span(0.0, 0.5)) == [(0, 0.5, 1.0), other]
+    assert left(Span(0.0005, 2.0)) == [(0, 0.0, 0.0005), other]
+    assert left(Span(-1.0, 2.0)) == [other]
+
+
+def test_pieces_of_a_curve_are_told_what_holds_on_all_of_them() -> None:
+    segment = Segment(0.0, 1.0, (-1.0, 1.0), (2.0, 2.0))
+    pieces = signs._cut(segment, [0.25, 0.75], {})
+    assert [(s.lo, s.hi, s.lower) for s in pieces] == [
+        (0.0, 0.25, (-1.0, pieces[0].lower[1])),
+        (0.25, 0.75, pieces[1].lower),
+        (0.75, 1.0, (pieces[1].lower[1], 1.0)),
+    ]
+    for piece in pieces:
+        for a, low in zip((piece.lo, piece.hi), piece.lower, strict=True):
+            assert 2 * a - 1 - 1e-12 <= low <= 2 * a - 1
+    for lo, hi, holds in ((0.25, 0.75, True), (0.0, 1.0, True), (0.2505, 0.75, False), (0.25, 0.7495, False)):
+        assert signs._told(pieces[1], Answers(proved=[(lo, hi, 0.5)])).proved == holds
+        assert signs._told(pieces[1], Answers(refuted=[(lo, hi, -0.5)])).refuted == holds
+
+
+def test_a_proof_that_is_not_complete_closes_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of a segment: all domains are proved, and above zero."""
+    from leaktight.verify.leak.joint_neurons import Split
+
+    slopes, case = tiny(0, (0, 1, 1))
+    monkeypatch.setattr(signs, "FEW_INPUTS", 0)
+    for lower, proved in ((-0.0005, True), (0.0, True), (1.0, False)):
+        told = Split(lower, proved, None, 1)
+        monkeypatch.setattr(signs, "split_neurons", lambda *_, told=told, **__: told)
+        part = moved(slopes, case, (0.0, 0.3))
+        curve = lt.leak(
+            slopes.network, Property((part,)), (0.0, 0.3), engine="branch", tolerance=10.0, timeout=20
+        ).curve
+        assert curve is not None
+        assert_signs_are_true(slopes, part, curve, (0.0, 0.3))
+        assert curve.open
+
+
+def test_atoms_over_a_segment_are_below_what_inputs_attain() -> None:
+    """Next to a point there is nothing to lose: the bound is the value, to nine digits."""
+    from leaktight.verify.leak.joint_neurons import _atoms, _concluded
+    from leaktight.verify.leak.parametric import Effort, Parametric, refined
+    from leaktight.verify.search.outcome import Searched
+    from leaktight.verify.verdict import Counterexample
+
+    slopes, case = tiny(3, (0, 1, 1))
+    x = case.region.lower / 2 + case.region.upper / 2
+    part, a = Case(Box(x, x), case.unsafe), torch.tensor([0.2], dtype=torch.float64)
+    with torch.no_grad():
+        found = _atoms(refined(Parametric, slopes, part.region, a, a, Effort(), None), part)
+    value = part.unsafe.atoms(slopes.at(0.2).flat(x))
+    assert bool((found <= value + 1e-12).all())
+    assert torch.allclose(found, value, rtol=1e-9, atol=1e-9)
+    for margin, unsafe in ((0.0005, False), (-0.0005, True)):
+        bounds = part.unsafe.bounds + part.unsafe.combine(value) - margin
+        moved_ = Case(part.region, replace(part.unsafe, bounds=bounds))
+        point = Counterexample({}, {}, x[0].numpy(), margin)
+        told = _concluded(slopes, moved_, found, 0.2, Searched(-1.0, False, point, margin, 1))
+        assert (told.found is not None) == unsafe

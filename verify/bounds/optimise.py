@@ -91,8 +91,13 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
         node = question.network.by_name[name]
         z = values[node.inputs[0]].reshape(batch, rows, *node.shape)
         kink = node.op.kink if isinstance(node.op, TwoSlope) else torch.zeros(())
-        tilts[name] = torch.lerp(tilt.to(z.dtype).expand_as(z), (z > kink).to(z.dtype), _TURN)
+        tilts[name] = towards(tilt, z, kink)
     return tilts
+
+
+def towards(tilt: Tensor, z: Tensor, kink: Tensor) -> Tensor:
+    """Turns of lines, the larger part of the way to the side of the kink that ``z`` ``(batch, rows, *shape)`` is on."""
+    return torch.lerp(tilt.to(z.dtype).expand_as(z), (z > kink).to(z.dtype), _TURN)
 
 
 def minimiser(region: Region, slopes: Tensor) -> Tensor:

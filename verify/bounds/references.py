@@ -33,7 +33,10 @@ def share(terms: int) -> float:
 
 @dataclass(frozen=True)
 class SingleLines:
-    """An activation as a pass applies it: ``slope``, ``half`` and ``charge``, each ``(batch, 1, n)``."""
+    """An activation as a pass applies it: ``slope``, ``half`` and ``charge``, all ``(batch, 1, n)``.
+
+    Products with few columns are fast where a column is contiguous: ``rows @ charge.mT``.
+    """
 
     slope: Tensor
     half: Tensor

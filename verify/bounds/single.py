@@ -33,6 +33,14 @@ _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer smal
 _NARROW = 48  # values of the widest node: below, passes cost what calling operators costs, in any arithmetic
 
 
+def worth_single(backward: Backward) -> bool:
+    """Whether passes in float32 are sound for this network, and cheaper than those of `backward` in float64."""
+    ops = (node.op for node in backward.network)
+    fits = backward.dtype == torch.float64 and not backward.tilts and whole_products()
+    fits = fits and _NARROW <= max(node.size for node in backward.network) <= _LONGEST
+    return fits and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
+
+
 class Single:
     """Passes in float32 beside a `Backward` in float64, whose intervals and lines it reads.
 
@@ -45,11 +53,7 @@ class Single:
     @staticmethod
     def fits(backward: Backward) -> bool:
         """Whether passes of this kind can stand for those of `backward`."""
-        ops = (node.op for node in backward.network)
-        plain = type(backward) is Backward and backward.dtype == torch.float64 and not backward.tilts
-        plain = plain and whole_products()
-        plain = plain and _NARROW <= max(node.size for node in backward.network) <= _LONGEST
-        return plain and all(isinstance(op, Input) or is_affine(op) or is_elementwise(op) for op in ops)
+        return type(backward) is Backward and worth_single(backward)
 
     def prepare(self, last: Node) -> None:
         """Works out what every pass that starts at a node needs, for the whole batch at once."""
@@ -61,12 +65,12 @@ class Single:
 
     def walk(self, regions: Tensor | slice, *starts: Rows | Units) -> tuple[Tensor, Tensor]:
         """The same, and the rows on the inputs ``(batch, k, n)`` that it was concluded from."""
-        walk = _Pass(self.references, regions)
+        walk = Pass(self.references, regions)
         return walk.bound(starts), walk.rows
 
 
-class _Pass:
-    """Rows on their way to the inputs; ``total`` is the part of the bound that is known already."""
+class Pass:
+    """Rows on their way to the inputs; `terms` add up to the part of the bound that is known already."""
 
     def __init__(self, references: References, regions: Tensor | slice) -> None:
         self.s, self.regions = references, regions
@@ -94,7 +98,7 @@ class _Pass:
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
-        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(2)
+        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(1).mT
         self._add((rows @ at).squeeze(2))
         self.lost = self.lost + gamma(node.size, torch.float64) * (rows.abs() @ at.abs()).squeeze(2)
         short = rows.to(SINGLE)
@@ -108,7 +112,7 @@ class _Pass:
             self._add(-self._entries(self.s.start(last, last.op), units))
             ahead = self.s.network.by_name[last.inputs[0]]
             if is_elementwise(ahead.op) and ahead.name not in self.pending:
-                self._weights_through(ahead, last, matrix, units)
+                self.weights_through(ahead, last, matrix, units)
             else:
                 self._give(ahead.name, units.of(matrix) * units.sign.to(SINGLE).unsqueeze(-1))
         else:
@@ -134,20 +138,23 @@ class _Pass:
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self._add(-weighed(rows.abs(), outwards(vector).unsqueeze(1)))
+        self._add(-(rows.abs() @ outwards(vector).unsqueeze(1).mT).squeeze(2).double())
 
     def _through(self, node: Node, a: Tensor) -> None:
         if is_elementwise(node.op):
-            lines = self.s.lines(node).select(self.regions)
-            size = a.abs()
-            self._add(-weighed(size, lines.charge))
-            self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
+            self.elementwise(node, a, a.abs())
         elif is_affine(node.op):
             self._affine(node, node.op, a)
         else:
             raise InternalError(f"node {node.name!r} has no rule for passes in float32")
 
-    def _weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
+    def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
+        """Rows ``a`` of size ``|a|`` through an activation."""
+        lines = self.s.lines(node).select(self.regions)
+        self._add(-(size @ lines.charge.mT).squeeze(2).double())
+        self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
+
+    def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
         cost = lines.charge.squeeze(1) @ size.mT
@@ -176,18 +183,8 @@ class _Pass:
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
-            self._add(-weighed(rows.abs(), around[self.regions]))
+            self._add(-(rows.abs() @ around[self.regions].mT).squeeze(2).double())
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())
             self._add(region.minimum(rows).double())
-
-
-def weighed(sizes: Tensor, vector: Tensor) -> Tensor:
-    """``sizes . vector`` in float64, of ``(batch, k, n)`` and ``(batch, 1, n)`` in float32.
-
-    Of several regions element by element, which takes a fifth of the time of a batch of products with one vector each.
-    """
-    if len(sizes) == 1:
-        return (sizes @ vector.mT).squeeze(2).double()
-    return (sizes * vector).sum(2).double()

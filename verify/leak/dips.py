@@ -102,12 +102,15 @@ class BentWalk(DipWalk):
     The curvature of a segment stands at the slope on its left; at the last slope it is zero.
     """
 
+    sagged: Tensor = torch.zeros(())  # about what rows lose by neurons' bounds between slopes, no part of the bounds
+
     def elementwise(self, node: Node, a: Tensor) -> None:
         values, bends = a.chunk(2, 1)
         lines = self.grid.centred(node)
         size, bent = values.abs(), bends.abs()
         shift, sink, slack = self.weighed(node, values, size)
         turn, noise, new_bends = self._bends(node, values, bends, bent)
+        self.sagged = self.sagged + dot(size, self.grid.sagging(node))
         self.shift(torch.cat([shift, turn], 1))
         self.shift(torch.cat([sink, torch.zeros_like(turn)], 1))
         self.slack = self.slack + torch.cat([slack, noise], 1)

@@ -143,6 +143,7 @@ class Grid(OverSegments):
         self.charged: dict[str, Charges] = {}
         self.banded: dict[str, Bands] = {}
         self.departed: dict[str, Interval] = {}
+        self.sunk: dict[str, Interval] = {}  # dips of the grid that this one is finer than, at the slopes
 
     def pick(self, regions: Tensor | slice) -> Self:
         """The grid of some regions alone."""
@@ -155,6 +156,7 @@ class Grid(OverSegments):
         other = self.select(flat)
         other.at, other.banded = self.at[regions], {}
         other.departed = {name: z.select(between) for name, z in self.departed.items()}
+        other.sunk = {name: z.select(flat) for name, z in self.sunk.items()}
         other.tracked = {
             name: Tracked(x.lower[flat], x.upper[flat], x.below[between], x.above[between])
             for name, x in self.tracked.items()
@@ -240,6 +242,23 @@ class Grid(OverSegments):
         whole = x.reshape(-1, self.count - 1, *x.shape[1:])
         return torch.cat([whole, whole[:, -1:]], 1).flatten(0, 1)
 
+    def sagging(self, node: Node) -> Tensor:
+        """About what a unit coefficient loses in a chord where neurons were not bounded, ``(batch, 1, *shape)``.
+
+        Between slopes bounds of neurons are lower by a quarter of their dips. A chord over ``[l, u]`` whose sides
+        differ by ``bent`` moves with ``l`` by ``bent u^2 / (u - l)^2``, and with ``u`` likewise.
+        """
+        name, op = node.inputs[0], self.operator(node)
+        if not isinstance(op, TwoSlope) or name not in self.tracked:
+            return torch.zeros(1, 1, *node.shape, dtype=self.dtype)
+        own = self.tracked[name]
+        sunk = self.sunk.get(name) or Interval(self.along(own.below), self.along(own.above))
+        low, high = own.lower.clamp(max=0), own.upper.clamp(min=0)
+        wide = (high - low).clamp(min=underflow(self.dtype))
+        lost = ((high / wide) ** 2 * sunk.lower + (low / wide) ** 2 * sunk.upper) / 4
+        lost = torch.where((own.lower < 0) & (own.upper > 0), lost, 0.0)
+        return lost.unsqueeze(1) * (op.right - op.left).abs()
+
     def bands(self, node: Node) -> Bands:
         """Parallel lines around an activation on each segment, and around the rate at which it moves."""
         found = self.banded.get(node.name)
@@ -293,14 +312,14 @@ class Grid(OverSegments):
             beyond, sizes, sign, noise = self._extended(node)
             change = change + beyond
             # both ends of a segment add to it: the right neighbour as its left part
-            left, right = self._apart(sizes)
-            signed = torch.stack(self._apart(sizes * sign), 1)
+            left, right = self.apart(sizes)
+            signed = torch.stack(self.apart(sizes * sign), 1)
         slack = 1 + 4 * gamma(node.size, self.dtype) + 32 * u
         ends = torch.stack([left * slack, right * slack, noise * (1 + 8 * u)], 1) + tiny
         change, beyond = ((x * (1 + 8 * u) + tiny).unsqueeze(1) for x in (change, beyond))
         return Charges(change, beyond, bend.unsqueeze(1), ends, signed)
 
-    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of segments ``(regions * segments, *shape)``: at each slope that on its left, and that on its right."""
         whole = x.reshape(-1, self.count - 1, *x.shape[1:])
         none = torch.zeros_like(whole[:, :1])
@@ -344,7 +363,7 @@ class Grid(OverSegments):
         straddles = (least.flatten(0, 1) < own.below) & (most.flatten(0, 1) > -own.above)
         change, size = (torch.where(straddles, x, 0.0) for x in (change, size))
         wide = torch.maximum(self.known[node.inputs[0]].magnitude, torch.maximum(low.abs(), high.abs()))
-        deep = torch.maximum(*self._apart(torch.maximum(own.below, own.above)))
+        deep = torch.maximum(*self.apart(torch.maximum(own.below, own.above)))
         noise = (64 * unit(self.dtype) + 4 * op.precision) * reach * (2 * wide + deep)
         # (|p| - sign p) / 2 are the coefficients that ask for chords; both ends count half each
         return change, size / 4, sign, noise

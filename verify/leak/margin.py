@@ -10,8 +10,6 @@ from torch import Tensor
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.leak.between import Known, curves
 from leaktight.verify.leak.parametric import Effort, Floor, lines, sandwiched
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.rounding import down
@@ -44,19 +42,6 @@ def margin_lines(
     margins = combined(unsafe, moved)
     point = _at_one_slope(slopes, case, lo, hi, effort)
     return margins if point is None else margins.at_least(point)
-
-
-def curve_margins(
-    slopes: Slopes, case: Case, ends: Tensor, every: int, effort: Effort, floor: Known | None = None
-) -> tuple[MarginLines, dict[str, Interval]]:
-    """Lines below ``M(a)`` on all pieces between ``ends`` ``(batch, pieces + 1)``, one region's after the other's.
-
-    Arguments, and the bounds beside them, as for `leaktight.verify.leak.between.curves`.
-    """
-    found, seen = curves(slopes, case.region, case.unsafe.weights, ends, every, effort, floor)
-    unsafe = case.unsafe.select(torch.arange(len(ends)).repeat_interleave(ends.shape[1] - 1))
-    moved = Lines(down(found.at_lo - unsafe.bounds), down(found.at_hi - unsafe.bounds), found.loss)
-    return combined(unsafe, moved), seen
 
 
 def sandwiched_margins(slopes: Slopes, case: Case, lo: Tensor, hi: Tensor, effort: Effort) -> Tensor:

@@ -22,16 +22,14 @@ from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.leak.attack import along, attained, search
-from leaktight.verify.leak.between import enclosures
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
-from leaktight.verify.leak.margin import MarginLines, curve_margins, margin_lines
+from leaktight.verify.leak.margin import MarginLines, margin_lines
 from leaktight.verify.leak.parametric import Effort, Floor
+from leaktight.verify.leak.stages import PIECES, first_margins
 from leaktight.verify.leak.throughout import settled
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
-_FIRST = 32  # segments to begin with: bounds bend between passes, and more lines cost next to nothing
-_EVERY = (8, 4)  # passes at each so-manieth end of the first segments, one stage after the other
-_ENOUGH = 0.8  # what may be lost before the next stage, in tolerances
+_ATTACKED = 4  # each so-manieth end of the first segments is attacked
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _HALVINGS = 12  # of segments that an input refutes at one end
 _GRACE = 0.3  # seconds that settling what was found may take beyond the deadline
@@ -54,7 +52,7 @@ class Plan:
     tolerance: float = 0.05
     optimise: bool = True
     boxes: bool = True
-    first: int = _FIRST
+    first: int = PIECES
     most: int = 4096
     memory: int | None = None
     deadline: float | None = None
@@ -192,8 +190,8 @@ class _Tracer:
         self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
 
     def begin(self) -> None:
-        if len(self.ends) == _FIRST + 1 and self.width > 0:
-            self._between()
+        if len(self.ends) == PIECES + 1 and self.width > 0:
+            self._first_lines()
         unbounded = self.domains.least.isneginf().nonzero().flatten()
         if len(unbounded):  # a single slope, or a range of a few floats; or numbers overflowed
             some = self.domains.select(unbounded)
@@ -207,28 +205,15 @@ class _Tracer:
         if self.plan.optimise:
             self._optimise()
 
-    def _between(self) -> None:
-        """The first bounds of all segments: passes at a few slopes; at twice as many where what is lost is too much."""
-        regions, effort = self.case.region.batch, self.plan.effort(False)
-        ends = self.ends.expand(regions, -1)
-        self.known = enclosures(self.slopes, self.case.region, ends[:, [0, -1]], effort)
-        index = torch.arange(regions)
-        for every in _EVERY:
-            some = Case(self.case.region.select(index), self.case.unsafe.select(index))
-            floor = {name: z.select(index) for name, z in self.known.items()}
-            found, _ = curve_margins(self.slopes, some, ends[index], every, effort, floor)
-            places = (index.unsqueeze(1) * _FIRST + torch.arange(_FIRST)).flatten()
-            domains = self.domains
-            better = domains.select(places).better(found)
-            for name, x in (("at_lo", better.at_lo), ("at_hi", better.at_hi), ("hope", found.loss)):
-                getattr(domains, name)[places] = x
-            index = index[(found.loss.reshape(-1, _FIRST).amax(1) > _ENOUGH * self.plan.tolerance)]
-            if not len(index) or self.plan.late:
-                break
+    def _first_lines(self) -> None:
+        """The first bounds of all segments."""
+        given = (self.slopes, self.case, self.ends, self.plan.tolerance, self.plan.effort(False))
+        found, self.known = first_margins(*given)
+        self.domains = replace(self.domains.better(found), hope=found.loss)
 
     def _attack_first(self) -> None:
         """What inputs attain at the ends of the first segments: found at some, and tried at those next to them."""
-        every = _EVERY[-1] if len(self.ends) == _FIRST + 1 and self.width > 0 else 1
+        every = _ATTACKED if len(self.ends) == PIECES + 1 and self.width > 0 else 1
         at = self.ends[::every].unique()
         found = along(self.slopes, self.case, at.expand(self.case.region.batch, -1), **self._effort())
         for owner in range(self.case.region.batch):
@@ -420,6 +405,8 @@ class _Tracer:
 
     def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
         """The segments, with what the best inputs at their ends attain on all of them."""
+        if not self.attained[owner]:
+            return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
         deadline = None if self.plan.deadline is None else self.plan.deadline + _GRACE

@@ -190,7 +190,7 @@ def _name_lines(axes: Axes, figure: Curve) -> None:
         axes.annotate("proven", place, xytext=(-6, -9), ha="right", va="top", color=_ACCENT, **offset)
     if figure.attained:
         place = figure.attained[(2 * len(figure.attained)) // 3]
-        axes.annotate("attained by attack", place, xytext=(7, 3), ha="left", va="bottom", **offset)
+        axes.annotate("attained by attack", place, xytext=(0, 10), ha="center", va="bottom", **offset)
 
 
 def _strip(axes: Axes, figure: Curve, floor: float, height: float) -> None:
