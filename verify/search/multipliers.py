@@ -77,10 +77,12 @@ class Batch:
 
     def select(self, index: Tensor) -> Batch:
         """The domains at `index`, with the variables' present values."""
-        picked = (x.index_select(0, index) for x in (self.ray, self.multiplier, self.column, self.sign, self.mix))
+        some = (self.ray, self.multiplier, self.column, self.sign, self.mix)
+        ray, multiplier, column, sign, mix = (x.index_select(0, index) for x in some)
         region = self.region if self.region.batch == 1 else self.region.select(index)
         within = None if self.within is None else self.within.select(index)
-        return Batch(self.owner[index], self.shape.select(index), region, *picked, within=within)
+        shape = self.shape.select(index)
+        return Batch(self.owner[index], shape, region, ray, multiplier, column, sign, mix, within)
 
     @property
     def pull(self) -> Tensor:
