@@ -60,6 +60,7 @@ CANCELS = "tests/test_rounding.py -k cancel"
 LONG = "tests/test_rounding.py -k long_sums"
 UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
+IMPLIED, IMPLYING = "verify/search/implied.py", "tests/test_implied.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 
 MUTANTS = (
@@ -126,6 +127,13 @@ MUTANTS = (
     Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
     Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k drifts_as_far"),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
+    Mutant("what a decision implies: the gain", IMPLIED, "gain = torch.minimum(mine, theirs", "gain = 1.001 * torch.minimum(mine, theirs", IMPLYING),
+    Mutant("what a decision implies: the constraint's own minimum", IMPLIED, "fall = floors[some].clamp(max=0)", "fall = 0.999 * floors[some].clamp(max=0)", IMPLYING),
+    Mutant("what a decision implies: the side", IMPLIED, "self.count * (sign > 0)", "self.count * (sign < 0)", IMPLYING),
+    Mutant("what a decision implies: the kink", IMPLIED, "torch.cat([kink, -kink])", "1.001 * torch.cat([kink, -kink])", IMPLYING),
+    Mutant("what a decision implies: rounding of the sum", IMPLIED, "found = down(down(floors + down(best * fall)) + gain)", "found = floors + best * fall + gain", IMPLYING),
+    Mutant("what a decision implies: single precision", IMPLIED, "table = torch.where(table.double() > exact", "table = torch.where(table.double() > torch.inf", IMPLYING),
+    Mutant("domains that hold no input", "verify/search/multipliers.py", "self.within.lower > self.within.upper", "self.within.lower + 0.3 > self.within.upper", IMPLYING),
 )  # fmt: skip
 
 
