@@ -38,7 +38,8 @@ _INPUTS, _OUTPUTS, _SLOPE, _RADIUS, _MEMORY = 64, 10, 0.1, 0.03, 2 << 30
 
 @dataclass(frozen=True)
 class Grown:
-    """What a search of one network came to. `bytes_`: those that a waiting domain takes."""
+    """What a search of one network came to. `bytes_`: those that a waiting domain takes. `course`: round by round,
+    domains, CPU seconds and bytes of the pool."""
 
     width: int
     depth: int
@@ -46,6 +47,7 @@ class Grown:
     domains: int
     seconds: float
     bytes_: float
+    course: tuple[tuple[int, float, int], ...]
 
     @property
     def cells(self) -> tuple[object, ...]:
@@ -74,13 +76,15 @@ def search(width: int, depth: int) -> Search:
 def grown(width: int, depth: int, seconds: float) -> Grown:
     """Rounds of a search for so many CPU seconds."""
     running = search(width, depth)
-    before, began = running.domains, time.process_time()
+    before, began, course = running.domains, time.process_time(), list[tuple[int, float, int]]()
     while time.process_time() - began < seconds and len(running.waiting):
         running.round()
-    spent, count = time.process_time() - began, len(running.waiting)
+        course.append((running.domains - before, time.process_time() - began, running.waiting.bytes))
+    count = len(running.waiting)
     held = running.waiting.read(torch.arange(count))
-    taken = sum(getattr(held, name).nbytes for name in held.__dataclass_fields__)
-    return Grown(width, depth, len(running.bounding.columns), running.domains - before, spent, taken / max(count, 1))
+    taken = sum(getattr(held, name).nbytes for name in held.__dataclass_fields__) / max(count, 1)
+    domains, spent, _ = course[-1]
+    return Grown(width, depth, len(running.bounding.columns), domains, spent, taken, tuple(course))
 
 
 def million(width: int, depth: int) -> str:
@@ -102,17 +106,29 @@ def million(width: int, depth: int) -> str:
 
 
 def plot(rows: list[Grown], path: Path) -> None:
+    """Three pictures side by side: the rate by width, a domain's bytes by neurons, and the course of the searches."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4))
-    axes = figure.subplots()
-    for depth in sorted({row.depth for row in rows}):
-        some = [row for row in rows if row.depth == depth]
-        axes.loglog([r.width for r in some], [r.domains / r.seconds for r in some], "o-", label=f"{depth} layers")
-    axes.set_xlabel("width")
-    axes.set_ylabel("domains per CPU second")
-    axes.legend()
-    figure.savefig(path)
+    mpl.rcParams["svg.hashsalt"] = "leaktight"
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    rate, size, course = figure.subplots(1, 3)
+    depths = sorted({row.depth for row in rows})
+    for depth in depths:
+        some, label = [row for row in rows if row.depth == depth], f"{depth} hidden layers"
+        rate.loglog([r.width for r in some], [r.domains / r.seconds for r in some], "o-", label=label)
+        size.loglog([r.unstable for r in some], [r.bytes_ for r in some], "o-", label=label)
+    for row in (row for row in rows if row.depth == depths[-1]):
+        counts = [d for d, _, _ in row.course]
+        course.loglog(counts, [t for _, t, _ in row.course], label=f"{row.width} wide, CPU s")
+        course.loglog(counts, [b / 1e8 for _, _, b in row.course], "--", label=f"{row.width} wide, 100 MB")
+    rate.set(xlabel="width", ylabel="domains per CPU second")
+    size.set(xlabel="neurons that bend", ylabel="bytes of a waiting domain")
+    course.set(xlabel=f"domains ({depths[-1]} hidden layers)", ylabel="CPU seconds; pool in 100 MB")
+    for axes in (rate, size, course):
+        axes.grid(visible=True, which="major", alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Runs Marabou's command-line tool and `leaktight verify` on the same files, as whole processes, one after the other.
 
     python -m benchmarks.marabou --marabou PATH [--networks NAME...] [--epsilons E...] [--points N] [--timeout S]
+        [--peers FILE [--peers-only]]
 
 Networks: those of benchmarks/networks.py, trained by our own script. Property: within `epsilon` of a held-out digit,
 in [0, 1], no other class's score reaches the digit's own. Marabou (``pip install maraboupy``, in an environment of its
@@ -12,6 +13,7 @@ contradictions, CPU seconds over all points and the medians. The exit code is 1 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -73,6 +75,23 @@ def marabous(program: Path, onnx: Path, question: Path, timeout: float) -> Run:
     return Run(said[0].lower() if said and said[0].lower() in ("sat", "unsat") else "unknown", seconds)
 
 
+class Peers:
+    """Marabou's runs by network, epsilon, point and timeout, kept in a file of JSON lines where one is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.runs = path, dict[str, Run]()
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                key, verdict, seconds = json.loads(line)
+                self.runs[key] = Run(verdict, seconds)
+
+    def add(self, key: str, run: Run) -> None:
+        self.runs[key] = run
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps([key, run.verdict, run.seconds]) + "\n")
+
+
 def _timed(command: list[str], timeout: float) -> tuple[subprocess.CompletedProcess[str] | None, float]:
     """What the process did (None: it had to be killed), and its CPU seconds."""
     before = _cpu_of_children()
@@ -120,9 +139,13 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--plain", action="store_true", help="networks that were not hardened in training")
     parser.add_argument("--log", type=Path, help="write a line for every process to this file")
+    parser.add_argument(
+        "--peers", type=Path, help="keep Marabou's runs in this file, and take those from it that it has"
+    )
+    parser.add_argument("--peers-only", action="store_true", help="run Marabou alone, to fill that file")
     arguments = parser.parse_args()
     print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|", flush=True)
-    known, contradictions = recipes(hardened=not arguments.plain), 0
+    known, contradictions, peers = recipes(hardened=not arguments.plain), 0, Peers(arguments.peers)
     for name in arguments.networks:
         net = network(known[name])
         points, labels = classified(net, arguments.points)
@@ -132,13 +155,17 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder:
                     question = Path(folder) / "robust.vnnlib"
                     question.write_text(vnnlib(x, label, epsilon, net.output_size))
-                    mine.append(ours(known[name].path, question, arguments.timeout))
-                    if arguments.marabou:
-                        theirs.append(marabous(arguments.marabou, known[name].path, question, arguments.timeout))
-                        wrong += {mine[-1].verdict, theirs[-1].verdict} == {"sat", "unsat"}
+                    if not arguments.peers_only:
+                        mine.append(ours(known[name].path, question, arguments.timeout))
+                    key = f"{known[name].path.stem} {epsilon} {i} {arguments.timeout}"
+                    if key not in peers.runs and arguments.marabou:
+                        peers.add(key, marabous(arguments.marabou, known[name].path, question, arguments.timeout))
+                    if key in peers.runs:
+                        theirs.append(peers.runs[key])
+                        wrong += bool(mine) and {mine[-1].verdict, theirs[-1].verdict} == {"sat", "unsat"}
                 if arguments.log:
                     with arguments.log.open("a") as file:
-                        file.write(f"{name} {epsilon} {i} {mine[-1]} {theirs[-1:]}\n")
+                        file.write(f"{name} {epsilon} {i} {mine[-1:]} {theirs[-1:]}\n")
             print(row(name, epsilon, mine, theirs, wrong), flush=True)
             contradictions += wrong
     return 1 if contradictions else 0

@@ -62,6 +62,7 @@ LONG = "tests/test_rounding.py -k long_sums"
 UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
 LIPSCHITZ, ANCHORED = "verify/lipschitz", "tests/test_lipschitz_jacobian.py"
+IMPLIED, IMPLYING = "verify/search/implied.py", "tests/test_implied.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or stay_above'"
 MIXTURE = "tests/test_leak_between.py -k 'finer_grids or known_between'"
@@ -73,7 +74,7 @@ SIGNS = f"{BRANCH} -k 'signs_are or nearly_no_slope or told or not_complete'"
 
 MUTANTS = (
     Mutant("chord of a Leaky ReLU", RELAX, "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
-    Mutant("ray of a Leaky ReLU", RELAX, "torch.ones_like(tilt), tilt)  # exact", "torch.ones_like(tilt), tilt) + 1e-3  # exact", LEAKY),
+    Mutant("ray of a Leaky ReLU", RELAX, "~inactive), 1.0, slope)", "~inactive), 1.001, slope)", LEAKY),
     Mutant("ray turned by a tilt", RELAX, ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
     Mutant("where a neuron counts as active", RELAX, "active, inactive = lower >= 0", "active, inactive = lower >= -1e-3", LEAKY),
     Mutant("rounding of the chord's offset", RELAX, "offset = offset + (8 * _U) * torch.maximum(-lower, upper) + 4 * _TINY\n", "pass\n", LEAKY),
@@ -122,7 +123,7 @@ MUTANTS = (
     Mutant("lines of a Maximum in a pass", BACKWARD, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
     Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "below = sign > 0", "below = sign < 0", PASSES),
     Mutant("float32: a sum's share", REFERENCES, "off = (terms + 2) * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
-    Mutant("float32: a row's dot product", REFERENCES, "1.5 * share(vector.shape[1]) * vector.abs()", "0", f"{SHORT} -k lose_most"),
+    Mutant("float32: a row's dot product", REFERENCES, "(1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)) * vector.abs()", "0", f"{SHORT} -k lose_most"),
     Mutant("float32: half of the lines' distance", REFERENCES, "charge = (-half * at.unsqueeze(1) - gap)", "charge = 0.999 * (-half * at.unsqueeze(1) - gap)", f"{SHORT} -k same_lines"),
     Mutant("float32: rounding of an activation's rows", REFERENCES, "charge + (8 * unit(SINGLE) * steep + 4 * TINY) * rho + TINY", "charge", f"{SHORT} -k does_not_have"),
     Mutant("float32: rounding in front of an activation", REFERENCES, "charge = charge + (1 + 8 * unit(SINGLE)) * (steep + TINY) * vector", "pass", f"{SHORT} -k lose_most"),
@@ -133,9 +134,9 @@ MUTANTS = (
     Mutant("float32: rounding of the minimum over a ball", SINGLE, "gamma(region.size, SINGLE) * region", "0 * region", f"{SHORT} -k small_squares"),
     Mutant("float32: rounding where paths join", SINGLE, "2 * unit(SINGLE) * self.s.radius(name)", "0 * self.s.radius(name)", f"{SHORT} -k lose_most"),
     Mutant("float32: conversion of a row", SINGLE, "2 * unit(SINGLE) * self.s.radius(node.name)", "0 * self.s.radius(node.name)", f"{SHORT} -k does_not_have"),
-    Mutant("float32: a row's value at the reference", SINGLE, "node.size * (rows.abs()", "0 * (rows.abs()", f"{SHORT} -k rows_whose"),
+    Mutant("float32: a row's value at the reference", SINGLE, "gamma(node.size, torch.float64) * (rows.abs()", "0 * (rows.abs()", f"{SHORT} -k rows_whose"),
     Mutant("float32: slopes of an activation", SINGLE, "(a * lines.slope).addcmul_(size, lines.half)", "(a * lines.slope).addcmul_(size, lines.half, value=0.999)", f"{SHORT} -k same_lines"),
-    Mutant("float32: slopes behind a start", SINGLE, "rows.addcmul_(size[units.entries], lines.half)", "rows.addcmul_(size[units.entries], lines.half, value=0.999)", f"{SHORT} -k same_lines"),
+    Mutant("float32: slopes behind a start", SINGLE, "rows.addcmul_(units.of(size), lines.half)", "rows.addcmul_(size[units.entries], lines.half, value=0.999)", f"{SHORT} -k same_lines"),
     Mutant("objectives that float32 cannot hold", "verify/bounds/engine.py", "(rest.abs() @ reach.unsqueeze(-1)).squeeze(-1) * (1 + 1e-9)", "0 * (rest.abs() @ reach.unsqueeze(-1)).squeeze(-1)", "tests/test_rounding.py -k takes_for_zero"),
     Mutant("drift of an activation with its slope", BACKWARD, "found = found + drift.reach * (1 + 8 * unit(self.dtype))", "found = found + 0.999 * drift.reach", "tests/test_leak_parametric.py -k drifts_as_far"),
     Mutant("radius beyond a constant's ball", f"{LIPSCHITZ}/anchored.py", "proven = min(radius, self._safe(constant))", "proven = self._safe(constant)", f"{ANCHORED} -k beyond_its_ball"),
@@ -168,6 +169,13 @@ MUTANTS = (
     Mutant("leak, signs: curves between spans", "verify/leak/signs.py", "lower = [segment.chord.at(a) for a in places]", "lower = [segment.chord.at(a) + 1e-3 for a in places]", SIGNS),
     Mutant("leak, raised: the line that was proved", "verify/leak/raised.py", "low = (line.below(s.lo), line.below(s.hi))", "low = (line.below(s.lo) + 1e-3, line.below(s.hi) + 1e-3)", f"{BRANCH} -k within_a_thousandth"),
     Mutant("leak, raised: both parts of a segment", "verify/leak/raised.py", "upper, low = known[a][0], s.chord.at(a)", "upper, low = known[a][0], s.chord.at(a) + 1e-3", f"{BRANCH} -k 'within_a_thousandth or parts_of'"),
+    Mutant("what a decision implies: the gain", IMPLIED, "gain = torch.minimum(mine, theirs", "gain = 1.001 * torch.minimum(mine, theirs", IMPLYING),
+    Mutant("what a decision implies: the constraint's own minimum", IMPLIED, "fall = floors[some].clamp(max=0)", "fall = 0.999 * floors[some].clamp(max=0)", IMPLYING),
+    Mutant("what a decision implies: the side", IMPLIED, "self.count * (sign > 0)", "self.count * (sign < 0)", IMPLYING),
+    Mutant("what a decision implies: the kink", IMPLIED, "torch.cat([kink, -kink])", "1.001 * torch.cat([kink, -kink])", IMPLYING),
+    Mutant("what a decision implies: rounding of the sum", IMPLIED, "found = down(down(floors + down(best * fall)) + gain)", "found = floors + best * fall + gain", IMPLYING),
+    Mutant("what a decision implies: single precision", IMPLIED, "table = torch.where(table.double() > exact", "table = torch.where(table.double() > torch.inf", IMPLYING),
+    Mutant("domains that hold no input", "verify/search/multipliers.py", "self.within.lower > self.within.upper", "self.within.lower + 0.3 > self.within.upper", IMPLYING),
 )  # fmt: skip
 
 

@@ -22,8 +22,9 @@ from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
 from leaktight.verify.bounds.interval import Interval, outputs
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow
+from leaktight.verify.search.implied import Implied, implied
 from leaktight.verify.search.reduced import Reduced, kept_neurons
-from leaktight.verify.search.relaxed import QUICK, Activations, Pass, Relaxed, Shape
+from leaktight.verify.search.relaxed import QUICK, Activations, Lines, Pass, Relaxed, Shape
 from leaktight.verify.search.splits import Domains, packed, unpacked
 
 
@@ -50,7 +51,8 @@ class Batch:
 
     region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)`` and mix
     ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among the neurons that
-    quick passes keep, and their sides.
+    quick passes keep, and their sides. within ``(batch, neurons)``: what is known to be left of the intervals of the
+    neurons that may be split, where that is more than the decisions themselves say.
     """
 
     owner: Tensor
@@ -61,15 +63,26 @@ class Batch:
     column: Tensor
     sign: Tensor
     mix: Tensor
+    within: Interval | None = None
 
     def __len__(self) -> int:
         return len(self.owner)
 
+    @property
+    def void(self) -> Tensor:
+        """Which domains are known to hold no input ``(batch,)``."""
+        if self.within is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return (self.within.lower > self.within.upper).any(1)
+
     def select(self, index: Tensor) -> Batch:
         """The domains at `index`, with the variables' present values."""
-        picked = (x.index_select(0, index) for x in (self.ray, self.multiplier, self.column, self.sign, self.mix))
+        some = (self.ray, self.multiplier, self.column, self.sign, self.mix)
+        ray, multiplier, column, sign, mix = (x.index_select(0, index) for x in some)
         region = self.region if self.region.batch == 1 else self.region.select(index)
-        return Batch(self.owner[index], self.shape.select(index), region, *picked)
+        within = None if self.within is None else self.within.select(index)
+        shape = self.shape.select(index)
+        return Batch(self.owner[index], shape, region, ray, multiplier, column, sign, mix, within)
 
     @property
     def pull(self) -> Tensor:
@@ -106,6 +119,8 @@ class Bounding:
         bent = (self.base.lower < kink) & (self.base.upper > kink) & (self.activations.left != self.activations.right)
         self.columns = bent.any(0).nonzero().flatten()
         self.spots = torch.searchsorted(self.relaxed.places, self.columns)
+        self.bending = Lines(*(p[self.columns] for p in self.activations.parameters))
+        self.implied: Implied | None = None
         self.backward = Backward(network, region, known) if backward is None else backward
         for node in network:
             if isinstance(node.op, Affine):
@@ -147,12 +162,16 @@ class Bounding:
         at = self.questions.region[owner]
         column = self.spots[domains.neuron.long().clamp(min=0)] if domains.depth else domains.neuron.long()
         shape = self._cut_shape(at, column, sign)
+        within = self._narrowed(at, domains.neuron.long(), sign)
+        if within is not None:
+            self._lay_around(within, shape)
         some, lines = self.spots, self.relaxed.lines
         ray = shape.chord.clone()
         turned = torch.addcmul(lines.left[some], unpacked(domains.turn), lines.gap[some])
         ray[:, some] = torch.clamp(turned, shape.least[:, some], shape.most[:, some])
         region = self.quick_region if self.quick_region.batch == 1 else self.quick_region.select(at)
-        return Batch(owner, shape, region, ray, domains.multiplier.clone(), column, sign, domains.mix.clone())
+        multiplier, mix = domains.multiplier.clone(), domains.mix.clone()
+        return Batch(owner, shape, region, ray, multiplier, column, sign, mix, within)
 
     def _cut_shape(self, at: Tensor, column: Tensor, sign: Tensor) -> Shape:
         """The regions' neurons, those exact that decisions name."""
@@ -165,6 +184,32 @@ class Bounding:
                 lines.scatter_(1, column, torch.where(side == 0, lines.gather(1, column), exact))
             shape.sink.scatter_(1, column, torch.where(side == 0, shape.sink.gather(1, column), 0.0))
         return shape
+
+    def imply(self) -> None:
+        """From now on decisions count for what they say of other neurons too, where the question is of a single box."""
+        self.implied = implied(self.region, self.activations, self.columns, self.base, self.backward)
+
+    def _narrowed(self, at: Tensor, neuron: Tensor, sign: Tensor) -> Interval | None:
+        """The intervals ``(batch, neurons)`` that decisions leave of the neurons that may be split; None: not known."""
+        if self.implied is None or not neuron.shape[1]:
+            return None
+        z = Interval(self.base.lower[:, self.columns], self.base.upper[:, self.columns]).select(at)
+        z = self.implied.narrowed(z, neuron, sign)
+        neuron, kink = neuron.clamp(min=0), self.activations.kink[self.columns]
+        above, below = (torch.where(sign * s > 0, kink[neuron], -s * torch.inf) for s in (1.0, -1.0))
+        return Interval(
+            z.lower.scatter_reduce(1, neuron, above, "amax"), z.upper.scatter_reduce(1, neuron, below, "amin")
+        )
+
+    def _lay_around(self, z: Interval, shape: Shape) -> None:
+        """Lays the lines of the neurons that may be split around these intervals, in place."""
+        small = self.bending.shape(z)
+        for whole, part in zip(
+            (shape.chord, shape.sink, shape.least, shape.most),
+            (small.chord, small.sink, small.least, small.most),
+            strict=True,
+        ):
+            whole[:, self.spots] = part
 
     def clamped(self, z: Interval, column: Tensor, sign: Tensor) -> Interval:
         """Intervals ``(batch, width)`` cut at the kinks that decisions name."""
@@ -191,8 +236,15 @@ class Bounding:
         return self.relaxed.replay(found)
 
     def decisions(self, domain: Domains) -> dict[str, Tensor]:
-        """The decisions of a single domain by activation, int8 ``(size,)``: 1 above the kink, -1 below, 0 for none."""
+        """The decisions of a single domain by activation, int8 ``(size,)``: 1 above the kink, -1 below, 0 for none.
+
+        What they imply is among them.
+        """
         whole = torch.zeros(self.activations.width, dtype=torch.int8)
+        kink = self.activations.kink[self.columns]
+        z = self._narrowed(self.questions.region[domain.owner.long()], domain.neuron.long(), domain.sign)
+        if z is not None:
+            whole[self.columns] = (z.lower >= kink)[0].to(torch.int8) - (z.upper <= kink)[0].to(torch.int8)
         made = domain.neuron[0] >= 0
         whole[self.columns[domain.neuron[0][made].long()]] = domain.sign[0][made].to(torch.int8)
         return {name: whole[part] for name, part in self.activations.parts.items()}
@@ -214,6 +266,8 @@ class Bounding:
         """Proven lower bounds ``(batch,)``, float64, of the margins of the questions on the domains."""
         at = self.questions.region[batch.owner]
         z = self.clamped(self.base.select(at), batch.column, batch.sign)
+        if batch.within is not None:
+            z.lower[:, self.columns], z.upper[:, self.columns] = batch.within.lower, batch.within.upper
         known = _Narrowed(self.known, at, self.activations.parted(z))
         mix = batch.mix.double()
         mix = mix / mix.sum(1, keepdim=True)

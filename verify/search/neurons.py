@@ -165,10 +165,17 @@ class Search:
         if not len(domains):
             return domains, True
         batch = self.bounding.unpacked(domains)
+        void, some = batch.void.nonzero().flatten(), (~batch.void).nonzero().flatten()
+        nothing = replace(domains.select(void), bound=domains.bound.new_full((len(void),), torch.inf))
+        if len(void):
+            domains, batch = domains.select(some), batch.select(some)
+        if not len(domains):
+            return nothing, True
         value = ascend(self.bounding, batch, schedule, self.late)
         if self.late() and self.domains:
             return domains, False
-        return self.bounding.repacked(domains, batch, self._proven(domains, batch, value)), True
+        bounded = self.bounding.repacked(domains, batch, self._proven(domains, batch, value))
+        return joined([bounded, nothing]) if len(nothing) else bounded, True
 
     def _proven(self, domains: Domains, batch: Batch, value: Tensor) -> Tensor:
         """Proven bounds: of all that may be done, and of every few generations; else the parent's hold."""

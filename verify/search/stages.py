@@ -114,6 +114,8 @@ def staged(
     known, search = _first(network, case, atoms, memory, deadline, late, begin, floor)
     began = Searched(-torch.inf, False, None, torch.inf, 0)
     deep, questions = _deep(network), search.bounding.questions
+    if not deep and len(search.waiting):
+        search.bounding.imply()
     for stage in stages:
         if stage.effort is not None:
             try:
