@@ -45,7 +45,8 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-RELAX, BACKWARD, INTERVAL = "verify/relax.py", "verify/bounds/backward.py", "verify/bounds/interval.py"
+RELAX, INTERVAL = "verify/relax.py", "verify/bounds/interval.py"
+BACKWARD, WALK, CENTRED = (f"verify/bounds/{name}.py" for name in ("backward", "walk", "centred"))
 REGION, SUPPORT, ROUNDING, OPS = "specs/region.py", "specs/support.py", "verify/rounding.py", "models/ops.py"
 LEAKY = "tests/test_relax.py -k enclose_the_leaky_relu"
 TWO_SLOPES = "tests/test_relax.py -k enclose_every_two_slope"
@@ -104,23 +105,23 @@ MUTANTS = (
     Mutant("down", ROUNDING, "return x - (x.abs()", "return x - 0 * (x.abs()", "tests/test_rounding.py -k down_and_up"),
     Mutant("underflow", ROUNDING, "return float(torch.finfo(dtype).smallest_normal)", "return 0.0", UNDERFLOW),
     Mutant("error of rounded weights", OPS, "if not off.any():", "if True:", "tests/test_rounding.py -k keep_what_was_rounded"),
-    Mutant("half of the lines' distance", BACKWARD, ".addcmul_(size, lines.half_slope)", ".addcmul_(size, lines.half_slope, value=0.999)", PASSES),
-    Mutant("the lines' offsets", BACKWARD, "self.shift(sink)", "self.shift(0.999 * sink)", PASSES),
-    Mutant("rounding of halved offsets", BACKWARD, "/ 2 - reach.detach()", "/ 2", "tests/test_rounding.py -k halved"),
+    Mutant("half of the lines' distance", WALK, ".addcmul_(size, lines.half_slope)", ".addcmul_(size, lines.half_slope, value=0.999)", PASSES),
+    Mutant("the lines' offsets", WALK, "self.shift(sink)", "self.shift(0.999 * sink)", PASSES),
+    Mutant("rounding of halved offsets", CENTRED, "/ 2 - reach.detach()", "/ 2", "tests/test_rounding.py -k halved"),
     Mutant("rounding in front of an activation", BACKWARD, "found = found + steep * vector.reshape(-1, *source.shape)", "pass", LONG),
     Mutant("rounding of an activation's rows", BACKWARD, "found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4", "found = 0 * steep * zeta + 4", LONG),
     Mutant("how far a ray may turn", BACKWARD, "((1 - op.left) * (", "((1.001 - op.left) * (", RAYS),
-    Mutant("where a ray turns from", BACKWARD, "- self.first) * self.bend", "- 0.999 * self.first) * self.bend", RAYS),
-    Mutant("tilts of a ray beyond its ends", BACKWARD, "(self.tilt.clamp(0, 1) - ", "(self.tilt - ", RAYS),
-    Mutant("rows that a ray adds to", BACKWARD, "self.bend * a.relu()", "self.bend * a", RAYS),
+    Mutant("where a ray turns from", CENTRED, "- self.first) * self.bend", "- 0.999 * self.first) * self.bend", RAYS),
+    Mutant("tilts of a ray beyond its ends", CENTRED, "(self.tilt.clamp(0, 1) - ", "(self.tilt - ", RAYS),
+    Mutant("rows that a ray adds to", CENTRED, "self.bend * a.relu()", "self.bend * a", RAYS),
     Mutant("rounding of an adjoint", BACKWARD, "gamma(op.adjoint_terms, self.dtype) * op.magnitude(*reach)", "0 * op.magnitude(*reach)", LONG),
     Mutant("rounding of a bias", BACKWARD, "gamma(node.size, self.dtype) * op.bias_value.abs()", "0 * op.bias_value.abs()", LONG),
-    Mutant("rounding where paths join", BACKWARD, "self._charge(rows, 2 * unit(self.b.dtype) * self.b.known", "self._charge(rows, 0 * self.b.known", LONG),
+    Mutant("rounding where paths join", WALK, "self._charge(rows, 2 * unit(self.b.dtype) * self.b.known", "self._charge(rows, 0 * self.b.known", LONG),
     Mutant("rounding of the minimum over a box", BACKWARD, "pad = gamma(region.size, self.dtype) * region.magnitude", "pad = 0 * region.magnitude", LONG),
-    Mutant("rounding of the minimum over a ball", BACKWARD, "self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)", "pass", LONG),
+    Mutant("rounding of the minimum over a ball", WALK, "self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)", "pass", LONG),
     Mutant("uncertain weights in a pass", BACKWARD, "parts.append(2 * spread)", "parts.append(0 * spread)", ERRORS),
-    Mutant("uncertain weights of a start", BACKWARD, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
-    Mutant("lines of a Maximum in a pass", BACKWARD, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
+    Mutant("uncertain weights of a start", WALK, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
+    Mutant("lines of a Maximum in a pass", WALK, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
     Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "below = sign > 0", "below = sign < 0", PASSES),
     Mutant("float32: a sum's share", REFERENCES, "off = (terms + 2) * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
     Mutant("float32: a row's dot product", REFERENCES, "(1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)) * vector.abs()", "0", f"{SHORT} -k lose_most"),

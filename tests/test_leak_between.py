@@ -16,11 +16,12 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm, Region
-from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds, plain_rows
 from leaktight.verify.bounds.interval import Interval, lower_of_outputs
 from leaktight.verify.bounds.optimise import turned_to
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.rows import Units
 from leaktight.verify.leak.between import bounded_grid, curves, enclosures
 from leaktight.verify.leak.dips import DipWalk
 from leaktight.verify.leak.finer import _mixed, finer

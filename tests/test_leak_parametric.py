@@ -20,11 +20,12 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Linear, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm, Region
-from leaktight.verify.bounds.backward import Backward, Units, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds, refine_all
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.bounds.interval import input_intervals, lower_of_outputs
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.bounds.rows import Units, rows_on_outputs
 from leaktight.verify.leak.pairs import pairs_pass
 from leaktight.verify.leak.parametric import Effort, Parametric, lines, sandwiched
 from leaktight.verify.leak.segments import Lines

@@ -11,9 +11,10 @@ from networks import KINDS, Draft, build
 from leaktight.models.network import Network
 from leaktight.models.ops import Linear, Sum, leaky_relu
 from leaktight.specs.region import Box, ball
-from leaktight.verify.bounds.backward import Backward, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds, plain_rows
 from leaktight.verify.bounds.optimise import default_tilts
+from leaktight.verify.bounds.rows import rows_on_outputs
 
 ONE = torch.ones(1, 1, dtype=torch.float64)
 

@@ -29,9 +29,11 @@ from leaktight.models.ops import (
 )
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box, Norm, ball
-from leaktight.verify.bounds.backward import Backward, Centred, Rows, Units, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.centred import Centred
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 from leaktight.verify.bounds.interval import lower_of_outputs, propagate
+from leaktight.verify.bounds.rows import Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.single import Single
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up

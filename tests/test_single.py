@@ -13,9 +13,10 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import Concat, Elementwise, Linear, Maximum, Scale, Sum, TwoSlope, leaky_relu
 from leaktight.specs.region import Box, Norm, Region, ball
-from leaktight.verify.bounds.backward import Backward, Rows, Units, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds, plain_rows
 from leaktight.verify.bounds.interval import propagate
+from leaktight.verify.bounds.rows import Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.single import Single
 
 ONE = torch.ones(1, 1, dtype=torch.float64)

@@ -15,84 +15,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from copy import copy
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, TypeGuard, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from leaktight.errors import InternalError, MissingRule
+from leaktight.errors import InternalError
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum, Op
+from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
+from leaktight.verify.bounds.centred import Centred, Drift, Ray
 from leaktight.verify.bounds.interval import Interval, step
+from leaktight.verify.bounds.kinds import is_affine, is_elementwise, kind_of
+from leaktight.verify.bounds.rows import Rows, Units, is_whole
+from leaktight.verify.bounds.walk import Walk
 from leaktight.verify.relax import Lines
-from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
+from leaktight.verify.rounding import gamma, underflow, unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SomeWalk = TypeVar("SomeWalk", bound="Walk")
+SomeWalk = TypeVar("SomeWalk", bound=Walk)
 _LARGEST_MATRIX = 2**22  # entries of a convolution that is kept as a matrix too
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Linear functions of one node's value: ``coefficients`` ``(batch, rows, *shape)``."""
-
-    node: str
-    coefficients: Tensor
-
-
-def is_whole(regions: Tensor | slice, batch: int) -> bool:
-    """Whether these are all the regions of a batch, in its order."""
-    return isinstance(regions, slice) and regions.indices(batch) == (0, batch, 1)
-
-
-def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
-    """Linear functions of all outputs together, ``(batch, rows, output_size)``, as rows on the output nodes."""
-    parts = torch.split(objectives, [port.size for port in network.outputs], -1)
-    return [
-        Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
-        for port, part in zip(network.outputs, parts, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class Units:
-    """The rows ``sign_i z_j`` for the entries ``j = index_i`` of one node's flat value; both ``(batch, k)``.
-
-    An affine node answers them from its weights, without a product. `span`: the same, where all regions have the same
-    consecutive entries.
-    """
-
-    node: str
-    index: Tensor
-    sign: Tensor
-    span: slice | None = field(default=None, kw_only=True)
-
-    def of(self, table: Tensor) -> Tensor:
-        """What a table ``(entries, ...)`` holds for each: ``(batch, k, ...)``, or ``(k, ...)`` for a `span`."""
-        if self.span is not None:
-            return table[self.span]
-        picked = table.index_select(0, self.index.flatten())  # a fifth of an index's time
-        return picked.reshape(*self.index.shape, *table.shape[1:])
-
-
-@cache
-def _kind(operator: type[Op]) -> type[Op]:
-    """The family that decides how rows pass an operator; looked up, because an instance check of these costs more."""
-    return next((family for family in (Affine, Elementwise, Maximum, Input) if issubclass(operator, family)), Op)
-
-
-def is_affine(op: Op) -> TypeGuard[Affine]:
-    return _kind(type(op)) is Affine
-
-
-def is_elementwise(op: Op) -> TypeGuard[Elementwise]:
-    return _kind(type(op)) is Elementwise
 
 
 @dataclass(frozen=True)
@@ -133,66 +79,6 @@ class _Selected(MutableMapping[str, Value]):
 
     def __len__(self) -> int:
         return len(set(self.whole) | set(self.picked))
-
-
-@dataclass(frozen=True)
-class Centred:
-    """Lines in the form that a pass applies: ``slope ± half_slope``, ``offset ± half_offset`` (plus: the lower line).
-
-    Halving and adding rounds; `Backward.handed_on` charges for the slopes. The offsets are moved outwards instead.
-    """
-
-    slope: Tensor
-    half_slope: Tensor
-    offset: Tensor
-    half_offset: Tensor
-
-    def select(self, regions: Tensor | slice) -> Centred:
-        return Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
-
-    @classmethod
-    def of(cls, lines: Lines) -> Centred:
-        offset = lines.lower_offset / 2 + lines.upper_offset / 2
-        reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
-        half = lines.lower_offset / 2 - lines.upper_offset / 2 - reach.detach()
-        return cls(
-            lines.lower_slope / 2 + lines.upper_slope / 2, lines.lower_slope / 2 - lines.upper_slope / 2, offset, half
-        )
-
-
-@dataclass(frozen=True)
-class Ray:
-    """The free line below a Leaky ReLU, turned about the origin for each row by itself.
-
-    A tilt ``t`` adds ``(t - first) bend`` to the slope of the line without a turn, whose tilt is `first`; `bend` is
-    zero where no line is free. tilt ``(batch, 1 or rows, *shape)``, the others ``(batch, 1, *shape)``.
-    """
-
-    tilt: Tensor
-    first: Tensor
-    bend: Tensor
-
-    def select(self, regions: Tensor | slice) -> Ray:
-        return Ray(*(x[regions] for x in (self.tilt, self.first, self.bend)))
-
-    def added(self, a: Tensor) -> Tensor:
-        """What turning adds to the rows ``a l`` or ``a u``: rows below zero take the chord, which stays."""
-        return (self.tilt.clamp(0, 1) - self.first) * self.bend * a.relu()
-
-
-@dataclass(frozen=True)
-class Drift:
-    """An activation's value moves with a parameter ``t``, ``|t| <= half``: by ``t centre``, up to `reach`.
-
-    centre, reach ``(batch, *shape)``; half ``(batch, 1, ..)``.
-    """
-
-    centre: Tensor
-    reach: Tensor
-    half: Tensor
-
-    def select(self, regions: Tensor | slice) -> Drift:
-        return Drift(self.centre[regions], self.reach[regions], self.half[regions])
 
 
 class Backward:
@@ -290,7 +176,7 @@ class Backward:
         for node in self.network.nodes[: self._place[last.name] + 1]:
             if is_elementwise(node.op):
                 self.handed_on(node)
-            elif _kind(type(node.op)) is not Input:
+            elif kind_of(type(node.op)) is not Input:
                 self.slack(node)
         self.underflows(last)
         self.widened()
@@ -325,7 +211,7 @@ class Backward:
         if found is None:
             total = torch.zeros((self.region.batch, 1), dtype=self.dtype)
             for node in self.network.nodes[: self._place[last.name] + 1]:
-                if _kind(type(node.op)) is not Input:
+                if kind_of(type(node.op)) is not Input:
                     total = total + self.slack(node).constant.unsqueeze(1)
             found = self._underflows[last.name] = total
         return found
@@ -459,172 +345,3 @@ class Backward:
         lines = relax.maximum_lines(z.lower, z.upper)
         vector = 4 * unit(self.dtype) * z.magnitude.amax(-1) + gamma(node.size, self.dtype) * lines.upper_offset.abs()
         return _Slack(vector.flatten(1), constant)
-
-
-class Walk:
-    """One pass from the outputs to the inputs.
-
-    An activation with lines ``l, u`` takes ``a`` to ``a c + |a| h``, where ``c = (l + u) / 2`` and ``h = (l - u) / 2``:
-    that is ``a l`` for ``a >= 0`` and ``a u`` below, without a second copy split by sign. Slack is charged when rows
-    are handed to a node, because an activation can bound the rows that it hands on by ``|a| (|c| + |h|)``, with the
-    ``|a|`` that it has at hand.
-    """
-
-    def __init__(self, backward: Backward) -> None:
-        self.b = backward
-        self.pending: dict[str, Tensor] = {}
-        self.terms: list[Tensor] = []  # which add up to the offset
-        self.slack: Tensor | float = 0.0
-        self.rate: Tensor | float = 0.0  # how the offset moves with the parameter of a drift
-        self.spent: Tensor | float = 0.0  # the part of the slack that a smaller range of the parameter would save
-
-    def begin(self, start: Rows | Units) -> None:
-        node = self.b.network.by_name[start.node]
-        if isinstance(start, Rows):
-            self.give(node.name, start.coefficients)
-        elif is_affine(node.op) and (matrix := self.b.matrix(node, start.index.numel())) is not None:
-            self._rows_of(node, node.op, matrix, start)
-        else:
-            rows = start.sign.new_zeros(*start.index.shape, node.size)
-            rows.scatter_(-1, start.index.unsqueeze(-1), start.sign.unsqueeze(-1))
-            self.give(node.name, rows.reshape(*start.index.shape, *node.shape))
-
-    def _rows_of(self, node: Node, op: Affine, matrix: Tensor, start: Units) -> None:
-        (name,) = node.inputs
-        rows = start.of(matrix) * start.sign.unsqueeze(-1)
-        self.give(name, rows.reshape(*start.index.shape, *self.b.network.by_name[name].shape))
-        if op.bias_value is not None:
-            self.shift(start.of(op.bias_value.expand(node.shape).reshape(-1)) * start.sign)
-        spread = op.spread(self.b.known[name].magnitude)
-        if spread is not None:
-            wide = spread.expand(self.b.region.batch, *node.shape).flatten(1)
-            self.slack = self.slack + 2 * wide.gather(1, start.index)
-
-    def give(self, name: str, rows: Tensor, charged: bool = False) -> None:
-        """Adds rows on a node, and the slack of rewriting them there if the node is affine."""
-        node = self.b.network.by_name[name]
-        if is_affine(node.op) and not charged and (vector := self.b.slack(node).vector) is not None:
-            self._charge(rows, vector)
-        if name in self.pending:  # the sum of two is one rounding off
-            rows = self.pending[name] + rows
-            self._charge(rows, 2 * unit(self.b.dtype) * self.b.known[name].magnitude.flatten(1))
-        self.pending[name] = rows
-
-    def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        whole = vector + underflow(self.b.dtype)  # what underflowed in the vector itself, before large rows multiply it
-        self.slack = self.slack + dot(rows.detach().abs(), whole.unsqueeze(1))
-
-    def shift(self, term: Tensor) -> None:
-        """Adds to the offset; `whole_slack` charges for the sum."""
-        self.terms.append(term)
-
-    @property
-    def offset(self) -> Tensor | float:
-        """The constant of the rows, ``(batch, rows)``."""
-        return torch.stack(self.terms).sum(0) if self.terms else 0.0
-
-    def through(self, node: Node) -> None:
-        kind = _kind(type(node.op))
-        if kind is Input or node.name not in self.pending:
-            return
-        a = self.pending.pop(node.name)
-        if is_affine(node.op):
-            self._affine(node, node.op, a)
-        elif kind is Elementwise:
-            self.elementwise(node, a)
-        elif kind is Maximum:
-            self._maximum(node, a)
-        else:
-            raise MissingRule(
-                f"linear bounds have no rule for {type(node.op).__name__} (node {node.origin or node.name!r})"
-            )
-
-    def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
-        if op.bias_value is not None:
-            self.shift((a.flatten(2) @ op.bias_value.expand(node.shape).reshape(-1, 1)).squeeze(-1))
-        shapes = [self.b.network.by_name[name].shape for name in node.inputs]
-        for name, rows in zip(node.inputs, op.adjoint(a, shapes), strict=True):
-            self.give(name, rows)
-
-    def elementwise(self, node: Node, a: Tensor) -> None:
-        lines, handed_on = self.b.centred(node), self.b.handed_on(node).unsqueeze(1)
-        size = a.abs()
-        self.shift(dot(a, lines.offset))
-        if lines.half_offset.shape[1] == 1:
-            sink, slack = dots(size, torch.cat([lines.half_offset, handed_on], 1)).unbind(-1)
-        else:
-            sink, slack = dot(size, lines.half_offset), dot(size.detach(), handed_on)
-        self.shift(sink)
-        if (drift := self.b.drift(node)) is None:
-            self.slack = self.slack + slack.detach()
-        else:  # a charge that is worth turning lines for
-            self.slack = self.slack + slack
-            self.rate = self.rate + dot(a, drift.centre.unsqueeze(1))
-            self.slack = self.slack + 2 * unit(self.b.dtype) * self.rate.detach().abs() * drift.half.reshape(-1, 1)
-            self.spent = self.spent + dot(size, drift.reach.unsqueeze(1)).detach()
-        rows = (a * lines.slope).addcmul_(size, lines.half_slope)
-        if (ray := self.b.ray(node)) is not None:
-            rows = rows + ray.added(a)
-        self.give(node.inputs[0], rows, charged=True)
-
-    def _maximum(self, node: Node, a: Tensor) -> None:
-        z = self.b.known[node.inputs[0]]
-        lines = relax.maximum_lines(z.lower, z.upper)
-        vector = self.b.slack(node).vector
-        if vector is not None:
-            self._charge(a, vector)
-        positive = a.clamp(min=0)
-        negative = a - positive
-        self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))
-        rows = torch.zeros((*a.shape, z.lower.shape[-1]), dtype=a.dtype)
-        for at, share in ((lines.lower_at, positive), (lines.upper_at, negative * lines.upper_slope.unsqueeze(1))):
-            place = at.unsqueeze(1).unsqueeze(-1).expand(*a.shape, 1)
-            rows = rows.scatter_add(-1, place, share.unsqueeze(-1))
-        self.give(node.inputs[0], rows)
-
-    def conclude(self) -> Tensor:
-        """The rows over the region, minus all slack."""
-        if self.pending:  # otherwise no row depends on an input
-            flat = self.on_inputs()
-            region = self.b.widened()
-            if region is None:
-                region = self.b.region
-                self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)
-            self.shift(region.minimum(flat))
-            self.slack = self.slack + region.size * underflow(self.b.dtype)
-        return trusted_lower(down(torch.as_tensor(self.offset) - self.whole_slack))
-
-    @property
-    def whole_slack(self) -> Tensor:
-        """The slack so far, and what was lost in summing it: its terms are nonnegative, at most eight a node.
-
-        The offset's own terms may have been added in any order.
-        """
-        steps = 1 + 10 * (len(self.b.network.nodes) + 4) * unit(self.b.dtype)
-        total = torch.as_tensor(self.slack)
-        if self.terms:
-            sizes = torch.stack([term.detach() for term in self.terms]).abs().sum(0)
-            total = total + gamma(len(self.terms), self.b.dtype) * sizes
-        return steps * total
-
-    def on_inputs(self) -> Tensor:
-        lead = next(iter(self.pending.values())).shape[:2]
-        parts = [
-            self.pending[p.name].flatten(2)
-            if p.name in self.pending
-            else torch.zeros(*lead, p.size, dtype=self.b.dtype)
-            for p in self.b.network.inputs
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
-def dot(rows: Tensor, vectors: Tensor) -> Tensor:
-    """``(batch, rows)`` inner products with vectors ``(batch, 1 or rows, *shape)``."""
-    if vectors.shape[1] == 1:
-        return dots(rows, vectors).squeeze(-1)
-    return (rows * vectors).flatten(2).sum(-1)
-
-
-def dots(rows: Tensor, vectors: Tensor) -> Tensor:
-    """``(batch, rows, k)`` inner products of each row with each of its region's vectors ``(batch, k, *shape)``."""
-    return rows.flatten(2) @ vectors.flatten(2).mT

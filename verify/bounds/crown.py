@@ -18,10 +18,11 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Elementwise, Input, Maximum, TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.bounds.rows import Units
 from leaktight.verify.bounds.single import Single
 
 _WASTE = 1.15  # how many padded rows for one that is wanted are worth keeping the batch's order

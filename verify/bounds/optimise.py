@@ -20,12 +20,13 @@ from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.region import Ball, Region
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.rows import Units
 
 Tilts = dict[str, Tensor]
 _TURN = 0.7

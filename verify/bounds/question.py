@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Rows, is_whole, rows_on_outputs
+from leaktight.verify.bounds.rows import Rows, is_whole, rows_on_outputs
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
 from leaktight.specs.region import Ball, Region
-from leaktight.verify.bounds.backward import Backward, is_affine, is_elementwise
+from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.rounding import down, gamma, underflow, unit
 
 SINGLE, _DOUBLE = torch.float32, torch.float64

@@ -25,8 +25,10 @@ from torch import Tensor
 from leaktight.errors import InternalError
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Input
-from leaktight.verify.bounds.backward import Backward, Rows, Units, is_affine, is_elementwise
+from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
+from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
 
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small

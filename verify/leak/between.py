@@ -9,10 +9,10 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import rows_on_outputs
 from leaktight.verify.bounds.interval import Interval, lower_of_outputs
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.dips import BentWalk
 from leaktight.verify.leak.finer import finer
 from leaktight.verify.leak.grid import Grid

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Node
-from leaktight.verify.bounds.backward import Walk, dot, dots
+from leaktight.verify.bounds.rows import dot, dots
+from leaktight.verify.bounds.walk import Walk
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Centred
+from leaktight.verify.bounds.centred import Centred
 from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.leak.intervals import departures
 from leaktight.verify.leak.pairs import Band

@@ -19,9 +19,10 @@ from leaktight.errors import InternalError
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
-from leaktight.verify.bounds.backward import Backward, Rows
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import refine_all
 from leaktight.verify.bounds.interval import Interval, input_intervals
+from leaktight.verify.bounds.rows import Rows
 from leaktight.verify.leak.attack import attained
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.joint import slope_name, with_slope_input

@@ -19,9 +19,9 @@ from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
-from leaktight.verify.bounds.backward import rows_on_outputs
 from leaktight.verify.bounds.interval import lower_of_outputs
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.attack import attained, within_float32
 from leaktight.verify.leak.closing import Limits
 from leaktight.verify.leak.parametric import Effort, Parametric, refined

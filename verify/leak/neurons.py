@@ -10,11 +10,11 @@ from torch import Tensor
 
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine
-from leaktight.verify.bounds.backward import Units
 from leaktight.verify.bounds.crown import already_tight, undecided
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.bounds.rows import Units
 from leaktight.verify.leak.dips import DipWalk
 from leaktight.verify.leak.grid import Grid, Tracked
 from leaktight.verify.leak.single import DipPass, GridReferences

@@ -26,7 +26,9 @@ from torch import Tensor
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Elementwise, Maximum, TwoSlope
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Centred, Walk, dot, dots
+from leaktight.verify.bounds.centred import Centred
+from leaktight.verify.bounds.rows import dot, dots
+from leaktight.verify.bounds.walk import Walk
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
 if TYPE_CHECKING:

@@ -28,12 +28,14 @@ from leaktight.models.ops import Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Backward, Drift, Rows, Units, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.centred import Drift
 from leaktight.verify.bounds.crown import Refine, refine_all
 from leaktight.verify.bounds.interval import Interval, input_intervals, lower_of_outputs
 from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_freed_memory, passes
 from leaktight.verify.bounds.optimise import ascend, default_tilts
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.bounds.rows import Rows, Units, rows_on_outputs
 from leaktight.verify.leak.intervals import departures
 from leaktight.verify.leak.pairs import Band, PairWalk, pairs_pass
 from leaktight.verify.leak.segments import Lines, OverSegments, Rowed

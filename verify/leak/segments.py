@@ -14,8 +14,9 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Backward, Rows, Units
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.leak.intervals import hull
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine
-from leaktight.verify.bounds.backward import Units
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards, share
+from leaktight.verify.bounds.rows import Units
 from leaktight.verify.bounds.single import Pass, worth_single
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.rounding import gamma, unit

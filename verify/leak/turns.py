@@ -10,8 +10,8 @@ from torch import Tensor
 
 from leaktight.models.ops import TwoSlope
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import rows_on_outputs
 from leaktight.verify.bounds.optimise import Tilts, minimiser, towards
+from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.grid import Grid
 
 

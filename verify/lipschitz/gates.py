@@ -25,10 +25,11 @@ from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import Elementwise, Input, Linear, Op, Sum, TwoSlope
 from leaktight.specs.region import Box
 from leaktight.verify import relax
-from leaktight.verify.bounds.backward import Backward, Rows
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import refine_all
 from leaktight.verify.bounds.interval import Interval, input_intervals, outputs
 from leaktight.verify.bounds.memory import default_memory, passes
+from leaktight.verify.bounds.rows import Rows
 from leaktight.verify.lipschitz.layers import Layers
 from leaktight.verify.lipschitz.sectors import Sector
 from leaktight.verify.relax import Lines

@@ -18,11 +18,12 @@ from leaktight.models.ops import Elementwise
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
 from leaktight.verify.bounds import interval
-from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import batch_chunks, keep_freed_memory, passes
 from leaktight.verify.bounds.optimise import other_turn
+from leaktight.verify.bounds.rows import Rows, rows_on_outputs
 from leaktight.verify.rounding import down
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.clip import LinearRows

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from leaktight.specs.region import Box, Region
-from leaktight.verify.bounds.backward import Backward, Units
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.rows import Units
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, up
 from leaktight.verify.search.relaxed import Activations
 

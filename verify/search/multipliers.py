@@ -19,8 +19,9 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import Affine
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.backward import Backward, Rows, rows_on_outputs
+from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval, outputs
+from leaktight.verify.bounds.rows import Rows, rows_on_outputs
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow
 from leaktight.verify.search.implied import Implied, implied
 from leaktight.verify.search.reduced import Reduced, kept_neurons
