@@ -20,6 +20,7 @@ from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.clock import alarm
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Attack, bisect, proves
@@ -177,10 +178,11 @@ def prove(
             case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
         )
         standings.append(standing)
-        try:
-            _settle(network, standing, engine, budget, replay, say)
-        except KeyboardInterrupt:  # what is proven stands
-            interrupted = True
+        with alarm(budget.deadline) as clock:
+            try:
+                _settle(network, standing, engine, budget, replay, say)
+            except KeyboardInterrupt:  # what is proven stands
+                interrupted = not clock.rung
         if standing.found or interrupted or (budget.spent and not standing.proved):
             break
     verdict = _verdict(standings, len(property.cases), engine, budget)

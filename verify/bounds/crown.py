@@ -47,10 +47,12 @@ class _Means:
     def prepare(self, node: Node) -> None:
         (self.single or self.backward).prepare(node)
 
-    def bound(self, regions: Tensor | slice, units: Units) -> Tensor | None:
-        """Lower bounds ``(batch, k)`` of these entries in these regions of the batch; None after the deadline."""
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            return None
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def bound(self, regions: Tensor | slice, units: Units) -> Tensor:
+        """Lower bounds ``(batch, k)`` of these entries in these regions of the batch."""
         if self.single is not None:
             return self.single.lower(regions, units)
         return self.refine(self.backward.select(regions), units)
@@ -178,12 +180,14 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, sign: Tens
     best = torch.full(wanted.shape, -torch.inf, dtype=z.lower.dtype)
 
     def bounded(part: tuple[slice, slice]) -> None:
+        if means.late:  # what is known has to do
+            return
         some = part[0] if order is None else order[part[0]]
         units = _units(node.name, wanted[some], sign[some], count[part[0].start], part[1])
         found = means.bound(some, units)
-        if found is not None and units.span is not None:
+        if units.span is not None:
             best[some, units.span] = found
-        elif found is not None:
+        else:
             best[torch.arange(len(best))[some].unsqueeze(1), units.index] = found
 
     for _ in each(bounded, means.parts(count)):

@@ -20,6 +20,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Elementwise, Maximum
 from leaktight.specs.region import Region
 from leaktight.verify import relax
+from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 
 
@@ -67,6 +68,7 @@ def input_intervals(network: Network, region: Region) -> dict[str, Interval]:
 
 def step(node: Node, inputs: Sequence[Interval], batch: int) -> Interval:
     """Bounds of one node's value from bounds of its inputs."""
+    tick()
     if isinstance(node.op, Affine):
         found = _affine(node.op, inputs)
     elif isinstance(node.op, Elementwise):

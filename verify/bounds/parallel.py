@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -18,13 +19,13 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
 
     With several parts, as many run at once as torch has threads (``torch.set_num_threads``), and each of them uses one:
     whole passes side by side share caches and cores better than threads inside small operations do. `run` must change
-    nothing that another part reads. Gradients are off unless `run` switches them on.
+    nothing that another part reads. Gradients are off unless `run` switches them on; alarms ring in there as here.
     """
     threads = torch.get_num_threads()
     if threads < 2 or len(parts) < 2:
         yield from map(run, parts)
         return
-    futures = [_pool(threads).submit(_without_gradients, run, part) for part in parts]
+    futures = [_pool(threads).submit(copy_context().run, _without_gradients, run, part) for part in parts]
     try:
         for future in futures:
             yield future.result()

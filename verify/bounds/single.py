@@ -29,6 +29,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
 from leaktight.verify.bounds.rows import Rows, Units
+from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
 
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small
@@ -90,6 +91,7 @@ class Pass:
             else:
                 self._begin(node, start)
         for node in reversed(self.s.network.nodes[: first + 1]):
+            tick()
             if node.name in self.pending and not isinstance(node.op, Input):
                 self._through(node, self.pending.pop(node.name))
         self._conclude()

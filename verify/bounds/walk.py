@@ -13,6 +13,7 @@ from leaktight.models.ops import Affine, Elementwise, Input, Maximum
 from leaktight.verify import relax
 from leaktight.verify.bounds.kinds import is_affine, kind_of
 from leaktight.verify.bounds.rows import Rows, Units, dot, dots
+from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Walk:
         return torch.stack(self.terms).sum(0) if self.terms else 0.0
 
     def through(self, node: Node) -> None:
+        tick()
         kind = kind_of(type(node.op))
         if kind is Input or node.name not in self.pending:
             return

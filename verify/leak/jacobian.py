@@ -40,6 +40,7 @@ from leaktight.models.ops import (
     TwoSlope,
 )  # fmt: skip
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import tick
 from leaktight.verify.leak.intervals import Known, around, beyond, hull, product
 from leaktight.verify.rounding import down, gamma, underflow, unit, up
 
@@ -94,6 +95,7 @@ def _add(found: dict[str, Interval], name: str, more: Interval) -> None:
 
 def _pulled(network: Network, node: Node, last: Node, rows: Interval, known: Known) -> Sequence[Interval]:
     """The coefficients of the node's inputs, given those of its value."""
+    tick()
     if isinstance(node.op, Affine):
         shapes = [network.by_name[name].shape for name in node.inputs]
         return _adjoint(node, node.op, rows, shapes)

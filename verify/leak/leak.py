@@ -18,6 +18,7 @@ from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property, misclassified
 from leaktight.specs.region import Norm, Region, ball
+from leaktight.verify.clock import Alarm, alarm
 from leaktight.verify.leak.constant import Constant, constant
 from leaktight.verify.leak.critical import Refuted, first_refuted
 from leaktight.verify.leak.curve import Segment, lowest, proved_up_to, undecided
@@ -291,39 +292,41 @@ def leak(
     began = time.monotonic()
     moving, plan = Slopes.of(network, nodes), ways.plan()
     cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
-    found = list[list[Traced]]()
-    for case in cases:
-        hurry = any(traced.interrupted for some in found for traced in some)
-        found.append(_traced(moving, case, ways, replace(plan, deadline=0.0) if hurry else plan))
-    regions = [traced for some in found for traced in some]
-    curve, bounded = Curve(_joined(regions), timed_out=plan.late), None
-    interrupted = any(traced.interrupted for traced in regions)
-    try:
-        if not interrupted:
-            refuted = [first_refuted(moving, c, t, ways.slopes, plan) for c, t in zip(cases, found, strict=True)]
-            known = [one for some in refuted for one in some if one is not None]
-            curve = replace(curve, refuted=min(known, key=lambda one: one.slope, default=None))
-        if not interrupted and meaning == "shared":
-            size, low, high = (torch.cat(x) for x in zip(*(rates(moving, c, slopes) for c in cases), strict=True))
-            # a minimum of margins moves no faster than the fastest of them
-            moved = shift(curve.segments, float(size.amax()), (float(low.amin()), float(high.amax())), slopes)
-            curve = replace(curve, shift=moved)
-        bounded = None if interrupted or plan.late else _constant(moving, ways, plan, Norm.L2)
-    except KeyboardInterrupt:  # the curve stands
-        interrupted = True
-    region = cases[0].region
-    result = _result(
-        network,
-        moving,
-        ways,
-        plan,
-        began,
-        regions,
-        curve=curve,
-        region=region,
-        interrupted=interrupted,
-        constant=bounded,
-    )
+    with alarm(plan.deadline) as clock:
+        found, tracing = list[list[Traced]](), plan.tracing
+        for case in cases:
+            hurry = any(traced.interrupted for some in found for traced in some)
+            found.append(_traced(moving, case, ways, replace(tracing, deadline=0.0) if hurry else tracing))
+        regions = [traced for some in found for traced in some]
+        curve, bounded = Curve(_joined(regions), timed_out=tracing.late), None
+        interrupted = any(traced.interrupted for traced in regions)
+        try:
+            if clock.rung or not interrupted:
+                refuted = [first_refuted(moving, c, t, ways.slopes, plan) for c, t in zip(cases, found, strict=True)]
+                known = [one for some in refuted for one in some if one is not None]
+                curve = replace(curve, refuted=min(known, key=lambda one: one.slope, default=None))
+            if not interrupted and meaning == "shared":
+                size, low, high = (torch.cat(x) for x in zip(*(rates(moving, c, slopes) for c in cases), strict=True))
+                # a minimum of margins moves no faster than the fastest of them
+                moved = shift(curve.segments, float(size.amax()), (float(low.amin()), float(high.amax())), slopes)
+                curve = replace(curve, shift=moved)
+            bounded = None if interrupted or plan.late else _constant(moving, ways, plan, Norm.L2)
+        except KeyboardInterrupt:  # the curve stands
+            interrupted = True
+        region = cases[0].region
+        result = _result(
+            network,
+            moving,
+            ways,
+            plan,
+            began,
+            regions,
+            curve=curve,
+            region=region,
+            interrupted=interrupted,
+            clock=clock,
+            constant=bounded,
+        )
     return result.about({"property": {"path": property.path, "sha256": property.sha256}})
 
 
@@ -359,39 +362,42 @@ def leak_of_data(
     flat, kind = inputs.reshape(len(inputs), -1).double(), Norm.named(norm)
     case = Case(ball(flat, epsilon, kind, clip), misclassified(labels, network.output_size))
     predicted = network.flat(flat).argmax(1).tolist()
-    found = _traced(moving, case, ways, plan)
-    interrupted = any(traced.interrupted for traced in found)
-    curves, bounded = [Curve(tuple(traced.segments), timed_out=plan.late) for traced in found], None
-    try:
-        if not interrupted:
-            refuted = first_refuted(moving, case, found, ways.slopes, plan)
-            curves = [replace(curve, refuted=one) for curve, one in zip(curves, refuted, strict=True)]
-        if not interrupted and meaning == "shared":
-            each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes)), strict=True)
-            curves = [replace(c, shift=shift(c.segments, k, (low, high), slopes)) for c, k, low, high in each]
-        bounded = None if interrupted or plan.late else _constant(moving, ways, plan, kind)
-        if not interrupted and radius:
-            parts = radii(moving, flat, labels, epsilon, kind, clip, ways.slopes, plan, meaning == "independent")
-            parts = follow(moving, flat, labels, epsilon, bounded, parts) if meaning == "shared" else parts
-            curves = [replace(curve, radius=tuple(part)) for curve, part in zip(curves, parts, strict=True)]
-    except KeyboardInterrupt:  # the curves stand
-        interrupted = True
-    records = tuple(
-        InputCurve(i, int(label), guess, curve)
-        for i, (label, guess, curve) in enumerate(zip(labels.tolist(), predicted, curves, strict=True))
-    )
-    result = _result(
-        network,
-        moving,
-        ways,
-        plan,
-        began,
-        found,
-        inputs=records,
-        region=case.region,
-        interrupted=interrupted,
-        constant=bounded,
-    )
+    with alarm(plan.deadline) as clock:
+        tracing = plan.tracing
+        found = _traced(moving, case, ways, tracing)
+        interrupted = any(traced.interrupted for traced in found)
+        curves, bounded = [Curve(tuple(traced.segments), timed_out=tracing.late) for traced in found], None
+        try:
+            if not interrupted:
+                refuted = first_refuted(moving, case, found, ways.slopes, plan)
+                curves = [replace(curve, refuted=one) for curve, one in zip(curves, refuted, strict=True)]
+            if not interrupted and meaning == "shared":
+                each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes)), strict=True)
+                curves = [replace(c, shift=shift(c.segments, k, (low, high), slopes)) for c, k, low, high in each]
+            bounded = None if interrupted or plan.late else _constant(moving, ways, plan, kind)
+            if not interrupted and radius:
+                parts = radii(moving, flat, labels, epsilon, kind, clip, ways.slopes, plan, meaning == "independent")
+                parts = follow(moving, flat, labels, epsilon, bounded, parts) if meaning == "shared" else parts
+                curves = [replace(curve, radius=tuple(part)) for curve, part in zip(curves, parts, strict=True)]
+        except KeyboardInterrupt:  # the curves stand
+            interrupted = True
+        records = tuple(
+            InputCurve(i, int(label), guess, curve)
+            for i, (label, guess, curve) in enumerate(zip(labels.tolist(), predicted, curves, strict=True))
+        )
+        result = _result(
+            network,
+            moving,
+            ways,
+            plan,
+            began,
+            found,
+            inputs=records,
+            region=case.region,
+            interrupted=interrupted,
+            clock=clock,
+            constant=bounded,
+        )
     return result.about({"epsilon": epsilon, "norm": kind.value, "data": {"path": None, "sha256": None}})
 
 
@@ -440,6 +446,7 @@ def _result(
     inputs: tuple[InputCurve, ...] = (),
     region: Region,
     interrupted: bool,
+    clock: Alarm,
     constant: Constant | None,
 ) -> LeakResult:
     lo, hi = ways.slopes
@@ -461,7 +468,7 @@ def _result(
         signal=factors,
         engine=ways.engine,
         seconds=time.monotonic() - began,
-        interrupted=interrupted,
+        interrupted=interrupted and not clock.rung,
         statistics={"domains": sum(traced.domains for traced in found)},
         constant=constant,
         asked={"network": {"path": source.path if source else None, "sha256": source.sha256 if source else None}},

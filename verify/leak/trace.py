@@ -21,6 +21,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import TimeUp
 from leaktight.verify.leak.attack import along, attained, search
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.margin import MarginLines, margin_lines
@@ -32,8 +33,8 @@ FEW_INPUTS = 8  # up to so many, boxes are halved too
 _ATTACKED = 4  # each so-manieth end of the first segments is attacked
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
 _HALVINGS = 12  # of segments that an input refutes at one end
-_GRACE = 0.3  # seconds that settling what was found may take beyond the deadline
 _ROUND = 2048  # domains halved at once
+_TRACING = 0.85  # of the time: to trace; the rest is for replays, the shift and constants
 _NARROW = 2.0**-12  # segments are not halved below this part of the range
 LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
 
@@ -62,6 +63,12 @@ class Plan:
     @property
     def late(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
+
+    @property
+    def tracing(self) -> Plan:
+        """The plan of tracing alone, from now on: some of the time is for what follows from the curve."""
+        now = time.monotonic()
+        return self if self.deadline is None else replace(self, deadline=now + _TRACING * (self.deadline - now))
 
     def effort(self, optimise: bool) -> Effort:
         return Effort(optimise, self.memory, self.deadline)
@@ -169,7 +176,10 @@ def trace(
     curves = tracer.curves(interrupted)
     if closer is None:
         return curves
-    told = closer.told(curves)
+    try:
+        told = closer.told(curves)
+    except TimeUp:
+        return curves
     return told if interrupted else closer.raised(told)
 
 
@@ -405,12 +415,14 @@ class _Tracer:
 
     def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
         """The segments, with what the best inputs at their ends attain on all of them."""
-        if not self.attained[owner]:
+        if not self.attained[owner] or self.plan.late:
             return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
-        deadline = None if self.plan.deadline is None else self.plan.deadline + _GRACE
-        return settled(self.slopes, case, segments, self.attained[owner], _HALVINGS, deadline)
+        try:
+            return settled(self.slopes, case, segments, self.attained[owner], _HALVINGS, self.plan.deadline)
+        except TimeUp:  # what is proven and attained at their ends stands
+            return segments
 
 
 def _ends(domains: _Domains) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import Affine
 from leaktight.specs.property import Unsafe
+from leaktight.verify.clock import tick
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +29,12 @@ class Objective:
         """``c . y - d`` of every atom, float64 ``(rows, batch, atoms)``; no gradients."""
         with torch.no_grad():
             flat = points.reshape(-1, points.shape[-1])
-            outputs = torch.cat([self.network.flat(part) for part in torch.split(flat, self.chunk)])
+            outputs = torch.cat([self._outputs(part) for part in torch.split(flat, self.chunk)])
         return self._atoms(outputs.reshape(*points.shape[:2], -1))
+
+    def _outputs(self, points: Tensor) -> Tensor:
+        tick()
+        return self.network.flat(points)
 
     def _atoms(self, outputs: Tensor) -> Tensor:
         weights, bounds, y = self.unsafe.weights, self.unsafe.bounds, outputs.double()
@@ -54,7 +59,7 @@ class Objective:
         on all of them at once. Gradients that are not finite come back as zero.
         """
         x = points.detach().requires_grad_()
-        atoms = self._atoms(self.network.flat(x.flatten(0, 1)).reshape(*x.shape[:2], -1))
+        atoms = self._atoms(self._outputs(x.flatten(0, 1)).reshape(*x.shape[:2], -1))
         targeted = atoms.where(self.unsafe.disjunct == target.unsqueeze(-1), -torch.inf)
         loss = targeted.amax(-1) + torch.where(summed, targeted.clamp(min=0).sum(-1), 0.0)
         (gradient,) = torch.autograd.grad(loss.nan_to_num(0.0, 0.0, 0.0).sum(), x)

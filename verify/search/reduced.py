@@ -18,6 +18,7 @@ from leaktight.models.network import Network
 from leaktight.models.ops import Affine, Conv, Input, Scale
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import tick
 from leaktight.verify.search.relaxed import QUICK, Activations, Cuts, Lines, Pass, Shape, corner, cut_here, plus
 
 _NEURON = 150  # multiplications that take as long as what is done for one neuron entry by entry
@@ -85,6 +86,7 @@ class Reduced:
         cuts: Cuts | None = None,
     ) -> Pass:
         """See `Relaxed.value`."""
+        tick()
         running = rows.new_zeros(*rows.shape[:-1], self.size)
         value = offset + rows @ self.last.bias
         _add(running, rows, self.last)
@@ -168,6 +170,7 @@ class _Fold:
         return torch.cat([w for w, _ in found]), torch.cat([b for _, b in found])
 
     def _chunk(self, name: str, entries: Tensor) -> tuple[Tensor, Tensor]:
+        tick()
         count, node = len(entries), self.network.by_name[name]
         weight, bias = (torch.zeros(count, n, dtype=torch.float64) for n in (self.size, 1))
         unit = torch.zeros(count, node.size, dtype=torch.float64)

@@ -24,6 +24,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Input, TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import tick
 from leaktight.verify.search.descent import lowest_point
 
 QUICK = torch.float32
@@ -233,6 +234,7 @@ class Relaxed:
             start += port.size
         found = Pass(offset, offset, offset, *(torch.empty_like(ray) for _ in range(4)))
         for node in reversed(self.network.nodes):
+            tick()
             if isinstance(node.op, Input):
                 continue
             part = self.activations.parts.get(node.name)
