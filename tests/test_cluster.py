@@ -154,7 +154,7 @@ def test_a_property_is_split_over_nodes_and_resources_are_respected(
     assert split["result"]["statistics"]["parts"] == 6
     assert 0 < split["result"]["margin"]["lower"] <= magic["result"]["margin"]["upper"]
     assert without["error"]["kind"] == "bad input"
-    assert without["error"]["message"] == "the cluster has no room for it within 20 s: it asks for gpu = 16"
+    assert without["error"]["message"] == "the cluster has no room for it within 60 s: it asks for gpu = 16"
     assert code == 2
 
 
