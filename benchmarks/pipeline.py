@@ -91,6 +91,7 @@ def disturbed(suite: Path, ledger: Path, result: Path, kills: list[tuple[int, st
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        before = workers
         while child.poll() is None:
             time.sleep(0.005)
             if not kills or recorded(ledger) < kills[0][0]:
@@ -107,7 +108,8 @@ def disturbed(suite: Path, ledger: Path, result: Path, kills: list[tuple[int, st
                 random.choice(found).send_signal(signal.SIGKILL)
                 workers += 1
         child.wait()
-        if child.returncode not in (-signal.SIGKILL, 70):  # 70: jobs of killed workers are to be answered again
+        # 70: jobs of killed workers are to be answered again; 2: too many were killed as they started
+        if child.returncode not in (-signal.SIGKILL, 70) and not (child.returncode == 2 and workers > before):
             return runners, workers
 
 

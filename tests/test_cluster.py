@@ -145,7 +145,7 @@ resources = { gpu = 16 }
 def test_a_property_is_split_over_nodes_and_resources_are_respected(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "ROOM", 20.0)
+    monkeypatch.setattr(clusters, "ROOM", 60.0)
     nodes.add_node(num_cpus=1, resources={"magic": 1}, object_store_memory=STORE)
     suite = hard(tmp_path, SPLIT)
     found, _, code = pipeline(wanted(suite, cluster=nodes.address))
@@ -154,7 +154,7 @@ def test_a_property_is_split_over_nodes_and_resources_are_respected(
     assert split["result"]["statistics"]["parts"] == 6
     assert 0 < split["result"]["margin"]["lower"] <= magic["result"]["margin"]["upper"]
     assert without["error"]["kind"] == "bad input"
-    assert without["error"]["message"] == "the cluster has no room for it within 20 s: it asks for gpu = 16"
+    assert without["error"]["message"] == "the cluster has no room for it within 60 s: it asks for gpu = 16"
     assert code == 2
 
 

@@ -172,19 +172,20 @@ def test_a_search_of_one_layer_needs_fewer_domains_with_what_decisions_imply(mon
 
 
 @torch.no_grad()
-def test_a_domain_that_decisions_leave_empty_is_settled() -> None:
+@pytest.mark.parametrize("half", [0.5, 0.01])
+def test_a_domain_that_decisions_leave_empty_is_settled_and_a_narrow_one_is_not(half: float) -> None:
     draft = Draft(0)
     at = draft.linear(draft.input(1, 1), 2)
     network = draft.network(draft.linear(draft.add(leaky_relu(0.1), at), 1))
     op = network.nodes[1].op
-    op.weight[:], op.bias[:] = torch.tensor([[1.0], [1.0]]), torch.tensor([0.5, -0.5])  # type: ignore[attr-defined]
+    op.weight[:], op.bias[:] = torch.tensor([[1.0], [1.0]]), torch.tensor([half, -half])  # type: ignore[attr-defined]
     case = single(network, 0, disjuncts=1, size=1)
     case = Case(type(case.region)(torch.tensor([[-1.0]]).double(), torch.tensor([[1.0]]).double()), case.unsafe)
     bounding = implying(network, case)
     first = bounding.first().select(torch.zeros(4, dtype=torch.long))
     sides = torch.tensor(list(product((False, True), repeat=2)))
     domains = replace(first.widened(2), neuron=torch.tensor([[0, 1]] * 4, dtype=torch.int32), above=sides)
-    # z0 = x + 1/2 and z1 = x - 1/2: nothing is below the first kink and above the second
+    # z0 = x + half and z1 = x - half: nothing is below the first kink and above the second
     assert bounding.unpacked(domains).void.tolist() == [not a and b for a, b in sides.tolist()]
     bounded, in_time = Search(bounding, never, MEMORY)._bounded(domains, EACH)
     assert in_time

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from networks import Draft
 from test_leak import KINDS, assert_nothing_is_below, grid, question, tiny, truth
 from torch import Tensor
 
 import leaktight as lt
 from leaktight.errors import UsageError
+from leaktight.models.ops import Linear, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
+from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak import signs
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.curve import Segment
-from leaktight.verify.leak.joint_boxes import Line, _beside, box_search
+from leaktight.verify.leak.joint_boxes import Line, SlopePasses, _beside, box_search
 from leaktight.verify.leak.joint_neurons import split_neurons
+from leaktight.verify.leak.raised import Raising, _Part
 from leaktight.verify.search.boxes import Boxes
 
 RANGES = [(0.0, 0.3), (-0.8, 0.2), (0.7, 1.8)]
@@ -99,6 +104,29 @@ def test_at_a_point_rows_over_inputs_and_slopes_are_the_atoms_less_the_line() ->
     atoms = values(slopes, point, boxes.lower) - (line.level + line.rate * 0.2)
     assert bool((found.atoms <= atoms + 1e-12).all())
     assert torch.allclose(found.atoms, atoms, rtol=1e-9, atol=1e-9)
+
+
+def test_rows_over_inputs_and_slopes_fall_with_the_slope_as_far_as_a_neuron_does() -> None:
+    """At ``x = -1`` the neuron is ``-a``: over the slopes of a box its bound has nothing to spare."""
+    draft, one = Draft(0), torch.ones(1, 1, dtype=torch.float64)
+    network = draft.network(draft.add(leaky_relu(0.25), draft.add(Linear(one, None), draft.input(1, 1))))
+    passes = SlopePasses(Slopes.of(network), 1 << 28)
+    box: Any = Box(torch.tensor([[-1.0, 0.25]], dtype=torch.float64), torch.tensor([[-1.0, 0.75]], dtype=torch.float64))
+    _, floors = passes.rows(passes.opened(box, {}, None), rows_on_outputs(network, one[None]))
+    assert -0.75 - 1e-9 <= float(floors) <= -0.75
+
+
+def test_both_parts_of_a_segment_that_is_cut_keep_its_chord() -> None:
+    part = _Part(0, Segment(0.0, 1.0, (1.0, 2.0), (3.0, 4.0)))
+    curve: Any = SimpleNamespace(traced=[SimpleNamespace(attained={})], parts=[part])
+    first, last = Raising._cut(curve, part, 0.25, 2.5, torch.zeros(1))
+    assert (first.segment.lower, last.segment.lower) == (
+        (1.0, part.segment.chord.at(0.25)),
+        (part.segment.chord.at(0.25), 2.0),
+    )
+    assert part.segment.chord.at(0.25) <= 1.25
+    assert (first.segment.upper, last.segment.upper) == ((3.0, 2.5), (2.5, 4.0))
+    assert curve.parts == [first, last]
 
 
 def values(slopes: Slopes, case: Case, at: Tensor) -> Tensor:

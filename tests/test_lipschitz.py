@@ -412,3 +412,15 @@ def test_positive_matrices_are_proven_and_others_are_not() -> None:
         moved = rectangle + 0.01 * np.outer(np.sign(left[:, 0]), np.sign(right[0]))
         uncertain = Enclosure(rectangle, np.full_like(rectangle, 0.01))
         assert spectral(uncertain) >= float(np.linalg.norm(moved, 2)) * (1 - 1e-14)
+
+
+@pytest.mark.parametrize("method", ["fast", "lipsdp"])
+def test_a_proof_that_would_end_long_after_the_deadline_is_not_begun(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    network = chain([generator.normal(size=(9, 6)), generator.normal(size=(5, 9))], 0.1)
+    product = lt.lipschitz(network, method="product").upper
+    assert lt.lipschitz(network, method=method, timeout=100).upper < product
+    monkeypatch.setattr("leaktight.verify.lipschitz.methods._SPEED", 1.0)
+    assert lt.lipschitz(network, method=method, timeout=5).upper == product

@@ -30,6 +30,8 @@ OWN = {"primal-dual": primal_dual.optimal, "newton": interior.optimal, "descent"
 SOLVERS = (*OWN, *convex.SOLVERS)
 _DENSE = 2200  # neurons up to which matrices of that size are no burden
 _SQUARE = 700  # neurons up to which several of them are none either, whatever the depth
+_SPEED = 1e10  # operations of matrix products in a second, on one core
+_SHORT = 0.5  # seconds that a proof may take beyond a deadline
 _DEEP = 8  # stages from which it pays to go through them one by one
 
 
@@ -75,6 +77,12 @@ class Question:
         return repaired(self.centred, found.each, found.each, found.square)
 
     @property
+    def provable(self) -> bool:
+        """Whether there is time left for the proof that belongs to multipliers, where it takes long."""
+        cost = proof_seconds(self.centred)
+        return self.deadline is None or cost < _SHORT or time.monotonic() + cost < self.deadline
+
+    @property
     def solvable(self) -> bool:
         """Whether there is something to solve: a network that depends on its inputs, with numbers in range."""
         return 0 < self.closed_form.square < inf
@@ -87,10 +95,24 @@ class Question:
             return list(found.each)
         own = OWN.get(self.solver or usual(self.centred))
         if own is not None:
-            return own(self.centred, found.each, found.square, deadline=self.deadline, progress=self.progress)
+            return own(self.centred, found.each, found.square, deadline=self._to_solve, progress=self.progress)
         assert self.solver is not None
-        left = None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
+        left = None if self._to_solve is None else max(self._to_solve - time.monotonic(), 1.0)
         return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+
+    @property
+    def _to_solve(self) -> float | None:
+        return None if self.deadline is None else self.deadline - proof_seconds(self.centred)
+
+
+def proof_seconds(network: Centred) -> float:
+    """About what one proof costs (`leaktight.verify.lipschitz.certificate`): products of enclosures, factorizations."""
+    found, before = 0.0, network.size
+    for stage in network.stages:
+        state, side = len(stage.through.value), before + stage.neurons
+        found += 12.0 * side * state * (side + state) + 2.0 * side**3
+        before = state
+    return found / _SPEED
 
 
 def usual(network: Centred) -> str:
@@ -117,15 +139,15 @@ def _liplt(question: Question) -> float:
 
 
 def _fast(question: Question) -> float:
-    return question.fast if question.solvable else _product(question)
+    return question.fast if question.provable and question.solvable else _product(question)
 
 
 def _lipsdp(question: Question) -> float:
-    if not question.solvable:
+    if not question.provable or not question.solvable:
         return _product(question)
     found = question.closed_form
-    if question.late:
-        return question.fast
+    if question.late or not question.provable:
+        return _fast(question)
     return repaired(question.centred, question.optimal, found.each, found.square)
 
 
