@@ -494,7 +494,7 @@ def lipschitz(
             seed=seed,
             progress=progress,
         )
-    return Answer(found.to_json(), found.summary)
+    return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else 0)
 
 
 def _ball_size(radius: str) -> float:

@@ -21,7 +21,9 @@ from leaktight.verify import clock
 from leaktight.verify.bounds.engine import ENGINES, bound
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.clock import GRACE, Alarm, TimeUp, alarm, tick
+from leaktight.verify.lipschitz.methods import METHODS
 from leaktight.verify.prove import prove
+from leaktight.verify.report.schemas import check
 from leaktight.verify.verdict import Status
 
 LOOKS = (2, 9, 40, 160)
@@ -158,3 +160,39 @@ def test_properties_of_several_cases_end_when_the_time_does(monkeypatch: pytest.
     leap(monkeypatch, 2)
     verdict = prove(network, Property((case, case, case)), engine="branch", timeout=1000)
     assert verdict.status in (Status.TIMEOUT, Status.REFUTED)
+
+
+@pytest.mark.parametrize("norm", ["2", "inf"])
+def test_a_constant_of_which_the_time_ran_out_is_one(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never below what inputs attain, whatever was cut short; without any time still the product of norms."""
+    network = leaky_file()
+    best = lt.lipschitz(network, norm=norm)
+    assert best.lower is not None
+    known = []
+    for looks in (1, 5, 20, 60):
+        with monkeypatch.context() as patch:
+            leapt = leap(patch, looks)
+            found = lt.lipschitz(network, norm=norm, timeout=1000)
+            cut = leapt()
+        assert found.timed_out == cut
+        assert best.lower <= found.upper
+        assert found.upper >= best.upper * (1 - 1e-6)
+        assert found.lower is not None
+        assert found.lower <= found.upper
+        known.append(cut)
+    assert any(known)
+
+
+def test_ctrl_c_in_a_method_leaves_the_constants_that_are_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leaktight.verify.lipschitz.lipschitz.METHODS", {**METHODS, "fast": interrupted})
+    found = lt.lipschitz(leaky_file())
+    assert found.interrupted
+    assert set(found.bounds) == {"product", "liplt"}
+    assert found.to_json()["interrupted"] is True
+    check(found.to_json(), "result.json")
+    monkeypatch.setattr("leaktight.verify.lipschitz.lipschitz.METHODS", {**METHODS, "product": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        lt.lipschitz(leaky_file())

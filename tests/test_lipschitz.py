@@ -373,7 +373,7 @@ def test_a_bound_below_what_inputs_attain_is_an_error_and_no_answer(monkeypatch:
     from leaktight.errors import InternalError
     from leaktight.verify.lipschitz import lipschitz as door
 
-    monkeypatch.setattr(door, "_bounds", lambda *_: {"product": 1e-3})
+    monkeypatch.setattr(door, "_bounds", lambda *_: ({"product": 1e-3}, False))
     with pytest.raises(InternalError, match="inputs attain"):
         lt.lipschitz(chain(random_weights([3, 4, 2], 0), 0.1))
 

@@ -50,6 +50,12 @@ def alarm(deadline: float | None, grace: float = GRACE) -> Iterator[Alarm]:
         _ALARM.reset(token)
 
 
+def left() -> float:
+    """Seconds until the alarm of this work: for steps that could not be broken off. Negative afterwards."""
+    mine = _ALARM.get()
+    return inf if mine is None or mine.at == inf else mine.at - time.monotonic()
+
+
 def tick() -> None:
     """Raises TimeUp: the alarm of this work is due, and has not rung yet."""
     mine = _ALARM.get()

@@ -10,6 +10,7 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.specs.region import Box, Norm, Region
 from leaktight.verify.bounds import interval
+from leaktight.verify.clock import TimeUp, left
 from leaktight.verify.rounding import gamma
 
 _WIDEST = 256  # outputs up to which whole Jacobians are worth their time
@@ -26,11 +27,16 @@ def attained(network: Network, norm: Norm, region: Region | None = None, *, samp
     for _ in range(samples if network.output_size <= _WIDEST else 0):
         x = torch.randn(1, network.input_size, generator=generator, dtype=torch.float64)
         x = x if region is None else region.sample(generator)
-        direction = _steepest(network, x, norm)
-        for size in (1e-2, 1e-4):
-            moved = x + size * direction * max(1.0, float(x.abs().max()))
-            if region is None or bool(region.contains(moved).all()):
-                best = max(best, _quotient(network, x, moved, norm))
+        try:
+            direction = _steepest(network, x, norm)
+            for size in (1e-2, 1e-4):
+                moved = x + size * direction * max(1.0, float(x.abs().max()))
+                if region is None or bool(region.contains(moved).all()):
+                    best = max(best, _quotient(network, x, moved, norm))
+        except TimeUp:
+            break
+        if left() < 0:  # one is tried in any case
+            break
     return best
 
 

@@ -28,8 +28,8 @@ class LipschitzBound:
     attained (the norm of a Jacobian, rounded down); None where no one looked. pattern: no bound that knows activations
     by their sectors alone can be below it (leaktight.verify.lipschitz.patterns), attained or not; None: unknown.
     method: of `upper`. bounds: what every method that was run proved. scope: ``global`` for all inputs, ``local`` for
-    those in one ball. `timed_out`: a better method was cut short. curve: the same for slopes in a range, in rising
-    order, without gaps.
+    those in one ball. `timed_out`: a better method was cut short; `interrupted`: by the user. curve: the same for
+    slopes in a range, in rising order, without gaps.
     """
 
     norm: Norm
@@ -44,6 +44,7 @@ class LipschitzBound:
     network: Mapping[str, str | None] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
     pattern: float | None = None
+    interrupted: bool = False
 
     @property
     def gap(self) -> float | None:
@@ -82,6 +83,8 @@ class LipschitzBound:
             "network": dict(self.network),
             "version": __version__,
         }
+        if self.interrupted:
+            document["interrupted"] = True
         if self.curve is not None:
             parts = [{"slopes": [part.lo, part.hi], "upper": _finite(part.upper)} for part in self.curve]
             document["curve"] = parts

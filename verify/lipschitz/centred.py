@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaktight.models.enclosure import Array, Enclosure, exactly
+from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.layers import Layers, Stage
 from leaktight.verify.lipschitz.sectors import Sector
 
@@ -94,13 +95,16 @@ def middle_and_half(sector: Sector) -> tuple[Array, Array]:
 
 
 def _centred(stage: Stage, size: int) -> CentredStage:
+    tick()
     middle, half = middle_and_half(stage.sector)
     weight = exactly(np.eye(size)) if stage.weight is None else stage.weight
     through = exactly(middle[:, None]) * weight
+    tick()
     if stage.feed is not None:
         through = stage.feed @ through
     if stage.keep is not None:
         through = through + stage.keep
+    tick()
     loose = np.flatnonzero(half)
     feed = exactly(np.eye(len(half))) if stage.feed is None else stage.feed
     columns = feed.map(lambda x: np.ascontiguousarray(x[:, loose])) * exactly(half[None, loose])

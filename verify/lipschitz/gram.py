@@ -12,6 +12,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
+from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.hermitian import length
 from leaktight.verify.rounding import gamma
 
@@ -36,6 +37,7 @@ def largest_eigenvalue(matrices: Tensor, error: Tensor) -> float:
     rounded = gamma(2 * matrices.shape[-1] + 4, torch.float64) + 2.0**-50
     chain: list[tuple[Tensor, Tensor]] = []
     while root ** (1 / power) > 1 + _APART:
+        tick()
         scale = torch.pow(2.0, -torch.floor(torch.log2(length(now))))
         scaled = now * scale.reshape(-1, 1, 1)
         chain.append((scale, rounded * length(scaled).square() + 1e-290))

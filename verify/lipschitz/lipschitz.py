@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.clock import TimeUp, alarm
 from leaktight.verify.lipschitz.attained import attained
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.bound import LipschitzBound
@@ -68,12 +69,15 @@ def lipschitz(
         raise UsageError("a curve over slopes is global; leave out either the slopes or the centre")
     patience = PATIENCE if timeout is None and method == "auto" else timeout
     deadline = None if patience is None else began + patience
-    question = Question(network, kind, _known(network, region), solver, deadline, progress)
+    with alarm(deadline):
+        question = Question(network, kind, _known(network, region, deadline), solver, deadline, progress)
     if method == "auto" and not any(isinstance(node.op, Conv) for node in network):
         chosen = tuple(name for name in chosen if name != "fourier")  # it has nothing over the others there
-    bounds = _bounds(question, chosen)
-    best = min(bounds, key=lambda name: bounds[name])
-    lower = attained(network, kind, region, seed=seed)
+    with alarm(deadline):
+        bounds, interrupted = _bounds(question, chosen)
+        best = min(bounds, key=lambda name: bounds[name])
+        lower = 0.0 if interrupted else attained(network, kind, region, seed=seed)
+        pattern = None if interrupted else _pattern(question, seed)
     if lower > bounds[best]:
         raise InternalError(f"{best} says that the constant is at most {bounds[best]}, and inputs attain {lower}")
     source = network.source
@@ -85,16 +89,19 @@ def lipschitz(
         bounds,
         scope="global" if region is None else "local",
         timed_out=question.late,
-        curve=None if slopes is None else tuple(curve(Slopes.of(network), *slopes, question)),
+        interrupted=interrupted,
+        curve=None if slopes is None or interrupted else tuple(curve(Slopes.of(network), *slopes, question)),
         network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
         asked={} if radius is None else {"radius": radius},
         seconds=time.monotonic() - began,
-        pattern=_pattern(question, seed),
+        pattern=pattern,
     )
 
 
 def _pattern(question: Question, seed: int) -> float | None:
     """The largest norm over patterns of slopes that an ascent finds, where that is cheap and there is time."""
+    if question.late:
+        return None
     try:
         stages = question.layers
     except UnsupportedOperator:  # of the size of a matrix
@@ -102,13 +109,17 @@ def _pattern(question: Question, seed: int) -> float | None:
     entries = sum(a * b for a, b in pairwise(stages.sizes))
     if question.late or entries > _ASCENDED:
         return None
-    return steepest_pattern(stages, question.norm, network=question.network, starts=4, seed=seed)
+    try:
+        return steepest_pattern(stages, question.norm, network=question.network, starts=4, seed=seed)
+    except TimeUp:
+        return None
 
 
-def _bounds(question: Question, chosen: tuple[str, ...]) -> dict[str, float]:
-    """What each method proves; one that comes too late is left out, unless it is the only one.
+def _bounds(question: Question, chosen: tuple[str, ...]) -> tuple[dict[str, float], bool]:
+    """What each method proves, and whether Ctrl-C ended it; one that comes too late is left out.
 
-    Of several, those that do not know an operator are left out. Raises UnsupportedOperator: none is left.
+    Where the only one is, the product of norms stands in for it, or what is no bound. Of several, those that do not
+    know an operator are left out. Raises UnsupportedOperator: none is left. KeyboardInterrupt: nothing is proven yet.
     """
     found: dict[str, float] = {}
     refused: UnsupportedOperator | None = None
@@ -118,9 +129,20 @@ def _bounds(question: Question, chosen: tuple[str, ...]) -> dict[str, float]:
                 found[name] = METHODS[name](question)
             except UnsupportedOperator as error:
                 refused = refused or error
+            except TimeUp:
+                return found or {name: _instead(question)}, False
+            except KeyboardInterrupt:
+                if not found:
+                    raise
+                return found, True
     if not found and refused is not None:
         raise refused
-    return found
+    return found, False
+
+
+def _instead(question: Question) -> float:
+    """The product of norms, bounded crudely; infinite where not even the layers' matrices were made in time."""
+    return METHODS["product"](question) if "layers" in question.__dict__ else inf
 
 
 def _chosen(
@@ -152,9 +174,12 @@ def _region(network: Network, norm: Norm, centre: Tensor | None, radius: float |
     return ball(centre.reshape(1, -1).double(), radius, norm)
 
 
-def _known(network: Network, region: Region | None) -> Mapping[str, Interval] | None:
-    """Bounds of all values in the region, by CROWN."""
+def _known(network: Network, region: Region | None, deadline: float | None) -> Mapping[str, Interval] | None:
+    """Bounds of all values in the region, by CROWN; None where there is no region, or not even intervals in time."""
     if region is None:
         return None
     with torch.no_grad():
-        return intermediate_bounds(network, region, default_memory())
+        try:
+            return intermediate_bounds(network, region, default_memory(), deadline=deadline)
+        except TimeUp:  # what holds everywhere holds in the region
+            return None

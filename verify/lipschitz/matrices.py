@@ -14,6 +14,7 @@ from leaktight.errors import UnsupportedOperator
 from leaktight.models.enclosure import Array, Enclosure, enclosed, exactly
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Concat, Conv, ConvTranspose, Linear, Reshape, Scale, Select, Shape, Sum
+from leaktight.verify.clock import tick
 
 LARGEST = 1 << 23  # entries of a dense matrix: 64 MB, and as much again for its error
 _MOVES = Select | Reshape | Concat
@@ -62,6 +63,7 @@ def _uncertainty(op: Affine) -> Affine | None:
 
 def _through(op: Affine, shapes: Sequence[Shape], at: int, columns: Array) -> Array:
     """``W columns``, every column as one of a batch."""
+    tick()
     batch = columns.shape[1]
     inputs: list[Tensor] = [torch.zeros(batch, *shape, dtype=torch.float64) for shape in shapes]
     inputs[at] = torch.from_numpy(np.ascontiguousarray(columns.T)).reshape(batch, *shapes[at])

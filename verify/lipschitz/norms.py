@@ -9,8 +9,11 @@ import torch
 
 from leaktight.models.enclosure import Enclosure
 from leaktight.specs.region import Norm
+from leaktight.verify.clock import left, tick
 from leaktight.verify.lipschitz.positive import is_positive_semidefinite
 from leaktight.verify.rounding import gamma
+
+_SPEED = 1e10  # operations of matrix products in a second, on one core
 
 
 def operator_norm(matrix: Enclosure | None, norm: Norm) -> float:
@@ -34,12 +37,13 @@ def spectral(matrix: Enclosure) -> float:
     """At least the largest singular value of every matrix in the enclosure, within about 1e-11 where the error allows.
 
     ``|W| <= s`` if ``s^2 - W W^T`` is positive semidefinite, which is proven; ``s`` itself may come from anywhere.
-    Where no proof succeeds, ``|W|^2 <= |W|_1 |W|_inf`` is a bound.
+    Where no proof succeeds, or a time limit leaves too little for one, ``|W|^2 <= |W|_1 |W|_inf`` is a bound.
     """
+    tick()
     if not (matrix.value.any() or matrix.error.any()):
         return 0.0
     crude = up(sqrt(largest_sum(matrix, 0)) * sqrt(largest_sum(matrix, 1)) * (1 + 2.0**-50))
-    if not isfinite(crude):
+    if not isfinite(crude) or _seconds(*matrix.value.shape) > left():
         return crude
     power = -int(np.frexp(crude)[1])
     scaled = matrix.map(lambda x: np.ldexp(x, power))
@@ -53,6 +57,12 @@ def spectral(matrix: Enclosure) -> float:
         if is_positive_semidefinite(Enclosure(square * np.eye(len(gram.value)) - gram.value, _off(gram, square))):
             return min(crude, float(np.ldexp(up(sqrt(square)), -power)))
     return crude
+
+
+def _seconds(rows: int, columns: int) -> float:
+    """About what `spectral` takes: the products of an enclosure, eigenvalues, factors."""
+    short, long = sorted((rows, columns))
+    return (6.0 * short**2 * long + 12.0 * short**3) / _SPEED
 
 
 def _exact(matrix: Enclosure, scaled: Enclosure, power: int) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from leaktight.models.enclosure import Array, Enclosure
 from leaktight.models.network import Network
 from leaktight.specs.region import Norm
+from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.layers import Layers
 from leaktight.verify.rounding import gamma
 
@@ -123,6 +124,7 @@ def _step(
     slopes: Array,
     take: Callable[[Enclosure], Array],
 ) -> Array:
+    tick()
     moved = slopes[:, None] * (state if weight is None else take(weight) @ state)
     moved = moved if feed is None else take(feed) @ moved
     found: Array = moved if keep is None else moved + take(keep) @ state

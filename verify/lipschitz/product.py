@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm
+from leaktight.verify.clock import left
 from leaktight.verify.lipschitz.layers import Layers, Stage
 from leaktight.verify.lipschitz.norms import operator_norm, plus, times
+
+_SPEED = 1e7  # entries of enclosures that are multiplied in a second
 
 
 def product(network: Layers, norm: Norm) -> float:
@@ -24,6 +27,8 @@ def _growth(stage: Stage, norm: Norm) -> float:
     steepest = stage.sector.steepest
     if stage.weight is None:
         inner = float(steepest.max(initial=0.0))
+    elif left() < stage.weight.value.size / _SPEED:
+        inner = times(float(steepest.max(initial=0.0)), operator_norm(stage.weight, norm))
     else:
         inner = operator_norm(exactly(steepest[:, None]) * stage.weight, norm)
     growth = times(operator_norm(stage.feed, norm), inner)

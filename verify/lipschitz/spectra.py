@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.ops import Shape
+from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.centred import middle_and_half
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.gram import largest_eigenvalue
@@ -63,6 +64,7 @@ def waves(steps: Sequence[Step]) -> list[Wave]:
     """The steps, with symbols at all frequencies of their tori; frequencies as they lie behind the step."""
     found = []
     for step in steps:
+        tick()
         window = step.window
         symbol, error = symbols(window.kernel, window.dilation, step.points)
         symbol = _by_alias(symbol, step.points, window.stride)
@@ -103,6 +105,13 @@ def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
     """
     if wave.middle is None or wave.half is None:
         return spread
+    return torch.cat([_advanced(wave, part, scale) for part in _parts(spread)])
+
+
+def _advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
+    tick()
+    assert wave.middle is not None
+    assert wave.half is not None
     grown = spread
     if wave.loose:
         gap = torch.diag(scale).to(spread.dtype) - spread
@@ -121,9 +130,23 @@ def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
     """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies."""
     assert wave.middle is not None
     assert wave.half is not None
-    largest = float(torch.linalg.eigvalsh(spread).amax())
+    largest = _largest(spread)
     ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
     return max(largest, 1e-290) * (1 + ratio)
+
+
+def _largest(matrices: Tensor) -> float:
+    """About the largest eigenvalue of Hermitian matrices."""
+    found = -inf
+    for part in _parts(matrices):
+        tick()
+        found = max(found, float(torch.linalg.eigvalsh(part).amax()))
+    return found
+
+
+def _parts(matrices: Tensor) -> Sequence[Tensor]:
+    """Some frequencies at a time, so that memory and time limits are kept."""
+    return torch.split(matrices, max(1, _AT_ONCE // (4 * matrices.shape[-1] ** 2)))
 
 
 def handed(field: Tensor, points: Shape, stride: Shape) -> Tensor:
@@ -137,6 +160,7 @@ def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = 
     error = torch.zeros(1, dtype=torch.float64)
     chain = waves(steps) if given is None else given
     for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
+        tick()
         before = None if form is None else handed(form, step.points, step.window.stride)
         image, error = spread(wave, before), _error_of_spread(wave, before)
         if wave.middle is None and k + 1 == len(steps):
@@ -161,6 +185,7 @@ def _proven(wave: Wave, image: Tensor, error: Tensor, scale: Tensor) -> Tensor |
     found = torch.empty_like(least)
     for part in parts:
         for at in range(begin, len(_SLACKS)):
+            tick()
             form = least[part] * (1 + _SLACKS[at])
             form.diagonal(dim1=-2, dim2=-1).add_(_SLACKS[at] * top)
             form = (form + form.mH) / 2
@@ -193,7 +218,7 @@ def _inequality(wave: Wave, form: Tensor, image: Tensor, error: Tensor, scale: T
 
 def _root(form: Tensor, error: Tensor) -> float:
     """At least the root of the largest eigenvalue of the Hermitian matrices that are within `error` of `form`."""
-    largest = max(float(torch.linalg.eigvalsh(form).amax()), 1e-280)
+    largest = max(_largest(form), 1e-280)
     if not isfinite(largest):
         return inf
     for slack in _SLACKS:
@@ -211,6 +236,7 @@ def norm(window: Window, points: Shape) -> float:
 
     Stride-aware, over all frequencies, by Gram iteration (leaktight.verify.lipschitz.gram).
     """
+    tick()
     (wave,) = waves([Step(window, points, None)])
     square = largest_eigenvalue(spread(wave, None), _error_of_spread(wave, None))
     return nextafter(sqrt(square), inf)

@@ -169,6 +169,7 @@ _LIPSCHITZ = record(
         "gap": maybe(number),
         "pattern": maybe(number),
         "radius": number,
+        "interrupted": truth,
         "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
     },
 )
