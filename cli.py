@@ -317,6 +317,7 @@ def certify(
     radius: cli.Radius = False,
     engine: cli.Engine = "auto",
     timeout: cli.EachTimeout = None,
+    jobs: cli.CertifyJobs = None,
     memory: cli.Memory = None,
     dtype: cli.Arithmetic = Precision.FLOAT64,
     seed: cli.Seed = 0,
@@ -345,6 +346,7 @@ def certify(
             engine=chosen,
             radius=radius,
             seed=seed,
+            jobs=jobs,
             progress=progress,
             **_budget(dtype, memory, timeout),
         )
@@ -355,7 +357,8 @@ def certify(
         f"{proved} of {len(found.inputs)} inputs certified ({accuracy['certified']:.1%});"
         f" {accuracy['clean']:.1%} clean, {accuracy['attacked']:.1%} not refuted ({found.seconds:.2f} s)"
     )
-    return Answer(found.to_json(), summary, found.status.exit_code)
+    summary += "; interrupted: what is shown holds, the rest is open" if found.interrupted else ""
+    return Answer(found.to_json(), summary, INTERRUPTED if found.interrupted else found.status.exit_code)
 
 
 def _normalised(network: Network, mean: str | None, std: str | None) -> Network:

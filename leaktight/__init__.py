@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from leaktight.specs.region import Norm, Region
     from leaktight.specs.vnnlib import parse_property, read_property
     from leaktight.verify.bounds.engine import Bounds, bound
-    from leaktight.verify.certify import Certification, certify
+    from leaktight.verify.certification import Certification
+    from leaktight.verify.certify import certify
     from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
     from leaktight.verify.lipschitz.bound import LipschitzBound
     from leaktight.verify.lipschitz.lipschitz import lipschitz
@@ -84,7 +85,8 @@ _HOMES = {
     "leaktight.specs.region": ("Norm", "Region"),
     "leaktight.specs.vnnlib": ("parse_property", "read_property"),
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
-    "leaktight.verify.certify": ("Certification", "certify"),
+    "leaktight.verify.certification": ("Certification",),
+    "leaktight.verify.certify": ("certify",),
     "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
     "leaktight.verify.lipschitz.bound": ("LipschitzBound",),
     "leaktight.verify.lipschitz.lipschitz": ("lipschitz",),

@@ -9,7 +9,8 @@ LeaktightError
 │   └── UsageError         an option or argument is wrong
 └── InternalError          leaktight itself is wrong; the command line answers with exit code 70
     ├── MissingRule        an abstraction has no rule for an operator
-    └── Contradiction      two methods that must agree do not
+    ├── Contradiction      two methods that must agree do not
+    └── WorkerFailed       a worker process crashed, hung or was killed
 """
 
 
@@ -51,3 +52,7 @@ class MissingRule(InternalError):
 
 class Contradiction(InternalError):
     """Two methods whose answers must agree do not; the message carries both numbers."""
+
+
+class WorkerFailed(InternalError):
+    """A worker process crashed, hung or was killed; the message says which work is lost."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from leaktight.models.network import Network
-    from leaktight.verify.certify import InputResult
+    from leaktight.verify.certification import InputResult
 
 _SHOWN = 5
 

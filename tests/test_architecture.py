@@ -34,6 +34,7 @@ ROOMS = {
     "lipschitz": {"clock", "relax", "rounding", "verdict", "bounds"},
     "leak": {"clock", "relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
     "run": {
+        "clock",
         "relax",
         "rounding",
         "verdict",
@@ -43,6 +44,9 @@ ROOMS = {
         "leak",
         "lipschitz",
         "prove",
+        "certification",
+        "answered",
+        "inputs",
         "certify",
         "divide",
         "parts",

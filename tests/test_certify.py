@@ -15,7 +15,8 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.bounds.engine import ENGINES
-from leaktight.verify.certify import Certification, certify
+from leaktight.verify.certification import Certification
+from leaktight.verify.certify import certify
 from leaktight.verify.search.attack import attack
 from leaktight.verify.verdict import Status
 

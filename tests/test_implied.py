@@ -16,7 +16,8 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope, leaky_relu
 from leaktight.specs.property import Case
-from leaktight.verify.prove import Budget, leaf_of
+from leaktight.verify.branching import leaf_of
+from leaktight.verify.budget import Budget
 from leaktight.verify.search import stages
 from leaktight.verify.search.implied import Implied, _least
 from leaktight.verify.search.multipliers import Bounding

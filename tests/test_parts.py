@@ -34,7 +34,8 @@ WEAK = {"restarts": 1, "steps": 1, "effort": 1.0}
 def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that finds little, so that there is something to divide."""
     weak = lambda *asked, **given: refute(*asked, **{**given, **WEAK})  # noqa: E731
-    monkeypatch.setattr("leaktight.verify.prove.refute", weak)
+    for place in ("prove", "branching"):
+        monkeypatch.setattr(f"leaktight.verify.{place}.refute", weak)
 
 
 def sent(parts: tuple[Part, ...]) -> list[dict[str, Any]]:
@@ -109,7 +110,8 @@ def test_every_unsafe_input_lies_in_a_part(wide: bool, monkeypatch: pytest.Monke
     """Nothing is confirmed here, so that the tree goes on around counterexamples."""
     for search in ("replay", "neurons", "leaf"):
         monkeypatch.setattr(f"leaktight.verify.search.{search}.confirm", lambda *_: None)
-    monkeypatch.setattr("leaktight.verify.prove.refute", lambda *_, **__: (None, torch.tensor([torch.inf])))
+    for place in ("prove", "branching"):
+        monkeypatch.setattr(f"leaktight.verify.{place}.refute", lambda *_, **__: (None, torch.tensor([torch.inf])))
     checked = 0
     for seed in range(21, 35, 2):
         network, asked, _ = tiny_question("residual", seed, 0.1, wide=wide)
@@ -241,7 +243,8 @@ def test_what_is_all_in_parts_has_no_bound_of_its_own() -> None:
 
 def test_where_no_neuron_bends_there_is_nothing_to_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """The margin touches zero, which no bound decides, and a linear network has no neuron to go on with."""
-    monkeypatch.setattr("leaktight.verify.prove.refute", lambda *_, **__: (None, torch.tensor([torch.inf])))
+    for place in ("prove", "branching"):
+        monkeypatch.setattr(f"leaktight.verify.{place}.refute", lambda *_, **__: (None, torch.tensor([torch.inf])))
     network, asked, exact = tiny_question("chain", 26, 0.3, wide=True)
     touching = shifted(asked.cases[0], math.nextafter(float(exact), math.inf))  # type: ignore[arg-type]
     verdict = prove(network, Property((touching,)), timeout=60)

@@ -35,7 +35,10 @@ ENGINES = ("auto", "branch", "milp")
 def weak_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack of few steps, so that the search itself has to find counterexamples, and problems are quick."""
     weak = {"restarts": 1, "steps": 3, "effort": 1e4}
-    monkeypatch.setattr("leaktight.verify.prove.refute", lambda *asked, **given: refute(*asked, **{**given, **weak}))
+    for place in ("prove", "branching"):
+        monkeypatch.setattr(
+            f"leaktight.verify.{place}.refute", lambda *asked, **given: refute(*asked, **{**given, **weak})
+        )
 
 
 def judge(shape: str, seed: int, gap: float, engine: str, wide: bool, timeout: float = 60.0) -> Verdict:
@@ -72,7 +75,7 @@ def test_where_every_neuron_is_split_linear_programs_decide(shape: str, monkeypa
         asked.append(decide(*given, **more))
         return asked[-1]
 
-    monkeypatch.setattr("leaktight.verify.prove.decide", counted)
+    monkeypatch.setattr("leaktight.verify.branching.decide", counted)
     for seed in range(20, 28):
         verdict = judge(shape, seed, 1e-9, "branch", wide=True)
         assert verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)

@@ -13,8 +13,10 @@ from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case, Property
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.branching import AUTO, leaf_of
+from leaktight.verify.budget import Budget
 from leaktight.verify.parts import Part
-from leaktight.verify.prove import AUTO, Budget, Opened, leaf_of, opened, origin
+from leaktight.verify.prove import Opened, opened
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import Bisection
 from leaktight.verify.search.multipliers import Bounding
@@ -22,6 +24,7 @@ from leaktight.verify.search.neurons import branch
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import WARM_UP, staged, whole_margin
+from leaktight.verify.standing import origin
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 _ROUNDS = 64

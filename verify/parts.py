@@ -19,7 +19,9 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
-from leaktight.verify.prove import AUTO, Budget, later_attacks, leaf_of, origin, prove
+from leaktight.verify.branching import AUTO, later_attacks, leaf_of
+from leaktight.verify.budget import Budget
+from leaktight.verify.prove import prove
 from leaktight.verify.search.bisect import bisect
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
@@ -28,6 +30,7 @@ from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import PART, split
+from leaktight.verify.standing import origin
 from leaktight.verify.verdict import Margin, Status, Verdict
 
 Part = Mapping[str, Any]

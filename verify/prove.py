@@ -7,7 +7,7 @@ concrete input that onnxruntime confirms to be unsafe. Everything else is unknow
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,108 +17,26 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
-from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.engine import ENGINES, lower_bounds
-from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.branching import ATTACKS, AUTO, BRANCH, MILP, Branching, Progress, branching, halve, split_neurons
+from leaktight.verify.budget import Budget
 from leaktight.verify.clock import alarm
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
-from leaktight.verify.search.bisect import FEW_INPUTS, Attack, bisect, proves
-from leaktight.verify.search.complete import check_exact, complete
-from leaktight.verify.search.leaf import decide
-from leaktight.verify.search.neurons import Leaf
-from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.relaxed import splittable
-from leaktight.verify.search.replay import Replay, confirming
-from leaktight.verify.search.stages import split, whole_margin
-from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
+from leaktight.verify.search.replay import Replay
+from leaktight.verify.standing import Standing, origin
+from leaktight.verify.standing import verdict as verdict_of
+from leaktight.verify.verdict import Counterexample, Guarantee, Status, Verdict
 
 SECOND_OPINION = "auto-lirpa"
-AUTO = "auto"
-BRANCH = "branch"
-MILP = "milp"
 # the bounds that engines begin with that are more than one
 STAGES = {AUTO: ("crown", "alpha-crown"), BRANCH: ("crown", "alpha-crown"), MILP: ("crown",)}
-# Multiplications and steps of the attacks that come before boxes are halved, soon after, and when it takes long.
-ATTACKS: tuple[dict[str, Any], ...] = ({"effort": 5e7, "steps": 15}, {"effort": 2e8}, {"effort": EFFORT})
-Progress = Callable[[str], None]
-Branching = Callable[["Network", "_Standing", "Budget", Replay, Progress], None]
 
 
 def engine_names() -> tuple[str, ...]:
     """Every name that `engine` may take."""
     return (AUTO, *ENGINES, BRANCH, MILP, SECOND_OPINION)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a proof may use. `deadline`: time.monotonic() after which to stop, or None; `effort`: the attack's."""
-
-    deadline: float | None
-    dtype: torch.dtype
-    memory: int | None
-    seed: int
-    effort: float = EFFORT
-
-    @classmethod
-    def starting_now(cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int) -> Budget:
-        """Raises UsageError: the timeout or the memory cap is not a positive number."""
-        if timeout is not None and not timeout > 0:
-            raise UsageError(f"--timeout must be a positive number of seconds; got {timeout}")
-        if memory is not None and memory <= 0:
-            raise UsageError(f"--memory must be a positive number of bytes; got {memory}")
-        return cls(None if timeout is None else time.monotonic() + timeout, dtype, memory, seed)
-
-    def first_part(self) -> Budget:
-        """The same with a third of the time that is left: what a first stage may use before others have had a turn."""
-        now = time.monotonic()
-        return self if self.deadline is None else replace(self, deadline=now + (self.deadline - now) / 3)
-
-    def share(self, parts: int) -> float | None:
-        """The deadline of the first of so many parts that share what time is left."""
-        now = time.monotonic()
-        return None if self.deadline is None else now + (self.deadline - now) / parts
-
-    @property
-    def spent(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
-
-
-@dataclass
-class _Standing:
-    """What is known of one case so far: proven lower bounds of its atoms, and the margin attained by some input."""
-
-    case: Case
-    atoms: Tensor
-    attained: float = torch.inf
-    found: Counterexample | None = None
-    searched: Searched | None = None
-
-    @property
-    def lower(self) -> float:
-        whole = float(self.case.unsafe.combine(self.atoms).amin())
-        return whole if self.searched is None else max(whole, self.searched.lower)
-
-    @property
-    def proved(self) -> bool:
-        """Every disjunct has an atom that no input satisfies, on the whole case or on each part of it."""
-        by_search = self.searched is not None and self.searched.proved
-        return by_search or bool(proves(self.case, self.atoms).all())
-
-    @property
-    def domains(self) -> int:
-        return 1 + (0 if self.searched is None else self.searched.domains)
-
-    def learn(self, atoms: Tensor) -> None:
-        self.atoms = torch.maximum(self.atoms, atoms)
-
-    def conclude(self, searched: Searched) -> None:
-        """Raises KeyboardInterrupt: the search was interrupted; what it found by then is kept."""
-        self.searched, self.found = searched, searched.found
-        self.attained = min(self.attained, searched.attained)
-        if searched.interrupted:
-            raise KeyboardInterrupt
 
 
 def atom_bounds(network: Network, case: Case, engine: str, budget: Budget) -> Tensor:
@@ -174,9 +92,7 @@ def prove(
     standings, interrupted = [], False
     arranged = property.arranged(network.inputs, network.outputs)
     for case in arranged.fitted(network.input_size, network.output_size):
-        standing = _Standing(
-            case, torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
-        )
+        standing = Standing.of(case)
         standings.append(standing)
         with alarm(budget.deadline) as clock:
             try:
@@ -185,7 +101,8 @@ def prove(
                 interrupted = not clock.rung
         if standing.found or interrupted or (budget.spent and not standing.proved):
             break
-    verdict = _verdict(standings, len(property.cases), engine, budget)
+    guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
+    verdict = verdict_of(standings, len(property.cases), budget, engine=engine, guarantee=guarantee)
     if interrupted and verdict.status is not Status.REFUTED:
         verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}", interrupted=True)
     checked = None
@@ -201,9 +118,9 @@ def prove(
     )
 
 
-def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
+def _settle(network: Network, standing: Standing, engine: str, budget: Budget, replay: Replay, say: Progress) -> None:
     """Runs the stages on one case until it is proved or refuted, or nothing is left to try."""
-    how = _branching(network, standing.case.region, engine)
+    how = branching(network, standing.case.region, engine)
     rest = _open(network, standing, engine, how, budget, replay, say)
     for stage in rest:
         if not (standing.proved or standing.found or budget.spent):
@@ -214,7 +131,7 @@ def _settle(network: Network, standing: _Standing, engine: str, budget: Budget, 
 
 def _open(
     network: Network,
-    standing: _Standing,
+    standing: Standing,
     engine: str,
     how: Branching | None,
     budget: Budget,
@@ -232,7 +149,7 @@ def _open(
         replay,
         say,
         briefly=standing.proved,
-        limits=ATTACKS[0] if how is _halve else {"effort": budget.effort},
+        limits=ATTACKS[0] if how is halve else {"effort": budget.effort},
     )
     return rest
 
@@ -255,117 +172,16 @@ def opened(network: Network, case: Case, engine: str, budget: Budget, replay: Re
 
     Raises: as `prove`.
     """
-    nothing = torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
-    standing = _Standing(case, nothing)
-    how = _branching(network, case.region, engine)
+    standing = Standing.of(case)
+    how = branching(network, case.region, engine)
     _open(network, standing, engine, how, budget, replay, lambda _: None)
-    halving, splitting = how is _halve, how is _split
+    halving, splitting = how is halve, how is split_neurons
     return Opened(
         standing.atoms, standing.lower, standing.attained, standing.proved, standing.found, halving, splitting
     )
 
 
-def _branching(network: Network, region: Region, engine: str) -> Branching | None:
-    """What to branch on: inputs where they are few, neurons where all that bends can be split.
-
-    Raises: what the engine that is asked for cannot do, by name: UsageError of regions, UnsupportedOperator of nodes.
-    """
-    if engine == MILP:
-        check_exact(network, region)
-        return _complete
-    if engine not in (AUTO, BRANCH):
-        return None
-    halving = isinstance(region, Box)
-    if halving and region.size <= FEW_INPUTS:
-        return _halve
-    if splittable(network):
-        return _split
-    if engine == AUTO:
-        return None
-    if not halving:
-        raise UsageError(
-            "engine 'branch' splits neurons of piecewise linear activations or halves boxes; this network has other"
-            " activations, and the property's region is a ball; use another engine"
-        )
-    return _halve
-
-
-def _complete(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Splits neurons until linear programs decide.
-
-    Raises KeyboardInterrupt: as `_Standing.conclude`.
-    """
-    found = complete(
-        network, standing.case, replay, deadline=budget.deadline, memory=budget.memory, seed=budget.seed, say=say
-    )
-    standing.conclude(found)
-
-
-def leaf_of(network: Network, case: Case, budget: Budget, replay: Replay) -> Leaf | None:
-    """Decides domains whose neurons are all decided by linear programs, where the region has flat walls."""
-    if isinstance(case.region, Ball) and case.region.norm is Norm.L2:
-        return None
-
-    def leaf(part: Case, sides: Mapping[str, Tensor]) -> tuple[float, Counterexample | None]:
-        found = decide(network, part, sides, replay=replay, deadline=budget.deadline)
-        return found.lower, found.found
-
-    return leaf
-
-
-def _split(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on neurons until the case is settled, the time is up, or too many domains wait.
-
-    Raises KeyboardInterrupt: as `_Standing.conclude`.
-    """
-    memory = default_memory() if budget.memory is None else budget.memory
-    with torch.no_grad():
-        found = split(
-            network,
-            standing.case,
-            standing.atoms,
-            replay,
-            memory=memory,
-            deadline=budget.deadline,
-            late=lambda: budget.spent,
-            leaf=leaf_of(network, standing.case, budget, replay),
-            say=say,
-        )
-    standing.conclude(replace(found, lower=whole_margin(standing.case, standing.atoms, found.lower)))
-
-
-def later_attacks(network: Network, case: Case, budget: Budget, replay: Replay) -> Attack:
-    """The attacks, each more thorough than the one before, that boxes which are halved for long are worth."""
-
-    def attack(turn: int) -> tuple[Counterexample | None, float]:
-        limits = {**ATTACKS[turn + 1], "seed": budget.seed + turn + 1, "deadline": budget.deadline}
-        limits["effort"] = min(limits["effort"], budget.effort)
-        found, attained = refute(network, case, replay=replay, **limits)
-        return found, float(attained.amin())
-
-    return attack
-
-
-def _halve(network: Network, standing: _Standing, budget: Budget, replay: Replay, say: Progress) -> None:
-    """Branches on the input until the case is settled, the time is up, or too many boxes wait.
-
-    Raises KeyboardInterrupt: as `_Standing.conclude`.
-    """
-    found = bisect(
-        network,
-        standing.case,
-        confirming(network, standing.case, replay),
-        attained=standing.attained,
-        deadline=budget.deadline,
-        late=lambda: budget.spent,
-        memory=budget.memory or default_memory(),
-        attack=later_attacks(network, standing.case, budget, replay),
-        say=say,
-    )
-    standing.conclude(found)
-
-
-def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, say: Progress) -> None:
+def _bound(network: Network, standing: Standing, stage: str, budget: Budget, say: Progress) -> None:
     say(f"bounding with {stage}")
     if stage == SECOND_OPINION:
         from leaktight.verify.bounds import auto_lirpa
@@ -380,7 +196,7 @@ def _bound(network: Network, standing: _Standing, stage: str, budget: Budget, sa
 
 def _attack(
     network: Network,
-    standing: _Standing,
+    standing: Standing,
     budget: Budget,
     replay: Replay,
     say: Progress,
@@ -402,42 +218,7 @@ def _attack(
     standing.attained = float(attained.amin())
 
 
-def _verdict(standings: list[_Standing], cases: int, engine: str, budget: Budget) -> Verdict:
-    guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
-    upper = min((s.attained for s in standings), default=torch.inf)
-    everywhere = len(standings) == cases
-    lower = min((s.lower for s in standings), default=torch.inf) if everywhere else -torch.inf
-    base = Verdict(
-        Status.UNKNOWN,
-        Margin(lower, upper),
-        engine=engine,
-        guarantee=guarantee,
-        statistics={"domains": sum(s.domains for s in standings), "cases": cases},
-    )
-    for standing in standings:
-        if standing.found is not None:
-            best = min(upper, standing.found.margin)
-            return replace(
-                base,
-                status=Status.REFUTED,
-                counterexample=standing.found,
-                margin=Margin(lower, best),
-                reason="an input in the region has an unsafe output, computed by onnxruntime",
-            )
-    if everywhere and all(s.proved for s in standings):
-        return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
-    if budget.spent:
-        return replace(
-            base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
-        )
-    ends = [s.searched for s in standings if s.searched is not None]
-    if ended := next((end.reason for end in ends if end.reason), ""):
-        return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
-    reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
-    return replace(base, reason=reason)
-
-
-def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str, Any]:
+def _second_opinion(network: Network, standings: list[Standing]) -> Mapping[str, Any]:
     """auto_LiRPA's bounds of the same atoms beside ours.
 
     Raises Contradiction: it excludes what we prove, or what a counterexample attains (and the other way round).
@@ -447,8 +228,3 @@ def _second_opinion(network: Network, standings: list[_Standing]) -> Mapping[str
     return compare(
         network, [(s.case, s.atoms) for s in standings], min((s.attained for s in standings), default=torch.inf)
     )
-
-
-def origin(network: Network) -> dict[str, str | None]:
-    source = network.source
-    return {"path": source.path if source else None, "sha256": source.sha256 if source else None}

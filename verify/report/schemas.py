@@ -169,7 +169,6 @@ _LIPSCHITZ = record(
         "gap": maybe(number),
         "pattern": maybe(number),
         "radius": number,
-        "interrupted": truth,
         "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
     },
 )

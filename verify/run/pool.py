@@ -52,10 +52,10 @@ class Worker:
 
 
 class Pool:
-    """`size` workers. Tasks are handed to idle ones; `wait` yields what became of them."""
+    """`size` workers. Tasks are handed to idle ones; `wait` yields what became of them. advice: where one was lost."""
 
-    def __init__(self, size: int, memory: int | None) -> None:
-        self.memory = memory
+    def __init__(self, size: int, memory: int | None, advice: str = "run again with --resume") -> None:
+        self.memory, self.advice = memory, advice
         self._selector = selectors.DefaultSelector()
         self._stillborn = 0
         self.workers: list[Worker] = []
@@ -127,8 +127,9 @@ class Pool:
         if "ready" in message:
             worker.ready, worker.deadline, self._stillborn = True, None, 0
         elif "limit" in message:
-            worker.limit = float(message["limit"])
-            worker.deadline = time.monotonic() + 1.5 * worker.limit + GRACE
+            limit = message["limit"]
+            worker.limit = 0.0 if limit is None else float(limit)
+            worker.deadline = None if limit is None else time.monotonic() + 1.5 * worker.limit + GRACE
         else:
             token, worker.token, worker.deadline = worker.token, None, None
             yield token, message
@@ -156,7 +157,7 @@ class Pool:
             )
         self.workers.append(self._start())
         if worker.token is not None:
-            why = message or f"the worker {_ended(code)} while it was working on it; run again with --resume"
+            why = message or f"the worker {_ended(code)} while it was working on it; {self.advice}"
             yield worker.token, {"error": {"kind": kind, "message": why}}
 
     def _start(self) -> Worker:

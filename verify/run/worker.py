@@ -1,6 +1,6 @@
 """The worker process: tasks come in as lines of JSON, one at a time, and an answer goes out for each.
 
-Out goes first ``{"limit": seconds}``, when the question has been read and work on it begins, and then
+Out goes first ``{"limit": seconds}`` (null: none), when the question has been read and work on it begins, and then
 ``{"document": ..., "identity": ...}`` or ``{"error": {"kind": ..., "message": ...}}``.
 """
 
@@ -76,6 +76,8 @@ def _answered(task: dict[str, Any], answer: Any, replies: IO[str], memory: int |
     try:
         if task["kind"] == "identify":
             return {"identity": answer.known(task["network"])[1]}
+        if task["kind"] == "inputs":
+            return _of_inputs(task, replies, memory)
         _say(replies, {"limit": answer.seconds(task)})
         document, identity = answer.answer(task, memory)
         return {"document": strict(document), "identity": identity}
@@ -89,6 +91,13 @@ def _answered(task: dict[str, Any], answer: Any, replies: IO[str], memory: int |
         return _error("internal", f"{type(error).__name__}: {error}")
     except Exception as error:
         return _error("internal", f"{type(error).__name__}: {error}")
+
+
+def _of_inputs(task: dict[str, Any], replies: IO[str], memory: int | None) -> dict[str, Any]:
+    from leaktight.verify.run import inputs
+
+    _say(replies, {"limit": inputs.seconds(task)})
+    return {"document": inputs.answer(task, memory)}
 
 
 def _error(kind: str, message: str) -> dict[str, Any]:
