@@ -1,6 +1,6 @@
 """How far ``verify``, ``certify``, ``leak`` and ``lipschitz`` run past ``--timeout S``: whole processes, by the clock.
 
-    python -m benchmarks.limits FOLDER... [--commands verify,leak] [--timeout 2] [--instances 6] [--only TEXT]
+    python -m benchmarks.limits FOLDER... [--commands verify,leak] [--timeout 2] [--instances 6] [--interrupt 3]
 
 A folder holds instances.csv, as for benchmarks/vnncomp.py; instances are taken evenly from it. ``certify`` asks about
 the first inputs of --data, ``lipschitz`` about the networks. What a process takes before it looks at its clock (the
@@ -15,8 +15,10 @@ import argparse
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,28 +31,48 @@ COMMANDS = ("verify", "certify", "leak", "lipschitz")
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one process: `own` are the seconds that its document counts."""
+    """What became of one process: `own` are the seconds that its document counts, `peak` is its memory in MiB."""
 
     status: str
     wall: float
     own: float
     late: bool
+    peak: float
 
 
-def ask(arguments: Sequence[str]) -> Run:
-    """One process. Raises RuntimeError: it neither answered nor refused."""
+def ask(arguments: Sequence[str], interrupt: float | None = None) -> Run:
+    """One process; Ctrl-C ends it after `interrupt` seconds. Raises RuntimeError: it neither answered nor refused."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "leaktight", *arguments, "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wall = time.perf_counter() - began
-    if done.returncode == 2:
-        return Run(f"refused: {done.stderr.strip().splitlines()[-1]}", wall, 0.0, False)
-    if not done.stdout:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-    found = json.loads(done.stdout)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err)
+        pressed = began
+        if interrupt is not None:
+            ends = began + interrupt
+            while process.poll() is None and time.perf_counter() < ends:
+                time.sleep(0.01)
+            pressed = time.perf_counter()
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+        if process.returncode is None:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode, peak = os.waitstatus_to_exitcode(status), used.ru_maxrss / 1024
+        else:
+            peak = 0.0
+        wall = time.perf_counter() - (began if interrupt is None else pressed)
+        out.seek(0)
+        err.seek(0)
+        said, told = out.read().decode(), err.read().decode()
+    if process.returncode == 2:
+        return Run(f"refused: {told.strip().splitlines()[-1]}", wall, 0.0, False, peak)
+    if not said:
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{told}")
+    found = json.loads(said)
     states = {record["status"] for record in found.get("inputs", [])} | {found.get("status")}
     late = "timeout" in states or bool(found.get("timed_out"))
-    return Run(found.get("status") or ("timeout" if late else "done"), wall, float(found["seconds"]), late)
+    status = found.get("status") or ("timeout" if late else "done")
+    status += " (interrupted)" if found.get("interrupted") else ""
+    return Run(status, wall, float(found["seconds"]), late, peak)
 
 
 def start(command: str) -> float:
@@ -88,11 +110,11 @@ def questions(command: str, folder: Path, given: argparse.Namespace) -> list[tup
 
 def row(command: str, folder: Path, given: argparse.Namespace, begin: float) -> str:
     """A line of the table."""
-    late, asked, refused = [], 0, 0
+    late, asked, refused, peak = [], 0, 0, 0.0
     for name, limit, arguments in questions(command, folder, given):
-        found = ask(arguments)
+        found = ask([*arguments, *(["--memory", given.memory] if given.memory else [])])
         refused += found.status.startswith("refused")
-        asked += 1
+        asked, peak = asked + 1, max(peak, found.peak)
         if found.late or found.own > limit:
             late.append((found.wall - begin - limit, found.own - limit, f"{name} {found.status}"))
             print(f"  {late[-1][0]:6.2f} {late[-1][1]:6.2f} {late[-1][2]}", file=sys.stderr, flush=True)
@@ -100,9 +122,24 @@ def row(command: str, folder: Path, given: argparse.Namespace, begin: float) -> 
             print(f"  {name} {found.status}", file=sys.stderr, flush=True)
     worst = max(late, default=(0.0, 0.0, "-"))
     own = max((own for _, own, _ in late), default=0.0)
-    load = os.getloadavg()[0]
-    said = f"{asked - refused} | {len(late)} | {worst[0]:.2f} | {own:.2f} | {worst[2]} | {load:.1f}"
-    return f"| {command} | {folder.name} | {said} |"
+    said = f"{asked - refused} | {len(late)} | {worst[0]:.2f} | {own:.2f} | {worst[2]} | {peak:.0f}"
+    return f"| {command} | {folder.name} | {said} | {os.getloadavg()[0]:.1f} |"
+
+
+def interrupted(command: str, folder: Path, given: argparse.Namespace, begin: float) -> str:
+    """A line of the table of Ctrl-C: how long until there is an answer."""
+    slow, count, silent = (0.0, "-"), 0, 0
+    for name, _, arguments in questions(command, folder, given):
+        arguments = arguments[: arguments.index("--timeout")]
+        try:
+            found = ask(arguments, begin + given.interrupt)
+        except RuntimeError:
+            silent += 1
+            print(f"  no answer: {name}", file=sys.stderr, flush=True)
+            continue
+        if "interrupted" in found.status:
+            count, slow = count + 1, max(slow, (found.wall, name))
+    return f"| {command} | {folder.name} | {count} | {silent} | {slow[0]:.2f} | {slow[1]} | {os.getloadavg()[0]:.1f} |"
 
 
 def main() -> None:
@@ -116,16 +153,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="labelled inputs of certify")
     parser.add_argument("--inputs", type=int, default=2, help="how many of them")
     parser.add_argument("--certify", default="--epsilon 0.1 --clip 0 1", help="how certify asks about them")
+    parser.add_argument("--memory", help="a cap for each process; its peak is in the table")
+    parser.add_argument("--interrupt", type=float, help="no limit, but Ctrl-C after so many seconds")
     given = parser.parse_args()
-    print(f"limit {given.timeout:g} s\n")
-    print("| command | family | asked | late | process, s beyond | own, s beyond | where | load |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    if given.interrupt is None:
+        print(f"limit {given.timeout:g} s\n")
+        print("| command | family | asked | late | process, s beyond | own, s beyond | where | peak, MiB | load |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    else:
+        print(f"Ctrl-C after {given.interrupt:g} s\n")
+        print("| command | family | interrupted | without an answer | s until it, at most | where | load |")
+        print("|---|---|---|---|---|---|---|", flush=True)
     for command in given.commands.split(","):
         if command not in COMMANDS:
             parser.error(f"--commands: {command!r}; allowed: {', '.join(COMMANDS)}")
         begin = start(command)
         for folder in given.folders:
-            print(row(command, folder, given, begin), flush=True)
+            print((row if given.interrupt is None else interrupted)(command, folder, given, begin), flush=True)
 
 
 if __name__ == "__main__":

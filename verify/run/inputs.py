@@ -24,7 +24,7 @@ from leaktight.verify.run.machine import memory_of_each
 from leaktight.verify.run.pool import Pool, Reply
 from leaktight.verify.search.replay import Replay
 
-_TASKS, _LARGEST = 32, 64  # as many groups as this where there are enough inputs; how large they may be
+_TASKS, _LARGEST = 16, 64  # as many groups as this where there are enough inputs; how large they may be
 _LOOK = 1.0  # seconds between looks at the workers
 Certified = Callable[[int, int], None]
 
