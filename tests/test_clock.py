@@ -162,6 +162,35 @@ def test_properties_of_several_cases_end_when_the_time_does(monkeypatch: pytest.
     assert verdict.status in (Status.TIMEOUT, Status.REFUTED)
 
 
+def test_a_curve_that_is_traced_stands_when_the_time_ends_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise TimeUp
+
+    network = leaky_file()
+    asked = lt.robust(torch.full((1, 4), 0.4, dtype=torch.float64), label=0, epsilon=0.2)
+    whole = lt.leak(network, asked, (0.0, 0.5)).curve
+    monkeypatch.setattr("leaktight.verify.leak.trace.settled", late)
+    found = lt.leak(network, asked, (0.0, 0.5)).curve
+    assert whole is not None
+    assert found is not None
+    assert (found.segments[0].lo, found.segments[-1].hi) == (0.0, 0.5)
+    for a in (0.0, 0.25, 0.5):
+        assert found.lower(a) == pytest.approx(whole.lower(a), rel=1e-9)
+
+
+@pytest.mark.parametrize("looks", [1, 10, 60])
+def test_inputs_of_which_the_time_ran_out_are_timeouts(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = leaky_file()
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = network.flat(x).argmax(1)
+    leapt = leap(monkeypatch, looks)
+    found = lt.certify(network, x, labels, 0.3, timeout=1000, radius=True)
+    assert leapt()
+    assert not found.interrupted
+    assert Status.UNKNOWN not in {one.status for one in found.inputs}
+    assert all(one.radius is not None for one in found.inputs)
+
+
 @pytest.mark.parametrize("norm", ["2", "inf"])
 def test_a_constant_of_which_the_time_ran_out_is_one(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never below what inputs attain, whatever was cut short; without any time still the product of norms."""
