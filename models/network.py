@@ -143,7 +143,10 @@ class Network:
 
     def to(self, dtype: torch.dtype) -> Network:
         """The network with parameters in `dtype`; each conversion's error is kept in its operator."""
-        return replace(self, nodes=tuple(replace(node, op=node.op.to(dtype)) for node in self.nodes))
+        ops = [node.op.to(dtype) for node in self.nodes]
+        if all(op is node.op for op, node in zip(ops, self.nodes, strict=True)):
+            return self  # with all that it keeps
+        return replace(self, nodes=tuple(replace(node, op=op) for op, node in zip(ops, self.nodes, strict=True)))
 
     @cached_property
     def single(self) -> Network:

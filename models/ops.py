@@ -70,6 +70,13 @@ class Affine(Op):
     def magnitude(self, *inputs: Tensor) -> Tensor:
         """``|W| x``, for ``x >= 0``."""
 
+    def row_sums(self, *shapes: Shape) -> Tensor:
+        """``|W| 1`` for inputs of these shapes ``(1, *output shape)`` in float64: computed once, and kept."""
+        kept: dict[tuple[Shape, ...], Tensor] = self.__dict__.setdefault("_kept_row_sums", {})
+        if shapes not in kept:
+            kept[shapes] = self.magnitude(*(torch.ones(1, *shape, dtype=torch.float64) for shape in shapes))
+        return kept[shapes]
+
     @abstractmethod
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
         """``W_i^T a`` for every input, given ``a`` as ``(..., *output shape)`` and the input shapes."""
@@ -132,9 +139,13 @@ class _Weighted(Affine):
         (x,) = inputs
         return self._apply(self.weight, x)
 
+    @cached_property
+    def _kept_sizes(self) -> Tensor:
+        return self.weight.abs()
+
     def magnitude(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
-        return self._apply(self.weight.abs(), x)
+        return self._apply(self.weight.abs() if self.weight.numel() > _SMALL_WEIGHT else self._kept_sizes, x)
 
     def spread(self, *inputs: Tensor) -> Tensor | None:
         (x,) = inputs
@@ -149,6 +160,8 @@ class _Weighted(Affine):
         return self._bias_shaped(self.bias)
 
     def to(self: Any, dtype: torch.dtype) -> Any:
+        if self.weight.dtype == dtype and (self.bias is None or self.bias.dtype == dtype):
+            return self
         weight, weight_error = _rounded(self.weight, self.weight_error, dtype)
         bias, bias_error = _rounded(self.bias, self.bias_error, dtype)
         return replace(self, weight=weight, bias=bias, weight_error=weight_error, bias_error=bias_error)
@@ -544,8 +557,14 @@ class TwoSlope(Elementwise):
     def __call__(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
         left, right, kink, value = (p.to(x.dtype) for p in (self.left, self.right, self.kink, self.value))
-        shifted = x - kink
-        return value + torch.where(shifted >= 0, right * shifted, left * shifted)
+        shifted = x if self._at_origin else x - kink
+        # one of the two is zero, so their sum is exact; choosing between them takes longer
+        bent = right * shifted.clamp(min=0) + left * shifted.clamp(max=0)
+        return bent if self._at_origin else value + bent
+
+    @cached_property
+    def _at_origin(self) -> bool:
+        return not bool(self.kink.any()) and not bool(self.value.any())
 
 
 def leaky_relu(slope: Tensor | float) -> TwoSlope:

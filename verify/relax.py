@@ -32,16 +32,21 @@ _SMOOTH = 16 * _U
 
 @dataclass(frozen=True)
 class Lines:
-    """``lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset`` on the interval it was made for."""
+    """``lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset`` on the interval it was made for.
+
+    through_origin: the lower offsets are all zero.
+    """
 
     lower_slope: Tensor
     lower_offset: Tensor
     upper_slope: Tensor
     upper_offset: Tensor
+    through_origin: bool = False
 
     def select(self, regions: Tensor | slice) -> Lines:
         """The lines at these places of the batch."""
-        return Lines(*(x[regions] for x in (self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset)))
+        picked = (x[regions] for x in (self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset))
+        return Lines(*picked, self.through_origin)
 
 
 Image = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -86,10 +91,11 @@ def has_tilt(op: Op) -> bool:
 
 def default_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """The turn of the free line that encloses the smaller area: 1 where the interval reaches further right."""
-    kink = op.kink if isinstance(op, TwoSlope) else torch.zeros(())
     if isinstance(op, Clip):
         return torch.full_like(lower, 0.5)
-    return (upper - kink > kink - lower).to(lower.dtype)
+    if not isinstance(op, TwoSlope) or is_leaky(op):
+        return (upper + lower).sign_().clamp_(min=0)  # a comparison takes longer
+    return ((upper - op.kink) + (lower - op.kink)).to(lower.dtype).sign_().clamp_(min=0)
 
 
 def other_tilt(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
@@ -119,7 +125,7 @@ def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):
         if is_leaky(op):
-            return (lower >= 0) | (upper <= 0) | (op.left == 1)
+            return (torch.minimum(-lower, upper) <= 0) | (op.left == 1)
         kink = op.kink.double() * (
             1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim())
         )
@@ -166,10 +172,8 @@ def _value_and_error(op: TwoSlope, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _two_slope_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    if is_leaky(op):  # increasing; exact to the right and where the slope is zero, one rounding elsewhere
-        low, high = (torch.maximum(x, x * op.left) for x in (lower, upper))
-        flat = op.left == 0
-        return torch.where((low == lower) | flat, low, down(low)), torch.where((high == upper) | flat, high, up(high))
+    if is_leaky(op):
+        return _leaky_image(op, lower, upper)
     middle = torch.minimum(torch.maximum(op.kink.expand(lower.shape), lower), upper)
     ends = [_value_and_error(op, x) for x in (lower, upper, middle)]
     low = torch.stack([value - error for value, error in ends]).amin(0)
@@ -210,22 +214,37 @@ def is_leaky(op: Op) -> TypeGuard[TwoSlope]:
     return found
 
 
+def _leaky_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """``max(x, slope x)`` at both ends, rounded outwards by moving the slope: exact to the right, and for slopes 0 and 1.
+
+    The factor makes up for three roundings: of the slope itself, and of two products. What underflows is less than
+    ``|x|`` too, so nothing is added at zero.
+    """
+    low, high = (op.left * (1 + 8 * _U)).clamp(max=1), torch.where(op.left == 1, 1.0, op.left * (1 - 8 * _U))
+    inexact = ((op.left > 0) & (op.left < 1)).double() * _TINY
+    return (
+        torch.maximum(lower, lower * low - torch.minimum(-lower.clamp(max=0), inexact)),
+        torch.maximum(upper, upper * high + torch.minimum(-upper.clamp(max=0), inexact)),
+    )
+
+
 def _leaky_envelope(op: TwoSlope, lower: Tensor, upper: Tensor) -> Lines:
     """The lines around ``max(x, slope x)``, without a tilt: a special case that is worth being fast.
 
-    Above the chord; its offset is that of the end where it is larger, plus the error of computing it: three roundings,
-    each of a number below ``2 |end|``. Below the ray that `default_tilt` chooses, exactly through the kink; on one side
-    of the kink that is the activation itself.
+    With the interval's parts left and right of the kink, ``low <= 0 <= high``, the chord turns from the slope to 1 as
+    the right part's share of the interval grows; on one side of the kink `lerp` gives the activation's own slope
+    exactly, and the offset is zero. Else the offset is that of the end where it is larger, for the chord as it was
+    rounded: a difference and a product round once each. What underflows there is less than either part.
+
+    Below the ray that `default_tilt` chooses, exactly through the kink; on one side that is the activation itself.
     """
-    slope = op.left
-    chord = (upper - lower * slope) / (upper - lower).clamp(min=_TINY)  # where the kink lies inside
-    chord = torch.maximum(chord, slope).clamp(max=1)
-    offset = torch.maximum((slope - chord) * lower, (1 - chord) * upper)
-    offset = offset + (8 * _U) * torch.maximum(-lower, upper) + 4 * _TINY
-    active, inactive = lower >= 0, upper <= 0
-    chord = torch.where(active, 1.0, torch.where(inactive, slope, chord))
-    ray = torch.where(active | ((default_tilt(op, lower, upper) > 0) & ~inactive), 1.0, slope)
-    return Lines(ray, torch.zeros_like(offset), chord, offset.masked_fill(active | inactive, 0.0))
+    slope, one = op.left, op.right
+    low, high = lower.clamp(max=0), upper.clamp(min=0)
+    chord = torch.lerp(slope, one, high / (high - low).clamp_(min=_TINY))
+    offset = torch.maximum((slope - chord).mul_(low), (1 - chord).mul_(high))
+    offset = torch.add(offset * (1 + 8 * _U), torch.minimum(-low, high).clamp_(max=4 * _TINY))
+    ray = torch.lerp(slope, one, default_tilt(op, lower, upper))
+    return Lines(ray, torch.zeros_like(offset), chord, offset, through_origin=True)
 
 
 def _through_origin(op: TwoSlope, dtype: torch.dtype) -> bool:

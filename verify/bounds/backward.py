@@ -27,7 +27,7 @@ from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.centred import Centred, Drift, Ray
-from leaktight.verify.bounds.interval import Interval, step
+from leaktight.verify.bounds.interval import Interval, rounding, spread_of, step
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise, kind_of
 from leaktight.verify.bounds.rows import Rows, Units, is_whole
 from leaktight.verify.bounds.walk import Walk
@@ -36,6 +36,13 @@ from leaktight.verify.rounding import gamma, underflow, unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+
+def _widest(x: Tensor) -> Tensor:
+    """The largest of all rows' entries, ``(batch, *shape)`` of ``(batch, rows, *shape)``."""
+    return x.squeeze(1) if x.shape[1] == 1 else x.amax(1)
+
 
 SomeWalk = TypeVar("SomeWalk", bound=Walk)
 _LARGEST_MATRIX = 2**22  # entries of a convolution that is kept as a matrix too
@@ -302,13 +309,14 @@ class Backward:
 
         bend: by how much a `Ray` may change their slopes; it takes three roundings, and one for the sum of rows.
         """
-        zeta = self.known[node.inputs[0]].magnitude
-        steep = (lines.slope.abs() + lines.half_slope.abs()).detach().amax(1) + bend
-        reach = (lines.offset.abs() + lines.half_offset.abs()).detach().amax(1)
-        found = 8 * unit(self.dtype) * steep * zeta + gamma(node.size, self.dtype) * reach + 4 * underflow(self.dtype)
+        steep, reach = (_widest(x.detach()) for x in (lines.steep, lines.reach))
+        steep = steep + bend
+        largest = self.known[node.inputs[0]].largest.reshape(-1, *[1] * len(node.shape))
+        each = (8 * unit(self.dtype)) * (largest if self.dtype == torch.float64 else self.known[node.inputs[0]].magnitude)
         source = self.network.by_name[node.inputs[0]]
         if is_affine(source.op) and (vector := self.slack(source).vector) is not None:
-            found = found + steep * vector.reshape(-1, *source.shape)
+            each = each + vector.reshape(-1, *source.shape)
+        found = torch.add(steep * each, reach, alpha=gamma(node.size, self.dtype)) + 4 * underflow(self.dtype)
         return found
 
     def slack(self, node: Node) -> _Slack:
@@ -319,22 +327,16 @@ class Backward:
         return found
 
     def _affine_slack(self, node: Node, op: Affine) -> _Slack:
-        reach = [self.known[name].magnitude for name in node.inputs]
-        parts = []
-        if op.adjoint_terms:
-            parts.append(gamma(op.adjoint_terms, self.dtype) * op.magnitude(*reach))
-        if (spread := op.spread(*reach)) is not None:
-            parts.append(2 * spread)
-        if op.bias_value is not None:
-            parts.append(gamma(node.size, self.dtype) * op.bias_value.abs())
-        inputs = sum((x.flatten(1).sum(1) for x in reach), torch.zeros(self.region.batch, dtype=self.dtype))
-        constant = 4 * (op.adjoint_terms * inputs + node.size) * underflow(self.dtype)
-        if not parts:
+        inputs = [self.known[name] for name in node.inputs]
+        reach = sum((x.lower[0].numel() * x.largest for x in inputs), self.region.lower.new_zeros(()))
+        constant = (4 * (op.adjoint_terms * reach + node.size) * underflow(self.dtype)).expand(self.region.batch)
+        spread = spread_of(op, inputs)
+        if not op.adjoint_terms and op.bias_value is None and spread is None:
             return _Slack(None, constant)
-        total = torch.zeros((self.region.batch, *node.shape), dtype=self.dtype)
-        for part in parts:
-            total = total + part
-        return _Slack(total.flatten(1), constant)
+        found = rounding(op, gamma(op.adjoint_terms, self.dtype), gamma(node.size, self.dtype), inputs)
+        if spread is not None:
+            found = found + 2 * spread
+        return _Slack(found.expand(self.region.batch, *node.shape).flatten(1), constant)
 
     def _line_slack(self, node: Node) -> _Slack:
         z = self.known[node.inputs[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -22,17 +23,30 @@ class Centred:
     offset: Tensor
     half_offset: Tensor
 
+    @cached_property
+    def steep(self) -> Tensor:
+        """At least the slopes' sizes, ``(batch, rows, *shape)``."""
+        return self.slope.abs().add_(self.half_slope.abs())
+
+    @cached_property
+    def reach(self) -> Tensor:
+        """At least the offsets' sizes, ``(batch, rows, *shape)``."""
+        return self.offset.abs().add_(self.half_offset.abs())
+
     def select(self, regions: Tensor | slice) -> Centred:
         return Centred(*(x[regions] for x in (self.slope, self.half_slope, self.offset, self.half_offset)))
 
     @classmethod
     def of(cls, lines: Lines) -> Centred:
+        slope = (lines.lower_slope + lines.upper_slope) / 2
+        half_slope = (lines.lower_slope - lines.upper_slope) / 2
+        if lines.through_origin:
+            half = lines.upper_offset / 2
+            return cls(slope, half_slope, half, -half)
         offset = lines.lower_offset / 2 + lines.upper_offset / 2
         reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
         half = lines.lower_offset / 2 - lines.upper_offset / 2 - reach.detach()
-        return cls(
-            lines.lower_slope / 2 + lines.upper_slope / 2, lines.lower_slope / 2 - lines.upper_slope / 2, offset, half
-        )
+        return cls(slope, half_slope, offset, half)
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,9 @@ class Ray:
     def select(self, regions: Tensor | slice) -> Ray:
         return Ray(*(x[regions] for x in (self.tilt, self.first, self.bend)))
 
-    def added(self, a: Tensor) -> Tensor:
-        """What turning adds to the rows ``a l`` or ``a u``: rows below zero take the chord, which stays."""
-        return (self.tilt.clamp(0, 1) - self.first) * self.bend * a.relu()
+    def add_to(self, rows: Tensor, a: Tensor) -> Tensor:
+        """The rows ``a l`` or ``a u`` with the line turned: coefficients below zero take the chord, which stays."""
+        return rows.addcmul_((self.tilt.clamp(0, 1) - self.first) * self.bend, a.relu())
 
 
 @dataclass(frozen=True)

@@ -147,23 +147,21 @@ def _refined(means: _Means, node: Node, z: Interval, wanted: Tensor) -> Interval
     """
     means.prepare(node)
     network = means.backward.network
-    sign = _nearer_end(network, node, z)
-    for side in (sign, -sign):
-        z = _one_side(means, node, z, wanted, side)
-        wanted = wanted & undecided(network, node, z)
-    return z
+    low = _lower_is_nearer(network, node, z)
+    z = _one_side(means, node, z, wanted, low)
+    wanted = wanted & undecided(network, node, z)
+    return _one_side(means, node, z, wanted, ~low)
 
 
-def _nearer_end(network: Network, node: Node, z: Interval) -> Tensor:
-    """1 where the lower end is nearer to the kink behind it, -1 where the upper one is; ``(batch, size)``."""
+def _lower_is_nearer(network: Network, node: Node, z: Interval) -> Tensor:
+    """Where the lower end is nearer to the kink behind it than the upper one, ``(batch, size)``."""
     kinks = (network.by_name[name].op for name in network.consumers[node.name])
     kink = next((op.kink for op in kinks if isinstance(op, TwoSlope)), z.lower.new_zeros(()))
-    right = z.upper - kink >= kink - z.lower
-    return right.to(z.lower.dtype).mul_(2).sub_(1).flatten(1)
+    return (z.upper - kink >= kink - z.lower).flatten(1)
 
 
-def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, sign: Tensor) -> Interval:
-    """The interval with the lower ends (where `sign` is 1) or the upper ends (-1) of the `wanted` entries refined.
+def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tensor) -> Interval:
+    """The interval with the lower ends (where `low`) or the upper ends of the `wanted` entries refined.
 
     Regions of a part that want fewer entries are padded with other entries, whose refined bounds are thrown away: so
     each region has the same bounds in every batch. Where that would waste much, those that want about as many share a
@@ -178,6 +176,7 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, sign: Tens
     else:  # nearly all entries are all of them, which need no list
         count = [total if total <= _WASTE * most else most] * len(count)
     best = torch.full(wanted.shape, -torch.inf, dtype=z.lower.dtype)
+    sign = low.to(best.dtype).mul_(2).sub_(1)
 
     def bounded(part: tuple[slice, slice]) -> None:
         if means.late:  # what is known has to do
@@ -188,11 +187,12 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, sign: Tens
         if units.span is not None:
             best[some, units.span] = found
         else:
-            best[torch.arange(len(best))[some].unsqueeze(1), units.index] = found
+            place = units.index + total * torch.arange(len(best))[some].unsqueeze(1)
+            best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 
     for _ in each(bounded, means.parts(count)):
         pass
-    return _met(z, best.masked_fill_(~wanted, -torch.inf), sign)
+    return _met(z, best, wanted & low, wanted & ~low)
 
 
 def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> Units:
@@ -204,9 +204,8 @@ def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> 
     return Units(name, index, sign.gather(1, index))
 
 
-def _met(z: Interval, found: Tensor, sign: Tensor) -> Interval:
-    """The interval with the lower bounds ``found <= sign z``, ``(batch, size)``, where these are better."""
-    below = sign > 0
-    lower = torch.maximum(z.lower.flatten(1), found.masked_fill(~below, -torch.inf))
-    upper = torch.minimum(z.upper.flatten(1), -found.masked_fill(below, -torch.inf))
+def _met(z: Interval, found: Tensor, below: Tensor, above: Tensor) -> Interval:
+    """The interval with ``found <= z`` where it is `below`, and ``found <= -z`` where it is `above`."""
+    lower = torch.maximum(z.lower.flatten(1), torch.where(below, found, -torch.inf))
+    upper = torch.minimum(z.upper.flatten(1), torch.where(above, -found, torch.inf))
     return Interval(lower.reshape(z.lower.shape), upper.reshape(z.lower.shape))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ class Interval:
     def magnitude(self) -> Tensor:
         """The largest absolute value, entry by entry."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    @cached_property
+    def largest(self) -> Tensor:
+        """The largest absolute value of any entry, ``(batch,)``."""
+        return torch.maximum(self.upper.flatten(1).amax(1), -self.lower.flatten(1).amin(1))
 
     def meet(self, other: Interval) -> Interval:
         """The interval that both enclose. Two sound bounds always overlap; rounding cannot make them miss."""
@@ -86,23 +92,46 @@ def step(node: Node, inputs: Sequence[Interval], batch: int) -> Interval:
 def _affine(op: Affine, inputs: Sequence[Interval]) -> Interval:
     if op.forward_terms == 0:  # entries only move
         value = Interval(op(*(x.lower for x in inputs)), op(*(x.upper for x in inputs)))
-        spread = op.spread(*(x.magnitude for x in inputs))
+        spread = spread_of(op, inputs)
         return value if spread is None else Interval(down(value.lower - spread), up(value.upper + spread))
     dtype = inputs[0].lower.dtype
-    centres = [x.lower / 2 + x.upper / 2 for x in inputs]
+    centres = [torch.add(x.lower / 2, x.upper, alpha=0.5) for x in inputs]
     radii = [
         torch.maximum(x.upper - c, c - x.lower) * (1 + 4 * unit(dtype)) for x, c in zip(inputs, centres, strict=True)
     ]
-    reach = [c.abs() + r for c, r in zip(centres, radii, strict=True)]
-    centre, spread = op(*centres), op.spread(*reach)
-    most = op.magnitude(*reach)
-    if op.bias_value is not None:
-        most = most + op.bias_value.abs()
-    slack = gamma(op.forward_terms, dtype) * most + op.forward_terms * underflow(dtype)
-    radius = op.magnitude(*radii) + slack
+    # |c| + r <= the magnitude (1 + 8 u): two roundings of those that gamma has to spare
+    centre, spread = op(*centres), spread_of(op, inputs)
+    slack = rounding(op, gamma(op.forward_terms, dtype), gamma(op.forward_terms, dtype), inputs)
+    slack = slack.add_(op.forward_terms * underflow(dtype))
+    radius = op.magnitude(*radii).add_(slack)
     if spread is not None:
         radius = radius + spread * (1 + 4 * unit(dtype) * op.forward_terms)
     return Interval(down(centre - radius), up(centre + radius))
+
+
+def spread_of(op: Affine, inputs: Sequence[Interval]) -> Tensor | None:
+    """How far the operator's value may be off because of uncertain parameters, for all values of the inputs."""
+    return None if certain(op, inputs) else op.spread(*(x.magnitude for x in inputs))
+
+
+def certain(op: Affine, inputs: Sequence[Interval]) -> bool:
+    """Whether the operator's parameters are exact, so that nobody needs to know how large its inputs are."""
+    return op.spread(*(x.lower[:1] for x in inputs)) is None
+
+
+def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Interval]) -> Tensor:
+    """At least ``share |W| |y| + bias_share |b|`` for all values ``y`` of the inputs, up to two roundings.
+
+    In float64 shares are so small that ``|W| |y| <= |W| 1 max |y|`` is close enough, and needs no product.
+    """
+    bias = None if op.bias_value is None else bias_share * op.bias_value.abs()
+    if inputs and inputs[0].lower.dtype == torch.float64:
+        rows = share * op.row_sums(*(x.lower.shape[1:] for x in inputs))
+        largest = inputs[0].largest if len(inputs) == 1 else torch.stack([x.largest for x in inputs]).amax(0)
+        largest = largest.reshape(-1, *[1] * (rows.dim() - 1))
+        return largest * rows if bias is None else torch.addcmul(bias, largest, rows)
+    found = share * op.magnitude(*(x.magnitude for x in inputs))
+    return found if bias is None else found + bias
 
 
 def outputs(network: Network, known: Mapping[str, Interval]) -> Interval:

@@ -85,7 +85,7 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
         return {}
     batch, rows = question.objectives.shape[:2]
     network = question.network.single  # any tilt is sound
-    points = minimiser(question.region, slopes.double().expand(batch, rows, -1)).flatten(0, 1).to(torch.float32)
+    points = minimiser(question.region, slopes.expand(batch, rows, -1)).flatten(0, 1).to(torch.float32)
     values = network.values(*points.split([port.size for port in network.inputs], -1))
     tilts = {}
     for name, tilt in first.items():
@@ -98,16 +98,19 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
 
 def towards(tilt: Tensor, z: Tensor, kink: Tensor) -> Tensor:
     """Turns of lines, the larger part of the way to the side of the kink that ``z`` ``(batch, rows, *shape)`` is on."""
-    return torch.lerp(tilt.to(z.dtype).expand_as(z), (z > kink).to(z.dtype), _TURN)
+    right = (z - kink).sign_().clamp_(min=0)  # a comparison takes longer
+    return torch.lerp(tilt.to(z.dtype).expand_as(z), right, _TURN)
 
 
 def minimiser(region: Region, slopes: Tensor) -> Tensor:
     """About where each linear function ``(batch, rows, n)`` is least in its region."""
     if isinstance(region, Ball):
-        away = slopes / torch.linalg.vector_norm(slopes, dim=-1, keepdim=True).clamp(min=1e-300)
+        away = slopes.double()
+        away = away / torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=1e-300)
         step = region.centre.unsqueeze(1) - region.radius.reshape(-1, 1, 1) * away
         return torch.maximum(torch.minimum(step, region.upper.unsqueeze(1)), region.lower.unsqueeze(1))
-    return torch.where(slopes > 0, region.lower.unsqueeze(1), region.upper.unsqueeze(1))
+    middle, reach = region.upper + region.lower, region.lower - region.upper
+    return torch.addcmul(*(x.to(slopes.dtype).unsqueeze(1) / 2 for x in (middle, reach)), slopes.sign())
 
 
 def ascend(

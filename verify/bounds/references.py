@@ -14,12 +14,14 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
 from leaktight.specs.region import Ball, Region
 from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.interval import Interval, certain, rounding
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.rounding import down, gamma, underflow, unit
 
 SINGLE, _DOUBLE = torch.float32, torch.float64
 _U = unit(_DOUBLE)
 TINY = underflow(SINGLE)
+_FLAT = 4 * TINY / (8 * unit(SINGLE))  # a slope of which a float32 unit is 4 TINY
 _DENSE = 2**18  # entries of a matrix that is faster than the convolution it stands for
 
 
@@ -44,7 +46,12 @@ class SingleLines:
     charge: Tensor
 
     def select(self, regions: Tensor | slice) -> SingleLines:
-        return SingleLines(self.slope[regions], self.half[regions], self.charge[regions])
+        return SingleLines(*(picked(x, regions) for x in (self.slope, self.half, self.charge)))
+
+
+def picked(x: Tensor, regions: Tensor | slice) -> Tensor:
+    """``x[regions]``; that takes twice as long where they are no slice."""
+    return x[regions] if isinstance(regions, slice) else x.index_select(0, regions)
 
 
 class References:
@@ -58,6 +65,7 @@ class References:
         self.place = {node.name: i for i, node in enumerate(self.network.nodes)}
         self._references: dict[str, Tensor] = {}
         self._radii: dict[str, Tensor] = {}
+        self._moves: dict[str, Tensor] = {}
         self._off: dict[str, Tensor | None] = {}
         self._lines: dict[str, SingleLines] = {}
         self._charges: dict[str, Tensor | None] = {}
@@ -103,15 +111,14 @@ class References:
         Twice the spread, over all values of the inputs: it also covers what the spread does to ``a W (y - y*)``.
         """
         if node.name not in self._off:
-            parts = []
+            total: Tensor | None = None
             if op.forward_terms:
-                sizes = [self.reference(self.network.by_name[name]).abs() for name in node.inputs]
-                most = op.magnitude(*sizes)
-                most = most if op.bias_value is None else most + op.bias_value.abs()
-                parts.append(gamma(op.forward_terms, _DOUBLE) * most + op.forward_terms * underflow(_DOUBLE))
-            if (spread := op.spread(*(self._magnitude(name) for name in node.inputs))) is not None:
-                parts.append(4 * spread)
-            total = sum(parts[1:], parts[0]) if parts else None
+                most = gamma(op.forward_terms, _DOUBLE)
+                at = [self.reference(self.network.by_name[name]) for name in node.inputs]
+                total = rounding(op, most, most, [Interval(y, y) for y in at]) + op.forward_terms * underflow(_DOUBLE)
+            if not certain(op, [self.b.known[name] for name in node.inputs]):
+                spread = op.spread(*(self._magnitude(name) for name in node.inputs))
+                total = total if spread is None else 4 * spread if total is None else total + 4 * spread
             self._off[node.name] = None if total is None else total.expand(self.region.batch, *node.shape).flatten(1)
         return self._off[node.name]
 
@@ -119,49 +126,53 @@ class References:
         """At least ``|z|`` and ``|z*|``."""
         return torch.maximum(self.b.known[name].magnitude, self.reference(self.network.by_name[name]).abs())
 
-    def _rounding(self, node: Node, op: Affine, each: float) -> Tensor:
-        """``each |W| rho_y`` ``(batch, n)``, and what weights that underflow to float32 may add."""
-        reach = [self.radius(name) for name in node.inputs]
-        tiny = TINY * sum((self.spread(name) for name in node.inputs), torch.zeros(()))
-        wide = op.magnitude(*reach).expand(self.region.batch, *node.shape).flatten(1)
-        return each * (1 + gamma(op.forward_terms, _DOUBLE)) * wide + tiny
+    def _cost(self, node: Node, op: Affine, each: float) -> Tensor:
+        """``each |W| rho_y + off`` ``(batch, n)``, and what weights that underflow to float32 may add."""
+        each, off = each * (1 + gamma(op.forward_terms, _DOUBLE)), self.off(node, op)
+        moved = self._moved(node, op)
+        cost = moved * each if off is None else torch.add(off, moved, alpha=each)
+        return cost.add_(sum((self.spread(name) for name in node.inputs), torch.zeros(())) * TINY)
+
+    def _moved(self, node: Node, op: Affine) -> Tensor:
+        """``|W| rho_y`` ``(batch, n)``."""
+        if node.name not in self._moves:
+            wide = op.magnitude(*(self.radius(name) for name in node.inputs))
+            self._moves[node.name] = wide.expand(self.region.batch, *node.shape).flatten(1)
+        return self._moves[node.name]
 
     def charge(self, node: Node, op: Affine) -> Tensor | None:
         """``|a| . charge`` is what rewriting an affine node with coefficients ``a`` costs, ``(batch, n)``."""
         if node.name not in self._charges:
-            total = self.off(node, op)
-            if op.adjoint_terms:
-                rounding = self._rounding(node, op, share(op.adjoint_terms))
-                total = rounding if total is None else total + rounding
-            self._charges[node.name] = None if total is None else total * (1 + 4 * unit(SINGLE)) + TINY
+            total = self._cost(node, op, share(op.adjoint_terms)) if op.adjoint_terms else self.off(node, op)
+            self._charges[node.name] = None if total is None else (total * (1 + 4 * unit(SINGLE))).add_(TINY)
         return self._charges[node.name]
 
     def start(self, node: Node, op: Affine) -> Tensor:
         """What one entry's row costs where it is taken from the weights: their conversion, ``(batch, n)``."""
         found = self._starts.get(node.name)
         if found is None:
-            found, off = self._rounding(node, op, 2 * unit(SINGLE)), self.off(node, op)
-            found = self._starts[node.name] = found if off is None else found + off
+            found = self._starts[node.name] = self._cost(node, op, 2 * unit(SINGLE))
         return found
 
     def lines(self, node: Node) -> SingleLines:
         found = self._lines.get(node.name)
         if found is None:
             exact, (name,) = self.b.centred(node), node.inputs
-            slope, half, offset, gap = (
-                x.flatten(2) for x in (exact.slope, exact.half_slope, exact.offset, exact.half_offset)
+            slope, half, gap, steep, reach = (
+                x.flatten(2).squeeze(1)
+                for x in (exact.slope, exact.half_slope, exact.half_offset, exact.steep, exact.reach)
             )
             at, rho = self.reference(self.network.by_name[name]).flatten(1), self.radius(name).flatten(1)
-            steep = (slope.abs() + half.abs()).squeeze(1)
             # half the distance of the lines at z*; halving them, and evaluating them there, rounds in float64
-            reach = steep * self._magnitude(name).flatten(1) + (offset.abs() + gap.abs()).squeeze(1)
-            charge = (-half * at.unsqueeze(1) - gap).squeeze(1) + 16 * _U * reach
-            # the slopes' conversion and three roundings of ``a c + |a| h``
-            charge = charge + (8 * unit(SINGLE) * steep + 4 * TINY) * rho + TINY
+            charge = torch.addcmul(gap, half, at).neg_().add_(reach, alpha=16 * _U)
+            # a coefficient c + h multiplies |z*| there; the slopes' conversion and three roundings of ``a c + |a| h``
+            weight = (rho * (8 * unit(SINGLE) + 16 * _U)).add_(at.abs(), alpha=16 * _U)
             source = self.network.by_name[name]
             if is_affine(source.op) and (vector := self.charge(source, source.op)) is not None:
-                charge = charge + (1 + 8 * unit(SINGLE)) * (steep + TINY) * vector
-            found = SingleLines(slope.to(SINGLE), half.to(SINGLE), outwards(charge).unsqueeze(1))
+                weight.add_(vector, alpha=1 + 8 * unit(SINGLE))
+            # slopes that underflow to float32, or products with them: four units of TINY on rho, one on the vector
+            charge = charge.addcmul_(steep + _FLAT, weight).add_(TINY)
+            found = SingleLines(*(x.unsqueeze(1) for x in (slope.to(SINGLE), half.to(SINGLE), outwards(charge))))
             self._lines[node.name] = found
         return found
 
@@ -253,4 +264,5 @@ def outwards(vector: Tensor) -> Tensor:
     entries below zero (a reference may lie outside the known interval, where lines cross) that takes some away. The
     conversion is one more rounding.
     """
-    return (vector + ((1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)) * vector.abs() + TINY)).to(SINGLE)
+    off = 1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)
+    return torch.add(vector, vector.abs(), alpha=off).add_(TINY).to(SINGLE)

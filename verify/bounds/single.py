@@ -27,7 +27,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
-from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
+from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards, picked
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
@@ -73,14 +73,18 @@ class Single:
 
 
 class Pass:
-    """Rows on their way to the inputs; `terms` add up to the part of the bound that is known already."""
+    """Rows on their way to the inputs. The bound is the sum of `values` minus all `charges`.
+
+    Charges are what products in float32 gave, which float64 holds exactly, so adding them up is all that rounds there.
+    """
 
     def __init__(self, references: References, regions: Tensor | slice) -> None:
         self.s, self.regions = references, regions
         self.pending: dict[str, Tensor] = {}
         self.rows = torch.zeros(1, 1, references.region.size, dtype=SINGLE)
-        self.terms: list[Tensor] = []
-        self.lost: Tensor | float = 0.0  # in sums that are terms
+        self.values: list[Tensor] = []  # in float64
+        self.charges: list[Tensor] = []  # in float32, all ``(batch or 1, k)``
+        self.lost: Tensor | float = 0.0  # in sums that are values
 
     def bound(self, starts: Sequence[Rows | Units]) -> Tensor:
         first = max(self.s.place[start.node] for start in starts)
@@ -95,54 +99,65 @@ class Pass:
             if node.name in self.pending and not isinstance(node.op, Input):
                 self._through(node, self.pending.pop(node.name))
         self._conclude()
-        self._add(-self.s.lost(self.s.network.nodes[first])[self.regions])
-        terms = torch.stack(torch.broadcast_tensors(*self.terms))
-        off = (2 * len(terms) + 8) * unit(torch.float64) * terms.abs().sum(0)
-        return trusted_lower(down(terms.sum(0) - (self.lost + off)))
+        self.lost = self.lost + picked(self.s.lost(self.s.network.nodes[first]), self.regions)
+        return self._sum()
+
+    def _sum(self) -> Tensor:
+        """All that was found, minus what adding it up may round; the sizes of charges may be summed in float32.
+
+        A sum of k terms in any order is off by ``gamma_(k - 1)`` of their sizes, and each value may be the result of
+        one more rounding. Twice that leaves room for what the sum of sizes itself rounds.
+        """
+        value, size = self.values[0], self.values[0].abs()
+        for more in self.values[1:]:
+            value, size = value + more, size + more.abs()
+        if self.charges:
+            charges = torch.stack(torch.broadcast_tensors(*self.charges))
+            value, size = value - charges.sum(0, dtype=torch.float64), size + charges.abs_().sum(0)
+        terms = len(self.values) + len(self.charges)
+        return trusted_lower(down(value - torch.add(size * ((2 * terms + 8) * unit(torch.float64)), self.lost)))
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
         at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(1).mT
-        self._add((rows @ at).squeeze(2))
+        self.values.append((rows @ at).squeeze(2))
+        self.lost = self.lost + TINY * self.s.spread(node.name)[self.regions]
         self.lost = self.lost + gamma(node.size, torch.float64) * (rows.abs() @ at.abs()).squeeze(2)
         short = rows.to(SINGLE)
         self._charge(short, 2 * unit(SINGLE) * self.s.radius(node.name).flatten(1)[self.regions])
-        self._add(-TINY * self.s.spread(node.name)[self.regions])
         self._give(node.name, short)
 
     def _begin(self, last: Node, units: Units) -> None:
-        self._add(self._entries(self.s.reference(last).flatten(1), units) * units.sign)
+        value = self._entries(self.s.reference(last).flatten(1), units) * units.sign
         if is_affine(last.op) and (matrix := self.s.matrix(last)) is not None:
-            self._add(-self._entries(self.s.start(last, last.op), units))
+            self.values.append(value.sub_(self._entries(self.s.start(last, last.op), units)))
             ahead = self.s.network.by_name[last.inputs[0]]
             if is_elementwise(ahead.op) and ahead.name not in self.pending:
                 self.weights_through(ahead, last, matrix, units)
             else:
                 self._give(ahead.name, units.of(matrix) * units.sign.to(SINGLE).unsqueeze(-1))
         else:
+            self.values.append(value)
             rows = torch.zeros(*units.index.shape, last.size, dtype=SINGLE)
             rows.scatter_(-1, units.index.unsqueeze(-1), units.sign.to(SINGLE).unsqueeze(-1))
             self._give(last.name, rows)
 
     def _entries(self, vector: Tensor, units: Units) -> Tensor:
-        some = vector[self.regions]
+        some = picked(vector, self.regions)
         return some.gather(1, units.index) if units.span is None else some[:, units.span]
-
-    def _add(self, term: Tensor) -> None:
-        self.terms.append(term)
 
     def _give(self, name: str, rows: Tensor, charged: bool = False) -> None:
         """Adds rows ``(batch, k, n)`` on a node, and the cost of rewriting them there if the node is affine."""
         node = self.s.network.by_name[name]
         if not charged and is_affine(node.op) and (vector := self.s.charge(node, node.op)) is not None:
-            self._charge(rows, vector[self.regions])
+            self._charge(rows, picked(vector, self.regions))
         if name in self.pending:  # the sum of two is one rounding off
             rows = self.pending[name] + rows
             self._charge(rows, 2 * unit(SINGLE) * self.s.radius(name).flatten(1)[self.regions] + TINY)
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self._add(-(rows.abs() @ outwards(vector).unsqueeze(1).mT).squeeze(2).double())
+        self.charges.append((rows.abs() @ outwards(vector).unsqueeze(1).mT).squeeze(2))
 
     def _through(self, node: Node, a: Tensor) -> None:
         if is_elementwise(node.op):
@@ -155,14 +170,14 @@ class Pass:
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
         """Rows ``a`` of size ``|a|`` through an activation."""
         lines = self.s.lines(node).select(self.regions)
-        self._add(-(size @ lines.charge.mT).squeeze(2).double())
+        self.charges.append((size @ lines.charge.mT).squeeze(2))
         self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
 
     def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
         cost = lines.charge.squeeze(1) @ size.mT
-        self._add(-(cost.gather(1, units.index) if units.span is None else cost[:, units.span]).double())
+        self.charges.append(cost.gather(1, units.index) if units.span is None else cost[:, units.span])
         rows = (units.of(matrix) * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
         self._give(node.inputs[0], rows.addcmul_(units.of(size), lines.half), charged=True)
 
@@ -187,8 +202,8 @@ class Pass:
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
-            self._add(-(rows.abs() @ around[self.regions].mT).squeeze(2).double())
+            self.charges.append((rows.abs() @ picked(around, self.regions).mT).squeeze(2))
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())
-            self._add(region.minimum(rows).double())
+            self.values.append(region.minimum(rows).double())

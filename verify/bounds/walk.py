@@ -11,6 +11,7 @@ from leaktight.errors import MissingRule
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Elementwise, Input, Maximum
 from leaktight.verify import relax
+from leaktight.verify.bounds.interval import spread_of
 from leaktight.verify.bounds.kinds import is_affine, kind_of
 from leaktight.verify.bounds.rows import Rows, Units, dot, dots
 from leaktight.verify.clock import tick
@@ -54,7 +55,7 @@ class Walk:
         self.give(name, rows.reshape(*start.index.shape, *self.b.network.by_name[name].shape))
         if op.bias_value is not None:
             self.shift(start.of(op.bias_value.expand(node.shape).reshape(-1)) * start.sign)
-        spread = op.spread(self.b.known[name].magnitude)
+        spread = spread_of(op, [self.b.known[name]])
         if spread is not None:
             wide = spread.expand(self.b.region.batch, *node.shape).flatten(1)
             self.slack = self.slack + 2 * wide.gather(1, start.index)
@@ -124,7 +125,7 @@ class Walk:
             self.spent = self.spent + dot(size, drift.reach.unsqueeze(1)).detach()
         rows = (a * lines.slope).addcmul_(size, lines.half_slope)
         if (ray := self.b.ray(node)) is not None:
-            rows = rows + ray.added(a)
+            rows = ray.add_to(rows, a)
         self.give(node.inputs[0], rows, charged=True)
 
     def _maximum(self, node: Node, a: Tensor) -> None:
