@@ -70,13 +70,6 @@ class Affine(Op):
     def magnitude(self, *inputs: Tensor) -> Tensor:
         """``|W| x``, for ``x >= 0``."""
 
-    def row_sums(self, *shapes: Shape) -> Tensor:
-        """``|W| 1`` for inputs of these shapes ``(1, *output shape)`` in float64: computed once, and kept."""
-        kept: dict[tuple[Shape, ...], Tensor] = self.__dict__.setdefault("_kept_row_sums", {})
-        if shapes not in kept:
-            kept[shapes] = self.magnitude(*(torch.ones(1, *shape, dtype=torch.float64) for shape in shapes))
-        return kept[shapes]
-
     @abstractmethod
     def adjoint(self, coefficients: Tensor, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
         """``W_i^T a`` for every input, given ``a`` as ``(..., *output shape)`` and the input shapes."""

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from leaktight.errors import MissingRule
+from leaktight.errors import InternalError, MissingRule
 from leaktight.models.ops import Clip, Elementwise, Op, Sigmoid, Tanh, TwoSlope
 from leaktight.specs.region import toward
 from leaktight.verify.rounding import down, underflow, unit, up
@@ -52,7 +52,7 @@ class Lines:
 Image = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 Envelope = Callable[[Any, Tensor, Tensor, "Tensor | None", torch.dtype], Lines]
 _IMAGES: dict[type[Op], Image] = {}
-_LEAKY: MutableMapping[TwoSlope, bool] = WeakKeyDictionary()
+_LEAKY: MutableMapping[TwoSlope, _Leaky | None] = WeakKeyDictionary()
 _ENVELOPES: dict[type[Op], Envelope] = {}
 
 
@@ -125,7 +125,7 @@ def is_linear_on(op: Elementwise, lower: Tensor, upper: Tensor) -> Tensor:
     """Where the operator is affine on the interval, so that better interval ends would not help."""
     if isinstance(op, TwoSlope):
         if is_leaky(op):
-            return (torch.minimum(-lower, upper) <= 0) | (op.left == 1)
+            return torch.minimum(-lower, upper) <= _leaky(op).linear
         kink = op.kink.double() * (
             1 + op.precision * torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, *[1] * lower.dim())
         )
@@ -207,24 +207,53 @@ def is_leaky(op: Op) -> TypeGuard[TwoSlope]:
     """Whether it is a plain Leaky ReLU with slopes in [0, 1], exactly."""
     if not isinstance(op, TwoSlope):
         return False
-    found = _LEAKY.get(op)
-    if found is None:
+    if op not in _LEAKY:
         plain = op.precision == 0 and not any(bool(x) for x in (op.kink.any(), op.value.any(), (op.right != 1).any()))
-        found = _LEAKY[op] = plain and bool(((op.left >= 0) & (op.left <= 1)).all())
+        _LEAKY[op] = _Leaky.of(op.left) if plain and bool(((op.left >= 0) & (op.left <= 1)).all()) else None
+    return _LEAKY[op] is not None
+
+
+def _leaky(op: TwoSlope) -> _Leaky:
+    found = _LEAKY[op] if is_leaky(op) else None
+    if found is None:
+        raise InternalError("the activation is no plain Leaky ReLU")
     return found
+
+
+@dataclass(frozen=True)
+class _Leaky:
+    """What is kept of a plain Leaky ReLU: its slope rounded up and down, and where images and lines are exact.
+
+    inexact: a unit of underflow, zero for the slopes 0 and 1. linear: how far an interval may reach to both sides of
+    the kink without a bend, which is any distance for the slope 1.
+    """
+
+    high: Tensor
+    low: Tensor
+    inexact: Tensor
+    linear: Tensor
+
+    @classmethod
+    def of(cls, slope: Tensor) -> _Leaky:
+        """Eight units make up for three roundings: of the slope itself, and of two products."""
+        straight = slope == 1
+        return cls(
+            (slope * (1 + 8 * _U)).clamp(max=1),
+            torch.where(straight, 1.0, slope * (1 - 8 * _U)),
+            torch.where((slope == 0) | straight, 0.0, torch.full_like(slope, _TINY)),
+            torch.where(straight, torch.inf, torch.zeros_like(slope)),
+        )
 
 
 def _leaky_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """``max(x, slope x)`` at both ends, rounded outwards by moving the slope: exact to the right, and for slopes 0 and 1.
 
-    The factor makes up for three roundings: of the slope itself, and of two products. What underflows is less than
-    ``|x|`` too, so nothing is added at zero.
+    What underflows is less than ``|x|`` too, so nothing is added at zero.
     """
-    low, high = (op.left * (1 + 8 * _U)).clamp(max=1), torch.where(op.left == 1, 1.0, op.left * (1 - 8 * _U))
-    inexact = ((op.left > 0) & (op.left < 1)).double() * _TINY
+    kept = _leaky(op)
     return (
-        torch.maximum(lower, lower * low - torch.minimum(-lower.clamp(max=0), inexact)),
-        torch.maximum(upper, upper * high + torch.minimum(-upper.clamp(max=0), inexact)),
+        torch.maximum(lower, lower * kept.high - torch.minimum(-lower.clamp(max=0), kept.inexact)),
+        torch.maximum(upper, upper * kept.low + torch.minimum(-upper.clamp(max=0), kept.inexact)),
     )
 
 
@@ -241,7 +270,7 @@ def _leaky_envelope(op: TwoSlope, lower: Tensor, upper: Tensor) -> Lines:
     slope, one = op.left, op.right
     low, high = lower.clamp(max=0), upper.clamp(min=0)
     chord = torch.lerp(slope, one, high / (high - low).clamp_(min=_TINY))
-    offset = torch.maximum((slope - chord).mul_(low), (1 - chord).mul_(high))
+    offset = torch.maximum((slope - chord).mul_(low), (one - chord).mul_(high))
     offset = torch.add(offset * (1 + 8 * _U), torch.minimum(-low, high).clamp_(max=4 * _TINY))
     ray = torch.lerp(slope, one, default_tilt(op, lower, upper))
     return Lines(ray, torch.zeros_like(offset), chord, offset, through_origin=True)

@@ -232,7 +232,7 @@ class Backward:
         if self._widened is None and isinstance(region, Box):
             pad = gamma(region.size, self.dtype) * region.magnitude
             lower, upper = region.lower - pad, region.upper + pad
-            if bool((torch.isfinite(lower) & torch.isfinite(upper)).all()):
+            if bool((upper - lower).amax() < torch.inf):  # so both are finite
                 self._widened = Box(lower, upper)
         return self._widened
 
@@ -285,7 +285,8 @@ class Backward:
             if tilt is not None and type(self) is Backward and relax.is_leaky(op) and self.dtype == torch.float64:
                 z = self.known[node.inputs[0]]
                 first = relax.default_tilt(op, z.lower, z.upper)
-                found = Ray(tilt, first.unsqueeze(1), ((1 - op.left) * ((z.lower < 0) & (z.upper > 0))).unsqueeze(1))
+                free = torch.minimum(-z.lower, z.upper).clamp_(min=0).sign_()
+                found = Ray(tilt, first.unsqueeze(1), ((1 - op.left) * free).unsqueeze(1))
             self._rays[node.name] = found
         return self._rays[node.name]
 
@@ -340,7 +341,7 @@ class Backward:
 
     def _line_slack(self, node: Node) -> _Slack:
         z = self.known[node.inputs[0]]
-        constant = 4 * (z.magnitude.flatten(1).sum(1) + node.size) * underflow(self.dtype)
+        constant = 4 * (z.lower[0].numel() * z.largest + node.size) * underflow(self.dtype)
         if not isinstance(node.op, Maximum):
             return _Slack(None, constant)
         # a slope multiplies a coefficient (one rounding, times zeta); an offset enters a sum of node.size terms

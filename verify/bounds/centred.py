@@ -38,10 +38,10 @@ class Centred:
 
     @classmethod
     def of(cls, lines: Lines) -> Centred:
-        slope = (lines.lower_slope + lines.upper_slope) / 2
-        half_slope = (lines.lower_slope - lines.upper_slope) / 2
+        slope = (lines.lower_slope + lines.upper_slope).mul_(0.5)
+        half_slope = (lines.lower_slope - lines.upper_slope).mul_(0.5)
         if lines.through_origin:
-            half = lines.upper_offset / 2
+            half = lines.upper_offset * 0.5
             return cls(slope, half_slope, half, -half)
         offset = lines.lower_offset / 2 + lines.upper_offset / 2
         reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
@@ -65,8 +65,12 @@ class Ray:
         return Ray(*(x[regions] for x in (self.tilt, self.first, self.bend)))
 
     def add_to(self, rows: Tensor, a: Tensor) -> Tensor:
-        """The rows ``a l`` or ``a u`` with the line turned: coefficients below zero take the chord, which stays."""
-        return rows.addcmul_((self.tilt.clamp(0, 1) - self.first) * self.bend, a.relu())
+        """The rows ``a l`` or ``a u`` with the line turned: coefficients below zero take the chord, which stays.
+
+        Turns are made in the dtype of the tilt, where they round within [-1, 1].
+        """
+        turn = self.tilt.clamp(0, 1) - self.first.to(self.tilt.dtype)
+        return rows.addcmul_(turn.to(rows.dtype) * self.bend, a.relu())
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ the second term being the rounding of the first two (leaktight.verify.rounding),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +25,10 @@ from leaktight.specs.region import Region
 from leaktight.verify import relax
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
+
+
+_CERTAIN: MutableMapping[Affine, bool] = WeakKeyDictionary()
+_TERMS: MutableMapping[Affine, dict[tuple[Any, ...], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,19 @@ def _affine(op: Affine, inputs: Sequence[Interval]) -> Interval:
         spread = spread_of(op, inputs)
         return value if spread is None else Interval(down(value.lower - spread), up(value.upper + spread))
     dtype = inputs[0].lower.dtype
-    centres = [torch.add(x.lower / 2, x.upper, alpha=0.5) for x in inputs]
+    centres = [torch.add(x.lower * 0.5, x.upper, alpha=0.5) for x in inputs]
     radii = [
         torch.maximum(x.upper - c, c - x.lower) * (1 + 4 * unit(dtype)) for x, c in zip(inputs, centres, strict=True)
     ]
     # |c| + r <= the magnitude (1 + 8 u): two roundings of those that gamma has to spare
     centre, spread = op(*centres), spread_of(op, inputs)
-    slack = rounding(op, gamma(op.forward_terms, dtype), gamma(op.forward_terms, dtype), inputs)
-    slack = slack.add_(op.forward_terms * underflow(dtype))
-    radius = op.magnitude(*radii).add_(slack)
+    # what both sums round is gamma_k of (|W| (|c| + r) + |b|); the other half of the share is for the ends' own rounding
+    share = gamma(op.forward_terms, dtype)
+    slack = rounding(op, share, share, inputs).add_(op.forward_terms * underflow(dtype))
     if spread is not None:
-        radius = radius + spread * (1 + 4 * unit(dtype) * op.forward_terms)
-    return Interval(down(centre - radius), up(centre + radius))
+        slack = slack + spread * (1 + 4 * unit(dtype) * (op.forward_terms + 4))
+    radius = op.magnitude(*radii) + slack
+    return Interval(centre - radius, centre + radius)
 
 
 def spread_of(op: Affine, inputs: Sequence[Interval]) -> Tensor | None:
@@ -116,7 +123,9 @@ def spread_of(op: Affine, inputs: Sequence[Interval]) -> Tensor | None:
 
 def certain(op: Affine, inputs: Sequence[Interval]) -> bool:
     """Whether the operator's parameters are exact, so that nobody needs to know how large its inputs are."""
-    return op.spread(*(x.lower[:1] for x in inputs)) is None
+    if op not in _CERTAIN:
+        _CERTAIN[op] = op.spread(*(x.lower[:1] for x in inputs)) is None
+    return _CERTAIN[op]
 
 
 def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Interval]) -> Tensor:
@@ -124,14 +133,23 @@ def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Inter
 
     In float64 shares are so small that ``|W| |y| <= |W| 1 max |y|`` is close enough, and needs no product.
     """
-    bias = None if op.bias_value is None else bias_share * op.bias_value.abs()
     if inputs and inputs[0].lower.dtype == torch.float64:
-        rows = share * op.row_sums(*(x.lower.shape[1:] for x in inputs))
+        rows, bias = _rounding_terms(op, share, bias_share, tuple(x.lower.shape[1:] for x in inputs))
         largest = inputs[0].largest if len(inputs) == 1 else torch.stack([x.largest for x in inputs]).amax(0)
-        largest = largest.reshape(-1, *[1] * (rows.dim() - 1))
-        return largest * rows if bias is None else torch.addcmul(bias, largest, rows)
+        return torch.addcmul(bias, largest.reshape(-1, *[1] * (rows.dim() - 1)), rows)
     found = share * op.magnitude(*(x.magnitude for x in inputs))
-    return found if bias is None else found + bias
+    return found if op.bias_value is None else found + bias_share * op.bias_value.abs()
+
+
+def _rounding_terms(op: Affine, *key: Any) -> tuple[Tensor, Tensor]:
+    """``share |W| 1`` and ``bias_share |b|`` for inputs of these shapes, kept for as long as the operator."""
+    kept = _TERMS.setdefault(op, {})
+    if key not in kept:
+        share, bias_share, shapes = key
+        rows = share * op.magnitude(*(torch.ones(1, *shape, dtype=torch.float64) for shape in shapes))
+        bias = rows.new_zeros(()) if op.bias_value is None else bias_share * op.bias_value.abs()
+        kept[key] = rows, bias
+    return kept[key]
 
 
 def outputs(network: Network, known: Mapping[str, Interval]) -> Interval:

@@ -131,7 +131,7 @@ class References:
         each, off = each * (1 + gamma(op.forward_terms, _DOUBLE)), self.off(node, op)
         moved = self._moved(node, op)
         cost = moved * each if off is None else torch.add(off, moved, alpha=each)
-        return cost.add_(sum((self.spread(name) for name in node.inputs), torch.zeros(())) * TINY)
+        return cost.add_(self._spread_in_front(node) * TINY)
 
     def _moved(self, node: Node, op: Affine) -> Tensor:
         """``|W| rho_y`` ``(batch, n)``."""
@@ -178,21 +178,28 @@ class References:
 
     def lost(self, last: Node) -> Tensor:
         """What products that underflow may add up to in a pass that starts at a node, ``(batch, 1)``."""
-        total = self.region.lower.new_zeros(self.region.batch, 1)
+        total: Tensor | None = None
         for node in self.network.nodes[: self.place[last.name] + 1]:
             if node.name not in self._lost:
-                self._lost[node.name] = total + TINY * self._products(node)
+                own = TINY * self._products(node)
+                self._lost[node.name] = own if total is None else total + own
             total = self._lost[node.name]
-        return total
+        return self._lost[last.name]
 
     def _products(self, node: Node) -> Tensor:
         """The sum of what products with a node's rows multiply, and how many there are."""
         terms = node.op.adjoint_terms if is_affine(node.op) else 1
-        total = sum((self.spread(name) for name in node.inputs), self.region.lower.new_zeros(()))
-        total = 4 * terms * total + 4 * max(1, len(node.inputs)) * node.size
+        total = 4 * terms * self._spread_in_front(node) + 4 * max(1, len(node.inputs)) * node.size
         if is_affine(node.op) and (vector := self.charge(node, node.op)) is not None:  # rows that underflowed
             total = total + 4 * vector.sum(1, keepdim=True)
         return total
+
+    def _spread_in_front(self, node: Node) -> Tensor:
+        """The sum of the radii of all inputs of a node, ``(batch, 1)``."""
+        if not node.inputs:
+            return self.region.lower.new_zeros(self.region.batch, 1)
+        first, *others = (self.spread(name) for name in node.inputs)
+        return sum(others, first)
 
     def spread(self, name: str) -> Tensor:
         """The sum of a node's radii, ``(batch, 1)``."""
@@ -254,7 +261,7 @@ class References:
 
 
 def centre(region: Region) -> Tensor:
-    return region.centre if isinstance(region, Ball) else region.lower / 2 + region.upper / 2
+    return region.centre if isinstance(region, Ball) else region.lower * 0.5 + region.upper * 0.5
 
 
 def outwards(vector: Tensor) -> Tensor:

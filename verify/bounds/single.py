@@ -75,7 +75,7 @@ class Single:
 class Pass:
     """Rows on their way to the inputs. The bound is the sum of `values` minus all `charges`.
 
-    Charges are what products in float32 gave, which float64 holds exactly, so adding them up is all that rounds there.
+    Charges are what products in float32 gave, which float64 holds exactly.
     """
 
     def __init__(self, references: References, regions: Tensor | slice) -> None:
@@ -84,7 +84,7 @@ class Pass:
         self.rows = torch.zeros(1, 1, references.region.size, dtype=SINGLE)
         self.values: list[Tensor] = []  # in float64
         self.charges: list[Tensor] = []  # in float32, all ``(batch or 1, k)``
-        self.lost: Tensor | float = 0.0  # in sums that are values
+        self.lost = torch.zeros((), dtype=torch.float64)  # in sums that are values
 
     def bound(self, starts: Sequence[Rows | Units]) -> Tensor:
         first = max(self.s.place[start.node] for start in starts)
@@ -103,19 +103,16 @@ class Pass:
         return self._sum()
 
     def _sum(self) -> Tensor:
-        """All that was found, minus what adding it up may round; the sizes of charges may be summed in float32.
-
-        A sum of k terms in any order is off by ``gamma_(k - 1)`` of their sizes, and each value may be the result of
-        one more rounding. Twice that leaves room for what the sum of sizes itself rounds.
+        """All that was found, minus what adding it up rounds: with each term and in the last differences no more than
+        a unit of the sum of sizes. That sum may be made in float32: twice as many units make up for it.
         """
-        value, size = self.values[0], self.values[0].abs()
+        value, size, charged = self.values[0], self.values[0].abs(), self.lost
         for more in self.values[1:]:
             value, size = value + more, size + more.abs()
-        if self.charges:
-            charges = torch.stack(torch.broadcast_tensors(*self.charges))
-            value, size = value - charges.sum(0, dtype=torch.float64), size + charges.abs_().sum(0)
+        for charge in self.charges:
+            charged, size = charge.double() + charged, charge.abs() + size
         terms = len(self.values) + len(self.charges)
-        return trusted_lower(down(value - torch.add(size * ((2 * terms + 8) * unit(torch.float64)), self.lost)))
+        return trusted_lower(value - torch.add(charged, size, alpha=(2 * terms + 8) * unit(torch.float64)))
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
@@ -168,10 +165,10 @@ class Pass:
             raise InternalError(f"node {node.name!r} has no rule for passes in float32")
 
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
-        """Rows ``a`` of size ``|a|`` through an activation."""
+        """Rows ``a`` of size ``|a|``, which become those in front of an activation: two buffers stay in the caches."""
         lines = self.s.lines(node).select(self.regions)
         self.charges.append((size @ lines.charge.mT).squeeze(2))
-        self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
+        self._give(node.inputs[0], size.mul_(lines.half).addcmul_(a, lines.slope), charged=True)
 
     def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         """Rows ``± w`` of a matrix through the activation in front: all regions share ``w`` and ``|w|``."""
