@@ -549,15 +549,19 @@ class TwoSlope(Elementwise):
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
+        if self._leak is not None:
+            return F.leaky_relu(x, self._leak)
         left, right, kink, value = (p.to(x.dtype) for p in (self.left, self.right, self.kink, self.value))
-        shifted = x if self._at_origin else x - kink
+        shifted = x - kink
         # one of the two is zero, so their sum is exact; choosing between them takes longer
-        bent = right * shifted.clamp(min=0) + left * shifted.clamp(max=0)
-        return bent if self._at_origin else value + bent
+        return value + (right * shifted.clamp(min=0) + left * shifted.clamp(max=0))
 
     @cached_property
-    def _at_origin(self) -> bool:
-        return not bool(self.kink.any()) and not bool(self.value.any())
+    def _leak(self) -> float | None:
+        """The slope of a plain Leaky ReLU with one for all entries."""
+        others = torch.cat([p.flatten() for p in (self.kink, self.value, self.right - 1)])
+        plain = self.left.numel() == 1 and not self.left.requires_grad and not bool(others.any())
+        return float(self.left) if plain else None
 
 
 def leaky_relu(slope: Tensor | float) -> TwoSlope:

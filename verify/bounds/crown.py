@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Elementwise, Input, Maximum, TwoSlope
+from leaktight.models.ops import Affine, Elementwise, Input, Maximum, Op, TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward
@@ -103,11 +103,16 @@ def refine_all(
             known[node.name] = backward.step(node)
             if floor is not None and node.name in floor:
                 known[node.name] = known[node.name].meet(floor[node.name])
-        if not already_tight(network, region, node):
+        if _bends(network, node) and not already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
             if bool(wanted.any()):
                 known[node.name] = _refined(means, node, known[node.name], wanted)
     return single
+
+
+def _bends(network: Network, node: Node) -> bool:
+    """Whether what a node hands on goes through an operator that is not affine."""
+    return any(isinstance(network.by_name[name].op, (Elementwise, Maximum)) for name in network.consumers[node.name])
 
 
 def already_tight(network: Network, region: Region, node: Node) -> bool:
@@ -129,14 +134,20 @@ def _moved_input(network: Network, name: str) -> bool:
 
 def undecided(network: Network, node: Node, z: Interval) -> Tensor:
     """The entries that a consumer's relaxation needs tighter, ``(batch, size)``."""
-    wanted = torch.zeros_like(z.lower, dtype=torch.bool)
+    wanted: Tensor | None = None
     for name in network.consumers[node.name]:
-        op = network.by_name[name].op
-        if isinstance(op, Elementwise):
-            wanted |= ~relax.is_linear_on(op, z.lower, z.upper)
-        elif isinstance(op, Maximum):
-            wanted |= (z.upper >= z.lower.amax(-1, keepdim=True)) & (z.lower < z.upper)
-    return wanted.flatten(1)
+        found = _undecided_by(network.by_name[name].op, z)
+        if found is not None:
+            wanted = found if wanted is None else wanted | found
+    return torch.zeros_like(z.lower, dtype=torch.bool).flatten(1) if wanted is None else wanted.flatten(1)
+
+
+def _undecided_by(op: Op, z: Interval) -> Tensor | None:
+    if isinstance(op, Elementwise):
+        return ~relax.is_linear_on(op, z.lower, z.upper)
+    if isinstance(op, Maximum):
+        return (z.upper >= z.lower.amax(-1, keepdim=True)) & (z.lower < z.upper)
+    return None
 
 
 def _refined(means: _Means, node: Node, z: Interval, wanted: Tensor) -> Interval:
@@ -187,7 +198,8 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tenso
         if units.span is not None:
             best[some, units.span] = found
         else:
-            place = units.index + total * torch.arange(len(best))[some].unsqueeze(1)
+            at = some if order is not None else torch.arange(len(best))[some]
+            place = units.index + total * at.unsqueeze(1)
             best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 
     for _ in each(bounded, means.parts(count)):
@@ -196,11 +208,11 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tenso
 
 
 def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> Units:
-    """These of the `count` entries that are to be bounded: the wanted ones first."""
+    """These of the `count` entries that are to be bounded: the wanted ones, and others."""
     if count == wanted.shape[1]:
         index = torch.arange(count)[rows].expand(len(wanted), -1)
         return Units(name, index, sign[:, rows], span=rows)
-    index = wanted.to(torch.uint8).topk(count, dim=1).indices[:, rows]
+    index = wanted.view(torch.uint8).topk(count, dim=1, sorted=False).indices[:, rows]
     return Units(name, index, sign.gather(1, index))
 
 

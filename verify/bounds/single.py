@@ -18,6 +18,7 @@ The value at the start's reference is a number of float64. A row is then off by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -81,10 +82,9 @@ class Pass:
     def __init__(self, references: References, regions: Tensor | slice) -> None:
         self.s, self.regions = references, regions
         self.pending: dict[str, Tensor] = {}
-        self.rows = torch.zeros(1, 1, references.region.size, dtype=SINGLE)
         self.values: list[Tensor] = []  # in float64
         self.charges: list[Tensor] = []  # in float32, all ``(batch or 1, k)``
-        self.lost = torch.zeros((), dtype=torch.float64)  # in sums that are values
+        self.lost: Tensor | float = 0.0  # in sums that are values
 
     def bound(self, starts: Sequence[Rows | Units]) -> Tensor:
         first = max(self.s.place[start.node] for start in starts)
@@ -99,18 +99,19 @@ class Pass:
             if node.name in self.pending and not isinstance(node.op, Input):
                 self._through(node, self.pending.pop(node.name))
         self._conclude()
-        self.lost = self.lost + picked(self.s.lost(self.s.network.nodes[first]), self.regions)
-        return self._sum()
+        return self._sum(self.lost + picked(self.s.lost(self.s.network.nodes[first]), self.regions))
 
-    def _sum(self) -> Tensor:
+    def _sum(self, charged: Tensor) -> Tensor:
         """All that was found, minus what adding it up rounds: with each term and in the last differences no more than
         a unit of the sum of sizes. That sum may be made in float32: twice as many units make up for it.
         """
-        value, size, charged = self.values[0], self.values[0].abs(), self.lost
+        value, size = self.values[0], self.values[0].abs()
         for more in self.values[1:]:
             value, size = value + more, size + more.abs()
         for charge in self.charges:
-            charged, size = charge.double() + charged, charge.abs() + size
+            charged = charge.double() + charged
+        if self.charges:
+            size = size + reduce(torch.add, (charge.abs() for charge in self.charges))
         terms = len(self.values) + len(self.charges)
         return trusted_lower(value - torch.add(charged, size, alpha=(2 * terms + 8) * unit(torch.float64)))
 
@@ -190,12 +191,13 @@ class Pass:
     def _conclude(self) -> None:
         """Subtracts what the rows on the inputs can lose within the region."""
         if not self.pending:  # no row depends on an input
+            self.rows = torch.zeros(1, 1, self.s.region.size, dtype=SINGLE)
             return
         lead = next(iter(self.pending.values())).shape[:2]
-        parts = [
-            self.pending.get(port.name, torch.zeros(1, dtype=SINGLE).expand(*lead, port.size))
-            for port in self.s.network.inputs
-        ]
+        for port in self.s.network.inputs:
+            if port.name not in self.pending:
+                self.pending[port.name] = torch.zeros(1, dtype=SINGLE).expand(*lead, port.size)
+        parts = [self.pending[port.name] for port in self.s.network.inputs]
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
