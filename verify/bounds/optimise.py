@@ -98,7 +98,7 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
 
 def towards(tilt: Tensor, z: Tensor, kink: Tensor) -> Tensor:
     """Turns of lines, the larger part of the way to the side of the kink that ``z`` ``(batch, rows, *shape)`` is on."""
-    right = (z - kink).sign_().clamp_(min=0)  # a comparison takes longer
+    right = (z - kink.to(z.dtype)).sign_().clamp_(min=0)  # a comparison takes longer
     return torch.lerp(tilt.to(z.dtype).expand_as(z), right, _TURN)
 
 
