@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant("rounding where paths join", WALK, "self._charge(rows, 2 * unit(self.b.dtype) * self.b.known", "self._charge(rows, 0 * self.b.known", LONG),
     Mutant("rounding of the minimum over a box", BACKWARD, "pad = gamma(region.size, self.dtype) * region.magnitude", "pad = 0 * region.magnitude", LONG),
     Mutant("rounding of the minimum over a ball", WALK, "self._charge(flat, gamma(region.size, self.b.dtype) * region.magnitude)", "pass", LONG),
-    Mutant("uncertain weights in a pass", BACKWARD, "parts.append(2 * spread)", "parts.append(0 * spread)", ERRORS),
+    Mutant("uncertain weights in a pass", BACKWARD, "found = found + 2 * spread", "found = found + 0 * spread", ERRORS),
     Mutant("uncertain weights of a start", WALK, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
     Mutant("lines of a Maximum in a pass", WALK, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
     Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "best, wanted & low, wanted & ~low)", "best, wanted & ~low, wanted & low)", PASSES),

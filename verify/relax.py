@@ -12,7 +12,7 @@ and a smooth one at an end or where ``f' = d``. Evaluating there, plus the evalu
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -41,12 +41,12 @@ class Lines:
     lower_offset: Tensor
     upper_slope: Tensor
     upper_offset: Tensor
-    through_origin: bool = False
+    through_origin: bool = field(default=False, kw_only=True)
 
     def select(self, regions: Tensor | slice) -> Lines:
         """The lines at these places of the batch."""
-        picked = (x[regions] for x in (self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset))
-        return Lines(*picked, self.through_origin)
+        whole = (self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset)
+        return Lines(*(x[regions] for x in whole), through_origin=self.through_origin)
 
 
 Image = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -246,7 +246,7 @@ class _Leaky:
 
 
 def _leaky_image(op: TwoSlope, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """``max(x, slope x)`` at both ends, rounded outwards by moving the slope: exact to the right, and for slopes 0 and 1.
+    """``max(x, slope x)`` at both ends, rounded outwards by moving the slope; exact to the right, and for 0 and 1.
 
     What underflows is less than ``|x|`` too, so nothing is added at zero.
     """

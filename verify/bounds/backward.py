@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-
 def _widest(x: Tensor) -> Tensor:
     """The largest of all rows' entries, ``(batch, *shape)`` of ``(batch, rows, *shape)``."""
     return x.squeeze(1) if x.shape[1] == 1 else x.amax(1)
@@ -312,13 +311,13 @@ class Backward:
         """
         steep, reach = (_widest(x.detach()) for x in (lines.steep, lines.reach))
         steep = steep + bend
-        largest = self.known[node.inputs[0]].largest.reshape(-1, *[1] * len(node.shape))
-        each = (8 * unit(self.dtype)) * (largest if self.dtype == torch.float64 else self.known[node.inputs[0]].magnitude)
+        z = self.known[node.inputs[0]]
+        size = z.largest.reshape(-1, *[1] * len(node.shape)) if self.dtype == torch.float64 else z.magnitude
+        each = 8 * unit(self.dtype) * size
         source = self.network.by_name[node.inputs[0]]
         if is_affine(source.op) and (vector := self.slack(source).vector) is not None:
             each = each + vector.reshape(-1, *source.shape)
-        found = torch.add(steep * each, reach, alpha=gamma(node.size, self.dtype)) + 4 * underflow(self.dtype)
-        return found
+        return torch.add(steep * each, reach, alpha=gamma(node.size, self.dtype)) + 4 * underflow(self.dtype)
 
     def slack(self, node: Node) -> _Slack:
         found = self._slacks.get(node.name)

@@ -198,7 +198,7 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tenso
         if units.span is not None:
             best[some, units.span] = found
         else:
-            at = some if order is not None else torch.arange(len(best))[some]
+            at = some if isinstance(some, Tensor) else torch.arange(len(best))[some]
             place = units.index + total * at.unsqueeze(1)
             best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 

@@ -26,7 +26,6 @@ from leaktight.verify import relax
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 
-
 _CERTAIN: MutableMapping[Affine, bool] = WeakKeyDictionary()
 _TERMS: MutableMapping[Affine, dict[tuple[Any, ...], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
@@ -107,7 +106,7 @@ def _affine(op: Affine, inputs: Sequence[Interval]) -> Interval:
     ]
     # |c| + r <= the magnitude (1 + 8 u): two roundings of those that gamma has to spare
     centre, spread = op(*centres), spread_of(op, inputs)
-    # what both sums round is gamma_k of (|W| (|c| + r) + |b|); the other half of the share is for the ends' own rounding
+    # both sums round gamma_k of (|W| (|c| + r) + |b|); the other half of the share is for the ends' own rounding
     share = gamma(op.forward_terms, dtype)
     slack = rounding(op, share, share, inputs).add_(op.forward_terms * underflow(dtype))
     if spread is not None:

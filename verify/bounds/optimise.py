@@ -109,8 +109,9 @@ def minimiser(region: Region, slopes: Tensor) -> Tensor:
         away = away / torch.linalg.vector_norm(away, dim=-1, keepdim=True).clamp(min=1e-300)
         step = region.centre.unsqueeze(1) - region.radius.reshape(-1, 1, 1) * away
         return torch.maximum(torch.minimum(step, region.upper.unsqueeze(1)), region.lower.unsqueeze(1))
-    middle, reach = region.upper + region.lower, region.lower - region.upper
-    return torch.addcmul(*(x.to(slopes.dtype).unsqueeze(1) / 2 for x in (middle, reach)), slopes.sign())
+    ends = (x.to(slopes.dtype).unsqueeze(1) for x in (region.lower + region.upper, region.lower - region.upper))
+    middle, reach = (x / 2 for x in ends)
+    return torch.addcmul(middle, reach, slopes.sign())
 
 
 def ascend(

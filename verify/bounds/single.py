@@ -31,7 +31,7 @@ from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards, picked
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.clock import tick
-from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
+from leaktight.verify.rounding import gamma, trusted_lower, unit, whole_products
 
 _LONGEST = 2**18  # terms of a sum: beyond, shares of float32 are no longer small
 _NARROW = 48  # values of the widest node: below, passes cost what calling operators costs, in any arithmetic
