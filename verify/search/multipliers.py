@@ -98,7 +98,7 @@ class Bounding:
     known: intervals of all nodes over the regions. `columns` ``(neurons,)``: which of all neurons may be split, those
     that not every region's intervals show linear; `spots`: their places among those that quick passes keep.
     backward: the passes that prove, by default those of the network; those of a family of networks with the same kinks
-    prove for all of them.
+    prove for all of them. floors ``(questions,)``: proven lower bounds of the questions' margins, from elsewhere.
     """
 
     def __init__(
@@ -108,8 +108,11 @@ class Bounding:
         known: Mapping[str, Interval],
         questions: Questions,
         backward: Backward | None = None,
+        *,
+        floors: Tensor | None = None,
     ) -> None:
         self.network, self.region, self.known, self.questions = network, region, known, questions
+        self.floors = floors
         self.activations = Activations.of(network)
         self.base = self.activations.joined(known)
         kept, cheaper = kept_neurons(network, self.activations, self.base)
@@ -150,7 +153,7 @@ class Bounding:
         nothing = torch.zeros(count, 0)
         return Domains(
             torch.arange(count, dtype=torch.int32),
-            torch.full((count,), -torch.inf, dtype=torch.float64),
+            torch.full((count,), -torch.inf, dtype=torch.float64) if self.floors is None else self.floors.clone(),
             nothing.to(torch.int32),
             nothing.bool(),
             nothing,
