@@ -20,11 +20,12 @@ from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box
 from leaktight.verify.bounds import vectors
 from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.concave import Weights, fall_over_cube
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.curved import curvable, curved_bounds, curved_outputs
 from leaktight.verify.bounds.first_layer import FirstLayer, Sums, carried, first_layer
 from leaktight.verify.bounds.optimise import turned_bounds
-from leaktight.verify.bounds.parabolas import Parabolas, Weights, levels, proven
+from leaktight.verify.bounds.parabolas import Parabolas, levels, proven
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.search.replay import Replay
@@ -184,6 +185,51 @@ def test_a_wrong_factor_proves_less_and_nothing_false(wrong: str, monkeypatch: p
         assert value(layer, one, row, list(map(Fraction, signs)), [0] * 6) >= number(found[row])
 
 
+def quadratic(seed: int, rows: int, count: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    draft = Draft(seed)
+    q = draft.uniform(-1, 1, rows, count).clamp(min=0)
+    return draft.normal(rows, inputs), q, draft.normal(count, inputs)
+
+
+def lowest(gradient: Tensor, q: Tensor, slopes: Tensor) -> Fraction:
+    """The least value of ``g . y - sum q (slopes . y)^2`` at the corners, where a concave function is least."""
+    found = []
+    for signs in product((-1, 1), repeat=len(gradient)):
+        z = [sum((number(a) * s for a, s in zip(row, signs, strict=True)), Fraction(0)) for row in slopes]
+        bent = sum((number(w) * x * x for w, x in zip(q, z, strict=True)), Fraction(0))
+        found.append(sum((number(a) * s for a, s in zip(gradient, signs, strict=True)), Fraction(0)) - bent)
+    return min(found)
+
+
+@pytest.mark.parametrize(("count", "inputs"), [(7, 4), (2, 6), (1, 5)])
+@pytest.mark.parametrize("scale", [1.0, 3.0, 1e-3, 0.0])
+def test_no_corner_of_a_cube_is_below_how_far_a_concave_function_falls(count: int, inputs: int, scale: float) -> None:
+    """By inputs where there are many neurons, by neurons where there are few; with weights good and bad."""
+    rows = 4
+    for seed in range(3):
+        gradient, q, slopes = quadratic(seed, rows, count, inputs)
+        good = (2 * (slopes.abs().sum(1) * q) @ slopes.abs() + gradient.abs()) / 2
+        weights = Weights(scale * (gradient.abs().sum(1) / 2 + 0.5), scale * good)
+        fall = fall_over_cube(gradient, q, slopes, weights)
+        assert bool(torch.isfinite(fall).all()) or scale == 0
+        for row in range(rows):
+            if bool(torch.isfinite(fall[row])):
+                assert -number(fall[row]) <= lowest(gradient[row], q[row], slopes)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e7])
+def test_a_cube_by_neurons_is_exact_for_one_of_them(scale: float) -> None:
+    """``-q (a . y)^2 + g . y`` with ``g`` along ``a``: least where all ``a_k y_k`` have one sign, as weights say."""
+    for seed in range(20):
+        _, q, slopes = quadratic(seed, 1, 1, 5)
+        q, gradient = q.abs() * scale + 0.5, scale * slopes[:1] * Draft(seed).uniform(0.2, 2, 1, 1)
+        size, push = slopes[0].abs().sum(), (gradient / slopes)[0, 0]
+        weights = Weights((push * size / 2).reshape(1), (q * size + push / 2) * slopes.abs())
+        fall = number(fall_over_cube(gradient, q, slopes, weights)[0])
+        exact = -lowest(gradient[0], q[0], slopes)
+        assert exact <= fall <= exact * Fraction(100001, 100000)
+
+
 def single(network: Network, seed: int) -> Case:
     case = asked(network, seed)
     return Case(case.region.select(slice(0, 1)), case.unsafe)
@@ -291,8 +337,8 @@ def test_what_parabolas_are_for() -> None:
     assert curvable(network, region)
     two = Box(torch.cat([region.lower] * 2), torch.cat([region.upper] * 2))
     assert not curvable(network, two)
-    many = fully_connected(0, (300, 4, 4, 2))
-    assert not curvable(many, Box(torch.zeros(1, 300).double(), torch.ones(1, 300).double()))
+    many = fully_connected(0, (1300, 4, 4, 2))
+    assert not curvable(many, Box(torch.zeros(1, 1300).double(), torch.ones(1, 1300).double()))
     assert not curvable(fully_connected(0, (12, 8, 3)), region)
 
 

@@ -20,8 +20,9 @@ from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.bounds.vectors import Descent, found
 
-MOST_INPUTS = 200  # the matrices' side; what is proven takes its cube for every row
-_BYTES = 64 << 20
+MOST_INPUTS = 1024  # a step of the search for parabolas multiplies them by the neurons that bend, for every row
+_BYTES = 128 << 20
+NEURONS, OUTPUTS = Descent(25, rate=0.2, decay=0.93), Descent(100)
 _TURNS = (0.5, 0.3, 0.2, 0.1)
 _LAST_TURNS = tuple(0.5 * 0.85**k for k in range(20))
 
@@ -38,13 +39,13 @@ def curvable(network: Network, region: Region) -> bool:
     )
 
 
-def curved(backward: Backward, layer: FirstLayer, *starts: Rows | Units) -> Tensor:
+def curved(backward: Backward, layer: FirstLayer, *starts: Rows | Units, descent: Descent = NEURONS) -> Tensor:
     """Lower bounds ``(1, rows)`` of these rows over the single region of `backward`."""
     sums = carried(backward, layer, *starts)
     count, inputs = layer.slopes.shape
-    size = max(1, _BYTES // (8 * (4 * inputs * inputs + 60 * (count + inputs))))
+    size = max(1, _BYTES // (8 * (4 * min(inputs, count) ** 2 + 60 * (count + inputs))))
     parts = [sums.select(slice(i, i + size)) for i in range(0, len(sums.offset), size)]
-    return torch.cat([proven(layer, part, *found(layer, part, Descent())) for part in parts]).unsqueeze(0)
+    return torch.cat([proven(layer, part, *found(layer, part, descent)) for part in parts]).unsqueeze(0)
 
 
 class _Curving:
@@ -88,4 +89,6 @@ def curved_outputs(question: Question, known: Mapping[str, Interval]) -> Tensor:
     hope = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
     best = ascend(lambda: backward.turned(tilts).lower(*starts), tilts, _LAST_TURNS, hope)
     layer = FirstLayer.of(backward)
-    return best if layer is None else torch.maximum(best, curved(backward.turned(tilts), layer, *starts))
+    return (
+        best if layer is None else torch.maximum(best, curved(backward.turned(tilts), layer, *starts, descent=OUTPUTS))
+    )

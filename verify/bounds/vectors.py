@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leaktight.verify.bounds.concave import Weights
 from leaktight.verify.bounds.first_layer import FirstLayer, Sums
-from leaktight.verify.bounds.parabolas import Parabolas, Weights
+from leaktight.verify.bounds.parabolas import Parabolas
 from leaktight.verify.clock import tick
 
 _DTYPE = torch.float32
