@@ -11,7 +11,7 @@ import torch
 from networks import Draft, build, exact_outputs, fully_connected
 from questions import tiny_case, tiny_network
 from rational import smallest_margin
-from test_neurons import KINDS, MEMORY, asked, never
+from test_neurons import KINDS, MEMORY, asked, at_random, bounding_of, inside, never, question_margins
 from torch import Tensor
 
 from leaktight.models.network import Network
@@ -370,3 +370,37 @@ def test_carried_rows_bound_the_outputs_at_every_input() -> None:
     low = one.offset + phi @ one.bends.mT + points @ one.ends.mT
     assert bool((low <= network.flat(points) + 1e-9).all())
     assert bool((one.bends != 0).any())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_no_point_of_a_domain_is_below_what_curves_prove_of_it(kind: str) -> None:
+    network = build(kind, 3)
+    case = single(network, 3)
+    bounding, generator = bounding_of(network, case), torch.Generator().manual_seed(1)
+    bounding.curve()
+    points = case.region.select(torch.zeros(400, dtype=torch.long)).sample(generator)
+    domains = at_random(bounding, points[:12], generator)
+    batch = bounding.unpacked(domains)
+    bound = bounding.proven(batch)
+    for i in range(len(domains)):
+        kept = inside(bounding, domains, i, points)
+        assert kept[i]
+        assert bool((question_margins(bounding, 0, points[kept]) >= bound[i]).all())
+
+
+@torch.no_grad()
+def test_domains_are_proved_by_curves_too() -> None:
+    network, region = wide()
+    rows = torch.tensor([[[1.0, -1.0, 0.0]]], dtype=torch.float64)
+    case = Case(region, Unsafe(rows, torch.zeros(1, 1).double(), torch.zeros(1).long()))
+    bounding = bounding_of(network, case)
+    points = region.select(torch.zeros(20, dtype=torch.long)).sample(torch.Generator().manual_seed(0))
+    domains = at_random(bounding, points, torch.Generator().manual_seed(0))
+    batch = bounding.unpacked(domains)
+    batch.multiplier.zero_()
+    lines = bounding.proven(batch)
+    bounding.curve()
+    curves = bounding.proven(batch)
+    assert bool((curves >= lines).all())
+    assert float((curves - lines).mean()) > 0.1 * float(lines.abs().mean())

@@ -12,7 +12,7 @@ from leaktight.models.ops import TwoSlope
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.bounds.first_layer import FirstLayer, carried, first_layer
+from leaktight.verify.bounds.first_layer import FirstLayer, Sums, carried, first_layer
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.optimise import ascend, default_tilts
 from leaktight.verify.bounds.parabolas import proven
@@ -41,11 +41,19 @@ def curvable(network: Network, region: Region) -> bool:
 
 def curved(backward: Backward, layer: FirstLayer, *starts: Rows | Units, descent: Descent = NEURONS) -> Tensor:
     """Lower bounds ``(1, rows)`` of these rows over the single region of `backward`."""
-    sums = carried(backward, layer, *starts)
+    return concluded(layer, carried(backward, layer, *starts), descent).unsqueeze(0)
+
+
+def concluded(layer: FirstLayer, sums: Sums, descent: Descent) -> Tensor:
+    """Lower bounds ``(rows,)`` of sums of bends."""
     count, inputs = layer.slopes.shape
     size = max(1, _BYTES // (8 * (4 * min(inputs, count) ** 2 + 60 * (count + inputs))))
-    parts = [sums.select(slice(i, i + size)) for i in range(0, len(sums.offset), size)]
-    return torch.cat([proven(layer, part, *found(layer, part, descent)) for part in parts]).unsqueeze(0)
+    best = []
+    for start in range(0, len(sums.offset), size):
+        some = slice(start, start + size)
+        part, own = sums.select(some), layer.select(some)
+        best.append(proven(own, part, *found(own, part, descent)))
+    return torch.cat(best)
 
 
 class _Curving:

@@ -8,7 +8,7 @@ and what bends there is left to whoever can bound a sum of bends better than by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ class FirstLayer:
 
     bending: which entries of each activation they are. slopes ``(k, n)``, middle and lost ``(k,)``: the input of a
     neuron, measured from its kink, is within `lost` of ``slopes @ y + middle`` where ``x = centre + radius y``, ``y``
-    in [-1, 1]^n. lower, upper ``(k,)``: where it lies. left, right, value ``(k,)``: the neuron's parameters.
+    in [-1, 1]^n. lower, upper ``(k,)`` or ``(rows, k)``: where it lies, measured from the kink, perhaps on one side
+    only. left, right, value ``(k,)``: the neuron's parameters.
     """
 
     bending: Mapping[str, Tensor]
@@ -80,6 +81,16 @@ class FirstLayer:
         middle, lost, lower, upper, left, right, value = rest
         lost = up(lost + gamma(4, _DTYPE) * slopes.abs().sum(1) + 4 * slopes.shape[1] * underflow(_DTYPE))
         return cls(bending, centre, radius, slopes, middle, lost, lower, upper, left, right, value)
+
+    def within(self, lower: Tensor, upper: Tensor) -> FirstLayer:
+        """The same where the neurons' inputs are known to lie within these intervals ``(rows, k)`` as well."""
+        return replace(self, lower=torch.maximum(self.lower, lower), upper=torch.minimum(self.upper, upper))
+
+    def select(self, rows: slice) -> FirstLayer:
+        """What is known of these rows."""
+        if self.lower.dim() == 1:
+            return self
+        return replace(self, lower=self.lower[rows], upper=self.upper[rows])
 
     @property
     def reach(self) -> Tensor:
@@ -150,13 +161,13 @@ class Sums:
 
 
 def carried(backward: Backward, layer: FirstLayer, *starts: Rows | Units) -> Sums:
-    """Rows of a single region, carried as far as the neurons of its first layer."""
+    """Rows carried as far as the neurons of the first layer: those of a single region, or one of each domain in it."""
     walk = backward.carry(Halted(backward, layer.bending), *starts)
-    offset = down(torch.as_tensor(walk.offset) - walk.whole_slack)[0]
+    offset = down(torch.as_tensor(walk.offset) - walk.whole_slack).flatten()
     count, inputs = len(offset), backward.region.size
-    ends = walk.on_inputs()[0].expand(count, -1) if walk.pending else torch.zeros(count, inputs, dtype=_DTYPE)
+    ends = walk.on_inputs().flatten(0, 1).expand(count, -1) if walk.pending else offset.new_zeros(count, inputs)
     bends = [
-        walk.left_over[name][0].expand(count, -1)
+        walk.left_over[name].flatten(0, 1).expand(count, -1)
         if name in walk.left_over
         else torch.zeros(count, len(at), dtype=_DTYPE)
         for name, at in layer.bending.items()

@@ -128,8 +128,12 @@ def _parabolas(problem: _Problem, z: Tensor) -> tuple[Tensor, Tensor]:
     curve = torch.where(left, at_left, torch.where(right, at_right, 0.25 / root))
     slope = torch.where(left, 1 - 2 * at_left * far, torch.where(right, -2 * at_right * near, 0.5))
     curve = torch.where(chord, 0.0, curve)
-    slope = torch.where(chord, upper / (upper - lower), slope)
-    ray = (z[..., 0].mT / (2 * _SOFT * (upper - lower)) + 0.5).clamp(0, 1)
+    slope = torch.where(chord, upper / (upper - lower).clamp(min=1e-30), slope)
+    curve, slope = (
+        torch.where((lower >= 0) | (upper <= 0), x, y) for x, y in ((0.0, curve), ((lower >= 0).to(_DTYPE), slope))
+    )
+    ray = (z[..., 0].mT / (2 * _SOFT * (upper - lower).clamp(min=1e-30)) + 0.5).clamp(0, 1)
+    ray = torch.where(lower >= 0, 1.0, torch.where(upper <= 0, 0.0, ray))
     liked = bend > 0
     return torch.where(liked, 0.0, -bend * curve), bend * torch.where(liked, ray, slope)
 

@@ -136,6 +136,8 @@ def staged(
             except KeyboardInterrupt:
                 return replace(began, interrupted=True), search
             bounding = Bounding(network, case.region, known, questions, floors=floors)
+            if floors is not None:
+                bounding.curve()
             search = Search(bounding, late, memory, begin=begin(bounding))
         began = _after(
             began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
