@@ -29,7 +29,8 @@ from leaktight.verify.bounds.parabolas import Parabolas, levels, proven
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.search.stages import CURVES, Stage, staged
+from leaktight.verify.search.stages import CURVES, Stage, _planned, staged
+from leaktight.verify.search.tighten import Effort
 
 LIMITS = {"memory": MEMORY, "deadline": None, "late": never}
 
@@ -370,6 +371,12 @@ def test_carried_rows_bound_the_outputs_at_every_input() -> None:
     low = one.offset + phi @ one.bends.mT + points @ one.ends.mT
     assert bool((low <= network.flat(points) + 1e-9).all())
     assert bool((one.bends != 0).any())
+
+
+def test_without_parabolas_the_stage_before_has_their_domains() -> None:
+    stages = (Stage(None, 10), Stage(CURVES, 30), Stage(Effort(1, 1), 20))
+    assert _planned(stages, True) == list(stages)
+    assert _planned(stages, False) == [Stage(None, 30), Stage(Effort(1, 1), 20)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -129,8 +129,8 @@ def staged(
     limits: dict[str, Any] = {"memory": memory, "deadline": deadline, "late": late, "say": say}
     if not deep and len(search.waiting):
         search.bounding.imply()
-    for stage in stages:
-        if stage.effort is not None and (stage.effort != CURVES or curvable(network, case.region)):
+    for stage in _planned(stages, curvable(network, case.region)):
+        if stage.effort is not None:
             try:
                 known, floors = _better(network, case, known, questions, stage.effort, floors, **limits)
             except KeyboardInterrupt:
@@ -145,6 +145,17 @@ def staged(
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
     return began, search
+
+
+def _planned(stages: Sequence[Stage], curving: bool) -> list[Stage]:
+    """The stages; without parabolas the stage before those goes on with what they would have had."""
+    planned: list[Stage] = []
+    for stage in stages:
+        if stage.effort != CURVES or curving:
+            planned.append(stage)
+        elif planned:
+            planned[-1] = replace(planned[-1], domains=max(planned[-1].domains, stage.domains))
+    return planned
 
 
 def _better(
