@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant("where a parabola touches it", PARABOLAS, "least = -q * place * place +", "least = -0.999 * q * place * place +", f"{CURVED} -k 'lie_below'"),
     Mutant("rounding of a parabola's level", PARABOLAS, "return down(least - gamma(8, _DTYPE) * sizes - 8 * underflow(_DTYPE))", "return least", f"{CURVED} -k 'lie_below'"),
     Mutant("the side below the kink", PARABOLAS, "return torch.minimum(above, below)", "return above", f"{CURVED} -k 'lie_below'"),
-    Mutant("parabolas that open upwards", PARABOLAS, "parabolas.quadratic.clamp(min=0)", "parabolas.quadratic", f"{CURVED} -k 'any_parabolas'"),
+    Mutant("parabolas that open upwards", PARABOLAS, "parabolas.quadratic.clamp(min=0)", "parabolas.quadratic", f"{CURVED} -k 'open_upwards'"),
     Mutant("quadratic part of a sum", CONCAVE, "(slopes.mT * q.unsqueeze(1)) @ slopes", "(slopes.mT * (0.999 * q).unsqueeze(1)) @ slopes", f"{CURVED} -k 'cube_is or cube_by or of_a_cube or single_bend'"),
     Mutant("linear part of a sum", PARABOLAS, "tilt = d - 2 * q * layer.middle", "tilt = d - 1.998 * q * layer.middle", f"{CURVED} -k 'any_parabolas or single_bend'"),
     Mutant("constant part of a sum", PARABOLAS, "- q * layer.middle**2", "- 0.999 * q * layer.middle**2", f"{CURVED} -k 'any_parabolas or single_bend'"),

@@ -411,3 +411,9 @@ def test_domains_are_proved_by_curves_too() -> None:
     curves = bounding.proven(batch)
     assert bool((curves >= lines).all())
     assert float((curves - lines).mean()) > 0.1 * float(lines.abs().mean())
+
+
+def test_parabolas_that_open_upwards_count_as_lines() -> None:
+    layer, one, lines, weights = chord(1, 1.0)
+    upwards = Parabolas(torch.full((1, 1), -0.5, dtype=torch.float64), lines.linear)
+    assert torch.equal(proven(layer, one, upwards, weights), proven(layer, one, lines, weights))

@@ -72,7 +72,7 @@ class Stage:
 
 CURVES = "curves"
 STAGES = (
-    Stage(None, 1000),
+    Stage(None, 500),
     Stage(CURVES, 3000),
     Stage(Effort(3, 4), 3000),
     Stage(Effort(6, 8), 10000),
