@@ -63,6 +63,8 @@ LONG = "tests/test_rounding.py -k long_sums"
 UNDERFLOW = "tests/test_rounding.py -k underflow"
 ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
 LIPSCHITZ, ANCHORED = "verify/lipschitz", "tests/test_lipschitz_jacobian.py"
+PARABOLAS, CONCAVE, FIRST_LAYER = (f"verify/bounds/{name}.py" for name in ("parabolas", "concave", "first_layer"))
+CURVED = "tests/test_curved.py"
 IMPLIED, IMPLYING = "verify/search/implied.py", "tests/test_implied.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or stay_above'"
@@ -123,6 +125,31 @@ MUTANTS = (
     Mutant("uncertain weights of a start", WALK, "self.slack + 2 * wide.gather(1, start.index)", "self.slack + 0 * wide.gather(1, start.index)", "tests/test_rounding.py -k uncertain_weights"),
     Mutant("lines of a Maximum in a pass", WALK, "self.shift(dot(negative, lines.upper_offset.unsqueeze(1)))", "self.shift(0.999 * dot(negative, lines.upper_offset.unsqueeze(1)))", "tests/test_soundness.py -k 'sampled_output and max_pool and not many'"),
     Mutant("which end a refined bound belongs to", "verify/bounds/crown.py", "best, wanted & low, wanted & ~low)", "best, wanted & ~low, wanted & low)", PASSES),
+    Mutant("level of a parabola", PARABOLAS, "+ ((2 * q * place - fall) * end).clamp(max=0)", "+ 0.999 * ((2 * q * place - fall) * end).clamp(max=0)", f"{CURVED} -k 'lie_below or lines_are'"),
+    Mutant("where a parabola touches it", PARABOLAS, "least = -q * place * place +", "least = -0.999 * q * place * place +", f"{CURVED} -k 'lie_below'"),
+    Mutant("rounding of a parabola's level", PARABOLAS, "return down(least - gamma(8, _DTYPE) * sizes - 8 * underflow(_DTYPE))", "return least", f"{CURVED} -k 'lie_below'"),
+    Mutant("the side below the kink", PARABOLAS, "return torch.minimum(above, below)", "return above", f"{CURVED} -k 'lie_below'"),
+    Mutant("parabolas that open upwards", PARABOLAS, "parabolas.quadratic.clamp(min=0)", "parabolas.quadratic", f"{CURVED} -k 'open_upwards'"),
+    Mutant("quadratic part of a sum", CONCAVE, "(slopes.mT * q.unsqueeze(1)) @ slopes", "(slopes.mT * (0.999 * q).unsqueeze(1)) @ slopes", f"{CURVED} -k 'cube_is or cube_by or of_a_cube or single_bend'"),
+    Mutant("linear part of a sum", PARABOLAS, "tilt = d - 2 * q * layer.middle", "tilt = d - 1.998 * q * layer.middle", f"{CURVED} -k 'any_parabolas or single_bend'"),
+    Mutant("constant part of a sum", PARABOLAS, "- q * layer.middle**2", "- 0.999 * q * layer.middle**2", f"{CURVED} -k 'any_parabolas or single_bend'"),
+    Mutant("what is lost of the neurons' inputs", PARABOLAS, "+ d.abs() @ layer.lost", "+ 0.999 * d.abs() @ layer.lost", f"{CURVED} -k 'lines_are'"),
+    Mutant("rounding of a sum's parts", PARABOLAS, "lost = lost * (1 + spare) + 2 * spare * (size + sums.offset.abs())", "pass", f"{CURVED} -k 'rounding_never'"),
+    Mutant("what a factor leaves of a matrix", CONCAVE, "whole + sizes + residual * (inputs + 1)", "whole + sizes", f"{CURVED} -k 'wrong_factor'"),
+    Mutant("how far the corners are", CONCAVE, "residual * (inputs + 1)", "residual", f"{CURVED} -k 'wrong_factor'"),
+    Mutant("what the weights cost", CONCAVE, ".clamp(min=0).sum(1) + diagonal[:, 0]", ".clamp(min=0).sum(1) + 0.999 * diagonal[:, 0]", f"{CURVED} -k 'lines_are'"),
+    Mutant("weights below zero", CONCAVE, "(diagonal[:, 1:] + own).clamp(min=0)", "(diagonal[:, 1:] + own)", f"{CURVED} -k 'any_parabolas'"),
+    Mutant("radius of the box around its centre", FIRST_LAYER, "slopes = rows * radius", "slopes = rows * (0.999 * radius)", f"{CURVED} -k 'said_to_be'"),
+    Mutant("rounding of a neuron's input", FIRST_LAYER, "lost = up(lost + gamma(len(size) + 4, _DTYPE) * sizes + 4", "lost = up(0 * lost + 0 * sizes + 4", f"{CURVED} -k 'said_to_be'"),
+    Mutant("the other end of a neuron's input", FIRST_LAYER, "top = up(gap - ceiling)", "top = up(gap - ceiling - 1e-3)", f"{CURVED} -k 'said_to_be'"),
+    Mutant("bends that are left over", FIRST_LAYER, "flat.index_fill(-1, at, 0.0)", "flat.index_fill(-1, at, 1e-3)", f"{CURVED} -k 'exact_least or carried or samples'"),
+    Mutant("which neurons are of the first layer", FIRST_LAYER, "and ahead and node.op.precision == 0", "and node.op.precision == 0", f"{CURVED} -k 'affine_maps_alone'"),
+    Mutant("by neurons: squares of the linear part", CONCAVE, "square = (gradient * gradient / rest).sum(1) / 4", "square = (gradient * gradient / rest).sum(1) / 4.01", f"{CURVED} -k 'cube'"),
+    Mutant("by neurons: what a matrix leaves", CONCAVE, "+ residual * room)", ")", f"{CURVED} -k 'cube or wrong'"),
+    Mutant("by neurons: scaled weights", CONCAVE, "bend * factor, rest * factor.unsqueeze(1), centre", "bend * factor, rest, centre", f"{CURVED} -k 'cube'"),
+    Mutant("by neurons: the centre's part of a matrix", CONCAVE, "matrix = -(gram / wide + outer", "matrix = -(gram / wide + 0 * outer", f"{CURVED} -k 'cube'"),
+    Mutant("by neurons: which neurons", CONCAVE, "count = int((q > 0).sum(1).amax())", "count = int((q > 0).sum(1).amin())", f"{CURVED} -k 'cube'"),
+    Mutant("what a domain's decisions say of the first layer", "verify/search/multipliers.py", "up(z.upper[:, columns] - kink))", "z.upper[:, columns] - kink - 0.1)", f"{CURVED} -k 'curves_prove'"),
     Mutant("float32: a sum's share", REFERENCES, "off = (terms + 2) * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
     Mutant("float32: a row's dot product", REFERENCES, "off = 1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
     Mutant("float32: half of the lines' distance", REFERENCES, "torch.addcmul(gap, half, at).neg_()", "torch.addcmul(gap, half, at).mul_(-0.999)", f"{SHORT} -k same_lines"),

@@ -29,6 +29,7 @@ def scores(bounding: Bounding, batch: Batch, found: Pass) -> Tensor:
     graph = lines.left[some] * z + lines.gap[some] * z.clamp(min=0)
     line = torch.addcmul(offsets, slopes, z)
     score = size.abs() * ((line - graph).abs() + _AT_THE_KINK * shape.sink.index_select(1, some).abs())
+    score = score * bounding.worth
     return torch.where(shape.turn.index_select(1, some) == 0, -1.0, score)
 
 

@@ -20,13 +20,18 @@ from leaktight.models.network import Network
 from leaktight.models.ops import Affine
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.curved import NEURONS, concluded
+from leaktight.verify.bounds.first_layer import FirstLayer, carried
 from leaktight.verify.bounds.interval import Interval, outputs
 from leaktight.verify.bounds.rows import Rows, rows_on_outputs
-from leaktight.verify.rounding import down, gamma, trusted_lower, underflow
+from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, up
 from leaktight.verify.search.implied import Implied, implied
 from leaktight.verify.search.reduced import Reduced, kept_neurons
 from leaktight.verify.search.relaxed import QUICK, Activations, Lines, Pass, Relaxed, Shape
 from leaktight.verify.search.splits import Domains, packed, unpacked
+
+_CHEAP = 1 << 15  # inputs times bending neurons of the first layer: a domain takes some milliseconds then
+_CURVED = 0.3  # see `Bounding.worth`: of the first layer, where parabolas have most of it already
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +103,8 @@ class Bounding:
     known: intervals of all nodes over the regions. `columns` ``(neurons,)``: which of all neurons may be split, those
     that not every region's intervals show linear; `spots`: their places among those that quick passes keep.
     backward: the passes that prove, by default those of the network; those of a family of networks with the same kinks
-    prove for all of them.
+    prove for all of them. floors ``(questions,)``: proven lower bounds of the questions' margins, from elsewhere. worth
+    ``(neurons,)``: how much of what splitting a neuron gains for lines it gains for what is proven, about.
     """
 
     def __init__(
@@ -108,8 +114,13 @@ class Bounding:
         known: Mapping[str, Interval],
         questions: Questions,
         backward: Backward | None = None,
+        *,
+        floors: Tensor | None = None,
     ) -> None:
         self.network, self.region, self.known, self.questions = network, region, known, questions
+        self.floors = floors
+        self.curves: FirstLayer | None = None
+        self.worth: Tensor | float = 1.0
         self.activations = Activations.of(network)
         self.base = self.activations.joined(known)
         kept, cheaper = kept_neurons(network, self.activations, self.base)
@@ -150,7 +161,7 @@ class Bounding:
         nothing = torch.zeros(count, 0)
         return Domains(
             torch.arange(count, dtype=torch.int32),
-            torch.full((count,), -torch.inf, dtype=torch.float64),
+            torch.full((count,), -torch.inf, dtype=torch.float64) if self.floors is None else self.floors.clone(),
             nothing.to(torch.int32),
             nothing.bool(),
             nothing,
@@ -275,7 +286,10 @@ class Bounding:
         rows = mix.unsqueeze(1) @ self.questions.weights[batch.owner]
         pull = self._whole(batch.pull.double())
         starts = [*rows_on_outputs(self.network, rows), *self._constraints(batch, pull)]
-        found = self.backward.narrowed(at, known, self._tilts(batch)).lower(*starts).squeeze(1)
+        backward = self.backward.narrowed(at, known, self._tilts(batch))
+        found = backward.lower(*starts).squeeze(1)
+        if self.curves is not None:
+            found = torch.maximum(found, self._curved(self.curves, z, backward, starts))
         shift = pull * self.activations.kink
         level = mix * self.questions.bounds[batch.owner]
         # both are sums of products; so are the rows, where there are several atoms
@@ -285,6 +299,25 @@ class Bounding:
             size = size + mix * (self.questions.weights.abs() @ self.reach.unsqueeze(-1)).squeeze(-1)[batch.owner]
         lost = lost + 2 * gamma(2 * mix.shape[1] + 4, shift.dtype) * size.sum(1)
         return trusted_lower(down(found - shift.sum(1) - level.sum(1) - lost - 4 * underflow(shift.dtype)))
+
+    def curve(self) -> None:
+        """From now on proofs of domains look for parabolas too, where that is cheap enough: over a single box."""
+        layer = FirstLayer.of(self.backward)
+        if layer is not None and layer.slopes.numel() <= _CHEAP:
+            self.curves = layer
+            first = torch.isin(self.columns, self._first(layer))
+            self.worth = torch.where(first, _CURVED, 1.0)
+
+    def _first(self, layer: FirstLayer) -> Tensor:
+        """The places of the first layer's bending neurons among all neurons."""
+        return torch.cat([self.activations.parts[name].start + at for name, at in layer.bending.items()])
+
+    def _curved(self, layer: FirstLayer, z: Interval, backward: Backward, starts: list[Rows]) -> Tensor:
+        """Lower bounds ``(batch,)`` of the rows of domains, by parabolas over the first layer."""
+        columns = self._first(layer)
+        kink = self.activations.kink[columns]
+        layer = layer.within(down(z.lower[:, columns] - kink), up(z.upper[:, columns] - kink))
+        return concluded(layer, carried(backward, layer, *starts), NEURONS)
 
     def _tilts(self, batch: Batch) -> dict[str, Tensor]:
         """Where to turn the free lines of each activation, ``(batch, 1, *shape)`` in [0, 1]."""

@@ -180,7 +180,8 @@ class Search:
     def _proven(self, domains: Domains, batch: Batch, value: Tensor) -> Tensor:
         """Proven bounds: of all that may be done, and of every few generations; else the parent's hold."""
         depth = (domains.neuron >= 0).sum(1)
-        worth = ((value > 0) | (depth % _GENERATIONS == 0)).nonzero().flatten()
+        curved = torch.full_like(value, self.bounding.curves is not None, dtype=torch.bool)
+        worth = ((value > 0) | (depth % _GENERATIONS == 0) | curved).nonzero().flatten()
         bound = domains.bound.clone()
         if len(worth):
             bound[worth] = self.bounding.proven(batch.select(worth))

@@ -13,10 +13,12 @@ from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case
 from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.curved import curvable, curved_bounds, curved_outputs
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import keep_freed_memory
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.rounding import down
 from leaktight.verify.search.multipliers import Bounding, Questions
 from leaktight.verify.search.neurons import Leaf, Search, branch
 from leaktight.verify.search.outcome import Searched
@@ -61,14 +63,17 @@ def whole_margin(case: Case, atoms: Tensor, lower: float) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """A search over so many domains at most; before it, so much effort on bounds of single neurons."""
+    """A search over so many domains at most; before it, so much effort on bounds of single neurons: parabolas
+    (`CURVES`), or splits in front of them."""
 
-    effort: Effort | None
+    effort: Effort | str | None
     domains: float
 
 
+CURVES = "curves"
 STAGES = (
-    Stage(None, 3000),
+    Stage(None, 500),
+    Stage(CURVES, 3000),
     Stage(Effort(3, 4), 3000),
     Stage(Effort(6, 8), 10000),
     Stage(Effort(10, 16), 40000),
@@ -76,7 +81,13 @@ STAGES = (
 )
 
 
-WARM_UP = (Stage(None, 1000), Stage(Effort(3, 4), 1000), Stage(Effort(6, 8), 10000), Stage(Effort(10, 16), 1000))
+WARM_UP = (
+    Stage(None, 1000),
+    Stage(CURVES, 1000),
+    Stage(Effort(3, 4), 1000),
+    Stage(Effort(6, 8), 10000),
+    Stage(Effort(10, 16), 1000),
+)
 """What comes before a search is divided among workers: bounds of single neurons are for all of its domains."""
 PART = (Stage(None, 40000), Stage(Effort(14, 24), torch.inf))
 """What a worker does with its part: it looks for bounds of its own where the common ones do not reach."""
@@ -114,17 +125,19 @@ def staged(
     known, search = _first(network, case, atoms, memory, deadline, late, begin, floor)
     began = Searched(-torch.inf, False, None, torch.inf, 0)
     deep, questions = _deep(network), search.bounding.questions
+    floors: Tensor | None = None
+    limits: dict[str, Any] = {"memory": memory, "deadline": deadline, "late": late, "say": say}
     if not deep and len(search.waiting):
         search.bounding.imply()
-    for stage in stages:
+    for stage in _planned(stages, curvable(network, case.region)):
         if stage.effort is not None:
             try:
-                known = tightened(
-                    network, case.region, known, stage.effort, memory=memory, deadline=deadline, late=late, say=say
-                )
+                known, floors = _better(network, case, known, questions, stage.effort, floors, **limits)
             except KeyboardInterrupt:
                 return replace(began, interrupted=True), search
-            bounding = Bounding(network, case.region, known, questions)
+            bounding = Bounding(network, case.region, known, questions, floors=floors)
+            if floors is not None:
+                bounding.curve()
             search = Search(bounding, late, memory, begin=begin(bounding))
         began = _after(
             began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
@@ -132,6 +145,43 @@ def staged(
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
     return began, search
+
+
+def _planned(stages: Sequence[Stage], curving: bool) -> list[Stage]:
+    """The stages; without parabolas the stage before those goes on with what they would have had."""
+    planned: list[Stage] = []
+    for stage in stages:
+        if stage.effort != CURVES or curving:
+            planned.append(stage)
+        elif planned:
+            planned[-1] = replace(planned[-1], domains=max(planned[-1].domains, stage.domains))
+    return planned
+
+
+def _better(
+    network: Network,
+    case: Case,
+    known: Mapping[str, Interval],
+    questions: Questions,
+    effort: Effort | str,
+    floors: Tensor | None,
+    *,
+    say: Callable[[str], None],
+    **limits: Any,
+) -> tuple[dict[str, Interval], Tensor | None]:
+    """Better bounds of all nodes, and of the questions' margins where parabolas give some."""
+    if isinstance(effort, Effort):
+        return tightened(network, case.region, known, effort, say=say, **limits), floors
+    say("bounding neurons by parabolas over the first layer")
+    found = curved_bounds(network, case.region, known, **limits)
+    rows, (owner, atom) = questions.weights[questions.real], questions.real.nonzero(as_tuple=True)
+    low = curved_outputs(
+        Question(network, case.region, rows.unsqueeze(0), limits["memory"], None, limits["deadline"]), found
+    )
+    low = down(low[0] - questions.bounds[owner, atom])
+    return found, torch.full((len(questions.region),), -torch.inf, dtype=low.dtype).scatter_reduce(
+        0, owner, low, "amax"
+    )
 
 
 def _first(

@@ -1,0 +1,102 @@
+"""Bounds of neurons from parabolas over the first layer, behind it layer after layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from leaktight.models.network import Network
+from leaktight.models.ops import TwoSlope
+from leaktight.specs.region import Box, Region
+from leaktight.verify.bounds.backward import Backward
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.first_layer import FirstLayer, Sums, carried, first_layer
+from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.bounds.optimise import ascend, default_tilts
+from leaktight.verify.bounds.parabolas import proven
+from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.rows import Rows, Units
+from leaktight.verify.bounds.vectors import Descent, found
+
+MOST_INPUTS = 1024  # a step of the search for parabolas multiplies them by the neurons that bend, for every row
+_BYTES = 128 << 20
+NEURONS, OUTPUTS = Descent(25, rate=0.2, decay=0.93), Descent(100)
+_TURNS = (0.5, 0.3, 0.2, 0.1)
+_LAST_TURNS = tuple(0.5 * 0.85**k for k in range(20))
+
+
+def curvable(network: Network, region: Region) -> bool:
+    """Whether parabolas can say more than lines: a single box of not too many inputs, neurons behind others."""
+    deep = sum(isinstance(node.op, TwoSlope) for node in network) > 1
+    return (
+        isinstance(region, Box)
+        and region.batch == 1
+        and region.size <= MOST_INPUTS
+        and deep
+        and bool(first_layer(network))
+    )
+
+
+def curved(backward: Backward, layer: FirstLayer, *starts: Rows | Units, descent: Descent = NEURONS) -> Tensor:
+    """Lower bounds ``(1, rows)`` of these rows over the single region of `backward`."""
+    return concluded(layer, carried(backward, layer, *starts), descent).unsqueeze(0)
+
+
+def concluded(layer: FirstLayer, sums: Sums, descent: Descent) -> Tensor:
+    """Lower bounds ``(rows,)`` of sums of bends."""
+    count, inputs = layer.slopes.shape
+    size = max(1, _BYTES // (8 * (4 * min(inputs, count) ** 2 + 60 * (count + inputs))))
+    best = []
+    for start in range(0, len(sums.offset), size):
+        some = slice(start, start + size)
+        part, own = sums.select(some), layer.select(some)
+        best.append(proven(own, part, *found(own, part, descent)))
+    return torch.cat(best)
+
+
+class _Curving:
+    """Bounds entries of nodes by lines, and by parabolas where lines are turned as is best for lines."""
+
+    def __init__(self, steps: Sequence[float], late: Callable[[], bool]) -> None:
+        self.steps, self.late = steps, late
+        self.layer: FirstLayer | None = None
+
+    def __call__(self, backward: Backward, units: Units) -> Tensor:
+        tilts = default_tilts(backward.network, backward.known, units.index.shape[1], before=units.node)
+        best = ascend(
+            lambda: backward.turned(tilts).lower(units),
+            tilts,
+            self.steps,
+            lambda best: torch.full_like(best, not self.late(), dtype=torch.bool),
+        )
+        self.layer = self.layer or FirstLayer.of(backward)
+        if self.layer is None or self.late():
+            return best
+        return torch.maximum(best, curved(backward.turned(tilts), self.layer, units))
+
+
+def curved_bounds(
+    network: Network,
+    region: Region,
+    known: Mapping[str, Interval],
+    *,
+    memory: int,
+    deadline: float | None,
+    late: Callable[[], bool],
+) -> dict[str, Interval]:
+    """Bounds of all nodes within `known`, those of neurons that bend by parabolas over the first layer."""
+    return intermediate_bounds(network, region, memory, floor=known, refine=_Curving(_TURNS, late), deadline=deadline)
+
+
+def curved_outputs(question: Question, known: Mapping[str, Interval]) -> Tensor:
+    """Lower bounds ``(1, rows)`` of the question's rows, by lines and by parabolas over the first layer."""
+    backward, starts = Backward(question.network, question.region, known), question.starts()
+    tilts = default_tilts(question.network, known, question.objectives.shape[1])
+    hope = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
+    best = ascend(lambda: backward.turned(tilts).lower(*starts), tilts, _LAST_TURNS, hope)
+    layer = FirstLayer.of(backward)
+    return (
+        best if layer is None else torch.maximum(best, curved(backward.turned(tilts), layer, *starts, descent=OUTPUTS))
+    )
