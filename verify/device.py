@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -47,8 +48,22 @@ class Device:
         return cls(where)
 
     def at_work(self) -> contextlib.AbstractContextManager[object]:
-        """New tensors are made there, in this thread."""
-        return working_on(self.where)
+        """New tensors are made there, in this thread.
+
+        Raises UsageError: a GPU's memory is not enough.
+        """
+        return working_on(self.where) if self.where == PROCESSOR else self._elsewhere()
+
+    @contextlib.contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        try:
+            with working_on(self.where):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"--device {self.where}: its memory is not enough ({str(error).splitlines()[0]}); give less with"
+                " --memory, or use --device cpu"
+            ) from error
 
     def of(self, value: Value) -> Value:
         """The value with its tensors there (see `placed`); networks are moved once, and kept."""
