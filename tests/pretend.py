@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from leaktight.models.placed import PROCESSOR
 from leaktight.verify.device import Device
 
 ELSEWHERE = torch.device("meta")
@@ -50,7 +49,7 @@ class Elsewhere(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise RuntimeError(f"{func} was asked in a thread that knows no pretended device")
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -65,7 +64,13 @@ _WITH_NUMBERS = {
     "masked_fill_",
 }  # fmt: skip
 _COPIES = {"_to_copy", "copy_"}
-_NOTHING = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}  # what they hold is seen to be wrong
+_NOTHING = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+}  # what they hold is seen to be wrong
 _PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "mv", "dot", "addmv"}
 _DATA = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
@@ -76,7 +81,7 @@ class _MadeOfData(TorchFunctionMode):
     Also where they are indices. And lists of the numbers of tensors like ours, which torch does not make.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.tolist:
             return args[0].cpu().tolist()
@@ -121,31 +126,32 @@ class Pretend(TorchDispatchMode):
         super().__exit__(*error)
         self._data.__exit__(*error)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
-        kwargs = dict(kwargs or {})
-        flat, form = tree_flatten((args, kwargs))
-        there = [x for x in flat if isinstance(x, Elsewhere)]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        flat = list[Any]()
+        here = tuple(_unwrapped(x, flat) for x in args)
+        named = {key: _unwrapped(x, flat) for key, x in kwargs.items()}
         target = kwargs.get("device")
         made = target is not None and torch.device(target) == ELSEWHERE
-        if not there and not made:
+        if not made and not any(isinstance(x, Elsewhere) for x in flat):
             return func(*args, **kwargs)
         self.calls += 1
         name = func.overloadpacket.__name__
         _check(func, name, args, flat, made)
-        args, kwargs = tree_unflatten([x.here if isinstance(x, Elsewhere) else x for x in flat], form)
         if made:
-            kwargs["device"] = torch.device("cpu")
-        found = self._computed(func, name, args, kwargs, flat)
+            named["device"] = PROCESSOR
+        found = self._computed(func, name, here, named, flat)
         if name in _NOTHING:
             found.fill_(torch.nan if found.is_floating_point() else True if found.dtype == torch.bool else 99)
         if name in _COPIES and target is not None and not made:
             return found
-        return self._back(found, flat)
+        return _back(found, flat)
 
     def _computed(self, func: Any, name: str, args: Any, kwargs: Any, flat: list[Any]) -> Any:
         if name in ("div", "div_") and len(args) > 1 and not kwargs.get("rounding_mode"):
-            number = flat[1]
-            if not isinstance(number, Elsewhere) and args[0].is_floating_point():
+            number = args[1]
+            alone = all(not isinstance(x, Elsewhere) or x.here is not number for x in flat)
+            if alone and args[0].is_floating_point():
                 if isinstance(number, Tensor) and number.dim() == 0:
                     number = number.to(args[0].dtype) if number.is_floating_point() else number.double()
                 if math.frexp(float(number))[0] != 0.5:  # a power of two loses nothing
@@ -166,17 +172,31 @@ class Pretend(TorchDispatchMode):
             first, second = (_few_digits(x) for x in (first, second))
         return (*args[:at], first, second, *args[at + 2 :])
 
-    def _back(self, found: Any, flat: list[Any]) -> Any:
-        """Results as tensors of the device; where an operand was changed in place, that operand."""
-        known = {id(x.here): x for x in flat if isinstance(x, Elsewhere)}
-        plain = {id(x) for x in flat if isinstance(x, Tensor) and not isinstance(x, Elsewhere)}
 
-        def back(x: Any) -> Any:
-            if not isinstance(x, Tensor) or isinstance(x, Elsewhere) or id(x) in plain:
-                return x
-            return known[id(x)] if id(x) in known else Elsewhere(x)
+def _unwrapped(value: Any, flat: list[Any]) -> Any:
+    """What is computed with; `flat` gets all the tensors and generators that are met on the way."""
+    if isinstance(value, Elsewhere):
+        flat.append(value)
+        return value.here
+    if isinstance(value, (Tensor, torch.Generator)):
+        flat.append(value)
+    elif isinstance(value, (list, tuple)):
+        return [_unwrapped(part, flat) for part in value]
+    return value
 
-        return tree_map(back, found)
+
+def _back(found: Any, flat: list[Any]) -> Any:
+    """Results as tensors of the device; where an operand was changed in place, that operand."""
+    if isinstance(found, (list, tuple)):
+        return [_back(part, flat) for part in found]
+    if not isinstance(found, Tensor) or isinstance(found, Elsewhere):
+        return found
+    for x in flat:
+        if x is found:
+            return x
+        if isinstance(x, Elsewhere) and x.here is found:
+            return x
+    return Elsewhere(found)
 
 
 def _place() -> str:
@@ -217,8 +237,3 @@ def _check_index(func: Any, name: str, args: Any) -> None:
         raise RuntimeError(f"{func}: indices should be either on cpu or on the same device as the indexed tensor (cpu)")
     if isinstance(value, Tensor) and not isinstance(value, Elsewhere) and value.dim():
         raise RuntimeError(f"{func}: Expected all tensors to be on the same device, but found cuda:0 and cpu")
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
-    yield from (x for x in tree_flatten(value)[0] if isinstance(x, Tensor))

@@ -68,10 +68,11 @@ def _elementwise(
     least = torch.finfo(dtype).smallest_normal
     a, b = (_wide((_COUNT,), dtype, generator, 30) for _ in range(2))
     a[: _COUNT // 4] *= least  # about half of these, and their products below, are subnormal
+    raised = a * 2**20
     there, other = a.to(where), b.to(where)
     return [
         ("sums", a + b, there + other),
-        ("differences", a * 2**20 - b, there * 2**20 - other),
+        ("differences", raised - b, raised.to(where) - other),
         ("products", a * b, there * other),
         ("quotients", a / b, there / other),
         ("square roots", a.abs().sqrt(), there.abs().sqrt()),
@@ -89,7 +90,7 @@ def _products(where: torch.device, dtype: torch.dtype, generator: torch.Generato
         found += [
             ("matrix products", matrix[:, order], there @ one[:, order].to(where)),
             ("matrix products", matrix[order], one[order].to(where) @ there),
-            ("matrix products", matrix.expand(2, -1, -1), one.expand(2, -1, -1).to(where) @ there),
+            ("matrix products", matrix.expand(2, -1, -1), one.expand(2, -1, -1).to(where) @ there.expand(2, -1, -1)),
         ]
     image, kernel = _wide((2, 3, 12, 12), dtype, generator, 20), torch.zeros(3, 3, 3, 3, dtype=dtype)
     for channel in range(3):

@@ -74,9 +74,10 @@ def certify(
         raise UsageError(f"--jobs must be at least 1; got {jobs}")
     if jobs is not None and budget.device != CPU:
         raise UsageError("--jobs: worker processes would share one GPU; leave out --jobs, or use --device cpu")
-    flat = inputs.double().flatten(1)
-    ball(flat, epsilon, chosen, clip)  # refuse a bad epsilon or input before any work
-    misclassified(labels, network.output_size)
+    flat, labels = CPU.of((inputs.double().flatten(1), labels))
+    with CPU.at_work():  # refuse a bad epsilon, input or label before any work
+        ball(flat, epsilon, chosen, clip)
+        misclassified(labels, network.output_size)
     if jobs is not None:
         from leaktight.verify.run.inputs import Inputs, in_workers
 

@@ -93,9 +93,9 @@ def prove(
     say = progress or (lambda _: None)
     replay, there = Replay(CPU.of(network)), budget.device.of(network)
     standings, interrupted = list[Standing](), False
-    arranged = property.arranged(network.inputs, network.outputs)
-    cases = budget.device.of(arranged.fitted(network.input_size, network.output_size))
     with budget.device.at_work():
+        arranged = budget.device.of(property).arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
         for case in cases:
             standings.append(standing := Standing.of(case))
             with alarm(budget.deadline) as clock:

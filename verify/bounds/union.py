@@ -60,8 +60,9 @@ def bound_everywhere(
     Raises: PropertyError: the property does not fit the network. UsageError: no such engine or device.
     """
     there = Device.named(device)
-    arranged = property.arranged(network.inputs, network.outputs)
-    cases = arranged.fitted(network.input_size, network.output_size)
+    with CPU.at_work():
+        arranged = property.arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
     limits: dict[str, Any] = {"dtype": dtype, "memory": memory, "device": there}
     found = [bound(network, case.region, engine=engine, **limits).outputs for case in cases]
     ends = {

@@ -295,8 +295,9 @@ def leak(
     began = time.monotonic()
     there = Device.named(device)
     moving, plan = there.of(Slopes.of(network, nodes)), ways.plan()
-    cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
-    cases = there.of(cases)
+    with there.at_work():
+        arranged = there.of(property).arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
     with there.at_work(), alarm(plan.deadline) as clock:
         found, tracing = list[list[Traced]](), plan.tracing
         for case in cases:
@@ -366,9 +367,10 @@ def leak_of_data(
     began = time.monotonic()
     there = Device.named(device)
     moving, plan = there.of(Slopes.of(network, nodes)), ways.plan()
+    inputs, labels = there.of((inputs, labels))
     flat, kind = inputs.reshape(len(inputs), -1).double(), Norm.named(norm)
-    case = there.of(Case(ball(flat, epsilon, kind, clip), misclassified(labels, network.output_size)))
-    flat, labels = there.of((flat, labels))
+    with there.at_work():
+        case = Case(ball(flat, epsilon, kind, clip), misclassified(labels, network.output_size))
     with there.at_work(), alarm(plan.deadline) as clock:
         predicted = moving.network.flat(flat).argmax(1).tolist()
         tracing = plan.tracing
