@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from leaktight.errors import UsageError
 from leaktight.models.ops import plain_arithmetic
 from leaktight.models.placed import PROCESSOR, working_on
-from leaktight.verify.rounding import whole_products
+from leaktight.verify.rounding import unit, whole_products
 
 # what tells NVIDIA's libraries to make products of other numbers than those they are given
 SHORTENING = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION")
@@ -46,11 +46,24 @@ def check_arithmetic(where: torch.device) -> None:
         for dtype in (torch.float64, torch.float32):
             generator = torch.Generator().manual_seed(0)
             for name, ours, theirs in (*_elementwise(where, dtype, generator), *_products(where, dtype, generator)):
-                if not bool((ours == theirs.cpu()).all()):
-                    raise UsageError(
-                        f"--device {where}: {name} of {dtype} are not computed there as the error terms assume, so"
-                        " nothing can be proven on it; use --device cpu"
-                    )
+                _agree(bool((ours == theirs.cpu()).all()), f"{name} of {dtype}", where)
+        _check_smooth(where)
+
+
+def _agree(well: bool, what: str, where: torch.device) -> None:
+    if not well:
+        raise UsageError(
+            f"--device {where}: {what} are not computed there as the error terms assume, so nothing can be proven on"
+            " it; use --device cpu"
+        )
+
+
+def _check_smooth(where: torch.device) -> None:
+    """Both are taken for within 4 units in the last place (`leaktight.verify.relax`), here and there."""
+    x = _wide((_COUNT,), torch.float64, torch.Generator().manual_seed(0), 6)
+    for function in (torch.tanh, torch.sigmoid):
+        off = (function(x) - function(x.to(where)).cpu()).abs()
+        _agree(bool((off <= 8 * unit(x.dtype)).all()), f"values of {function.__name__}", where)
 
 
 def _wide(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, reach: float) -> Tensor:
