@@ -29,6 +29,7 @@ from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.device import Device
+from leaktight.verify.leak.constant import constant
 from leaktight.verify.rounding import quotient
 from leaktight.verify.verdict import Status
 
@@ -160,10 +161,36 @@ def test_a_curve_comes_back_from_a_device_the_same(there: Pretend) -> None:
     network = fully_connected(3, (2, 4, 2), 0.1)
     x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     asked = lt.robust(x, int(network.flat(x).argmax()), 0.05)
-    here, elsewhere = (lt.leak(network, asked, (0.1, 0.1), device=where) for where in ("cpu", DEVICE))
+    here, elsewhere = (lt.leak(network, asked, (0.1, 0.1), engine="crown", device=where) for where in ("cpu", DEVICE))
     assert told(here) == told(elsewhere)
     assert elsewhere.status is Status.PROVED
     assert not there.reciprocals  # torch would have rounded them
+
+
+def test_constants_that_are_asked_for_later_stay_on_the_processor() -> None:
+    moving = Slopes.of(fully_connected(3, (2, 3, 2), 0.1))
+    known = constant(moving, (0.1, 0.1), Norm.LINF, wanted=True)
+    again = constant(moving, (0.1, 0.1), Norm.LINF, wanted=True)
+    assert known is not None
+    assert known.margins is not None
+    assert again is not None
+    assert again.margins is not None
+    with Pretend(), DEVICE.at_work():
+        there = list(known.margins(0, 1))
+    assert there == list(again.margins(0, 1))
+
+
+@pytest.mark.slow
+def test_radii_along_slopes_come_back_from_a_device_the_same(there: Pretend) -> None:
+    network = fully_connected(3, (2, 4, 2), 0.1)
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    label = network.flat(x).argmax(1)
+    ways: dict[str, Any] = {"norm": Norm.L2, "radius": True, "lipschitz": True, "engine": "crown"}
+    here, elsewhere = (
+        lt.leak_of_data(network, x, label, 0.05, (0.1, 0.1), device=where, **ways) for where in ("cpu", DEVICE)
+    )
+    assert told(here) == told(elsewhere)
+    assert not there.reciprocals
 
 
 @pytest.mark.slow
