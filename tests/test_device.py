@@ -7,6 +7,7 @@ belong. Whether a GPU's arithmetic is what the error terms assume, only a GPU ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -80,8 +81,9 @@ def test_bounds_come_back_from_a_device_the_same(kind: str, there: Pretend) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("norm", Norm)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "norm"), [(e, norm) for e in ENGINES for norm in Norm if e != "alpha-crown" or norm is Norm.LINF]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_engine_bounds_the_same_on_a_device(
     kind: str, engine: str, norm: Norm, dtype: torch.dtype, there: Pretend
@@ -130,7 +132,7 @@ def test_neurons_are_split_on_a_device_as_here(there: Pretend) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "branch", "milp"])
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+@pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_search_ends_the_same_on_a_device(shape: str, seed: int, wide: bool, engine: str, there: Pretend) -> None:
     network, property, _ = tiny_question(shape, seed, 0.01, wide=wide)
@@ -505,19 +507,42 @@ def test_half_of_a_gpus_free_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> 
 @on_gpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_bounds_nearly_the_same(kind: str, engine: str, dtype: torch.dtype) -> None:
-    network = build(kind, 1)
+def test_a_gpu_bounds_nearly_the_same(engine: str, dtype: torch.dtype) -> None:
     tolerance = 1e-3 if dtype == torch.float32 else 1e-6
-    assert_same_bounds(network, regions(network), "cuda", tolerance, engine=engine, dtype=dtype)
+    for kind in KINDS:
+        network = build(kind, 1)
+        assert_same_bounds(network, regions(network), "cuda", tolerance, engine=engine, dtype=dtype)
 
 
 @on_gpu
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_gpu_decides_the_same(shape: str, seed: int, wide: bool) -> None:
-    network, property, exact = tiny_question(shape, seed, 0.01, wide=wide)
-    found = lt.prove(network, property, device="cuda", timeout=60)
-    assert found.status is (Status.PROVED if exact > 0 else Status.REFUTED)
-    assert found.margin.lower is None or found.margin.lower <= exact
+def test_a_gpu_decides_the_same(shape: str) -> None:
+    for seed, wide in product((2, 3), (False, True)):
+        network, property, exact = tiny_question(shape, seed, 0.01, wide=wide)
+        found = lt.prove(network, property, device="cuda", timeout=60)
+        assert found.status is (Status.PROVED if exact > 0 else Status.REFUTED)
+        assert found.margin.lower is None or found.margin.lower <= exact
+
+
+@on_gpu
+@pytest.mark.parametrize("norm", Norm)
+def test_a_gpu_certifies_the_same(norm: Norm) -> None:
+    network = fully_connected(6, (3, 8, 8, 3), 0.1)
+    ways: dict[str, Any] = {"norm": norm, "clip": (0.0, 1.0), "radius": True, "timeout": 100.0}
+    here, elsewhere = (lt.certify(network, *data(network, 5), 0.1, device=where, **ways) for where in ("cpu", "cuda"))
+    assert [found.status for found in here.inputs] == [found.status for found in elsewhere.inputs]
+    for mine, other in zip(here.inputs, elsewhere.inputs, strict=True):
+        assert other.radius == pytest.approx(mine.radius, abs=1e-3)
+
+
+@on_gpu
+def test_a_gpu_draws_the_same_curve() -> None:
+    network = fully_connected(3, (2, 4, 2), 0.1)
+    x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    asked = lt.robust(x, int(network.flat(x).argmax()), 0.05)
+    here, elsewhere = (lt.leak(network, asked, (0.1, 0.12), device=where) for where in ("cpu", "cuda"))
+    assert elsewhere.curve is not None
+    assert here.curve is not None
+    assert elsewhere.status is here.status is Status.PROVED
+    for a in (0.1, 0.105, 0.12):
+        assert elsewhere.curve.lower(a) == pytest.approx(here.curve.lower(a), abs=1e-6)
