@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from leaktight.models.network import Network
+    from leaktight.verify.device import Device
 
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
 FAIL_ON = ("refuted", "unknown", "timeout", "regression")
@@ -244,15 +245,22 @@ def _engine(name: str) -> str:
     return options.choice("--engine", name, engine_names())
 
 
-def _budget(dtype: Precision, memory: str | None, timeout: str | None = None) -> dict[str, Any]:
+def _budget(dtype: Precision, memory: str | None, device: str, timeout: str | None = None) -> dict[str, Any]:
     import torch
 
     found: torch.dtype = getattr(torch, dtype.value)
     return {
         "dtype": found,
+        "device": _device(device),
         "memory": None if memory is None else options.byte_count("--memory", memory),
         **({} if timeout is None else {"timeout": options.number("--timeout", timeout)}),
     }
+
+
+def _device(name: str) -> Device:
+    from leaktight.verify.device import Device
+
+    return Device.named(name)
 
 
 @command
@@ -267,6 +275,7 @@ def verify(
     cross_check: cli.CrossCheck = False,
     memory: cli.Memory = None,
     dtype: cli.Arithmetic = Precision.FLOAT64,
+    device: cli.DeviceName = "cpu",
     seed: cli.Seed = 0,
     architecture: cli.Architecture = None,
     trust: cli.Trust = False,
@@ -291,7 +300,7 @@ def verify(
             seed=seed,
             cross_check=cross_check,
             progress=progress,
-            **_budget(dtype, memory, timeout),
+            **_budget(dtype, memory, device, timeout),
         )
     if counterexample is not None and verdict.counterexample is not None:
         from leaktight.verify.search.counterexample_file import write_counterexample
@@ -320,6 +329,7 @@ def certify(
     jobs: cli.CertifyJobs = None,
     memory: cli.Memory = None,
     dtype: cli.Arithmetic = Precision.FLOAT64,
+    device: cli.DeviceName = "cpu",
     seed: cli.Seed = 0,
     architecture: cli.Architecture = None,
     trust: cli.Trust = False,
@@ -348,7 +358,7 @@ def certify(
             seed=seed,
             jobs=jobs,
             progress=progress,
-            **_budget(dtype, memory, timeout),
+            **_budget(dtype, memory, device, timeout),
         )
     found = replace(found, data={"path": known.path, "sha256": known.sha256})
     proved = sum(record.status.value == "proved" for record in found.inputs)
@@ -376,6 +386,7 @@ def bounds(
     engine: cli.Engine = "crown",
     memory: cli.Memory = None,
     dtype: cli.Arithmetic = Precision.FLOAT64,
+    device: cli.DeviceName = "cpu",
     architecture: cli.Architecture = None,
     trust: cli.Trust = False,
 ) -> Answer:
@@ -389,7 +400,7 @@ def bounds(
 
     chosen = options.choice("--engine", engine, tuple(ENGINES))
     found = bound_everywhere(
-        _network(network, architecture, trust), read_property(property), engine=chosen, **_budget(dtype, memory)
+        _network(network, architecture, trust), read_property(property), engine=chosen, **_budget(dtype, memory, device)
     )
     count = sum(lower.numel() for lower, _ in found.outputs.values())
     return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
@@ -417,6 +428,7 @@ def leak(
     engine: cli.LeakEngine = "auto",
     timeout: cli.Timeout = None,
     memory: cli.Memory = None,
+    device: cli.DeviceName = "cpu",
     seed: cli.Seed = 0,
     architecture: cli.Architecture = None,
     trust: cli.Trust = False,
@@ -439,6 +451,7 @@ def leak(
         "memory": None if memory is None else options.byte_count("--memory", memory),
         "timeout": None if timeout is None else options.number("--timeout", timeout),
         "lipschitz": lipschitz,
+        "device": _device(device),
     }
     asked = _normalised(_network(network, architecture, trust), mean, std)
     with _stages() as progress:

@@ -83,6 +83,7 @@ Memory = Annotated[
     str | None, _option("--memory", value="SIZE", says="Use at most this much, like 4G; default: half of what is free.")
 ]
 Arithmetic = Annotated[Precision, _option("--dtype", says="The arithmetic of the bounds; the guarantee is the same.")]
+DeviceName = Annotated[str, _option("--device", value="NAME", says="Where bounds are computed: cpu, cuda or cuda:N.")]
 Seed = Annotated[int, _option("--seed", value="N", says="Where random starts of the attack begin.", least=0)]
 
 CounterexampleFile = Annotated[

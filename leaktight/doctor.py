@@ -35,6 +35,7 @@ def doctor() -> dict[str, Any]:
         *(_installed(name) for name in PACKAGES),
         *(_probed(name, probe) for name, probe in probes),
         _second_opinion(),
+        _gpus(),
         _resources(),
     ]
     return {
@@ -123,6 +124,23 @@ def _second_opinion() -> Check:
     version = auto_lirpa.available()
     hint = "not installed (only --cross-check and --engine auto-lirpa need it): pip install --no-deps auto_LiRPA==0.3"
     return Check("auto_LiRPA (optional)", True, version or hint)
+
+
+def _gpus() -> Check:
+    """Whether `--device cuda` can be used; without it everything runs on the processor."""
+    import torch
+
+    from leaktight.errors import InputError
+    from leaktight.verify.device import Device
+
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        try:
+            Device.named(f"cuda:{number}")
+            found.append(f"cuda:{number} {torch.cuda.get_device_name(number)}: computes as the error terms assume")
+        except InputError as error:
+            found.append(str(error))
+    return Check("GPU (optional)", True, "; ".join(found) or "none that torch can use")
 
 
 def _resources() -> Check:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leaktight.errors import ModelError
 from leaktight.models.ops import Input, Op, Shape
+from leaktight.models.placed import PROCESSOR, Movable, placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(Movable):
     """A directed acyclic graph of operators, in topological order; never changed after it is made.
 
     Called with one tensor per input, each ``(batch, *shape)`` (or anything that reshapes to it), it returns the output
@@ -148,6 +149,19 @@ class Network:
             return self  # with all that it keeps
         return replace(self, nodes=tuple(replace(node, op=op) for op, node in zip(ops, self.nodes, strict=True)))
 
+    def on(self, where: torch.device) -> Network:
+        """The network with its parameters on a device: moved once, and kept."""
+        found = self._places.get(where)
+        if found is None:
+            found = self._places[where] = replace(self, nodes=placed(self.nodes, where))
+            found.__dict__["_places"] = self._places
+        return found
+
+    @cached_property
+    def _places(self) -> dict[torch.device, Network]:
+        """The same network on every device where it is wanted."""
+        return {self.device: self}
+
     @cached_property
     def single(self) -> Network:
         """The network in float32, kept."""
@@ -155,12 +169,19 @@ class Network:
 
     @cached_property
     def dtype(self) -> torch.dtype:
+        return next((x.dtype for x in self._tensors() if x.is_floating_point()), torch.float64)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the parameters are; the processor, where there are none."""
+        return next((x.device for x in self._tensors()), PROCESSOR)
+
+    def _tensors(self) -> Iterator[Tensor]:
         for node in self.nodes:
             for f in fields(node.op):  # type: ignore[arg-type]
                 value = getattr(node.op, f.name)
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    return value.dtype
-        return torch.float64
+                if isinstance(value, Tensor):
+                    yield value
 
     @cached_property
     def digest(self) -> str:
@@ -175,7 +196,7 @@ class Network:
                 value = getattr(node.op, f.name)
                 if isinstance(value, Tensor):
                     sha.update(repr((f.name, tuple(value.shape), str(value.dtype))).encode())
-                    sha.update(value.detach().contiguous().numpy().tobytes())
+                    sha.update(value.detach().cpu().contiguous().numpy().tobytes())
                 else:
                     sha.update(repr((f.name, value)).encode())
         sha.update(repr([place[port.name] for port in (*self.inputs, *self.outputs)]).encode())

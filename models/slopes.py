@@ -17,6 +17,7 @@ from leaktight.models.enclosure import Enclosure, exactly
 from leaktight.models.folding import chosen, pieces, two_slope
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Leaky, TwoSlope
+from leaktight.models.placed import PROCESSOR, placed, working_on
 
 _FILES = 8  # networks read from a file that are kept
 
@@ -86,12 +87,15 @@ class Slopes:
 
         Raises UsageError: a slope is not finite, or so large or small that float64 does not hold its products.
         """
-        slope = torch.as_tensor(a, dtype=torch.float64).detach()
+        slope = torch.as_tensor(a, dtype=torch.float64, device=PROCESSOR).detach()
         if not bool(torch.isfinite(slope).all()):
             raise UsageError(f"slope {slope.tolist()}: every slope must be a finite number")
         if slope.dim() > 1:
             raise ValueError(f"slopes of shape {tuple(slope.shape)} were given; a number or (batch,) is allowed")
-        nodes = tuple(self._set(node, slope) if node.name in self._rates else node for node in self.network)
+        with working_on(PROCESSOR):
+            moved = {name: self._set(self._still.by_name[name], slope) for name in self._rates}
+        where = self.network.device
+        nodes = tuple(placed(moved[node.name], where) if node.name in moved else node for node in self.network)
         return replace(self.network, nodes=nodes)
 
     def rate(self, name: str) -> tuple[Tensor, Tensor]:
@@ -99,9 +103,10 @@ class Slopes:
 
         float64, broadcastable to the node's shape; each true rate lies within `rate_precision` of it, relatively.
         """
-        rate, flipped = self._rates[name], _leak(self.network.by_name[name]).flipped
-        zero = torch.zeros((), dtype=torch.float64)
-        return torch.where(flipped, zero, rate.tensor), torch.where(flipped, rate.tensor, zero)
+        flipped = _leak(self.network.by_name[name]).flipped
+        rate = self._rates[name].tensor.to(flipped.device)
+        zero = torch.zeros_like(rate)
+        return torch.where(flipped, zero, rate), torch.where(flipped, rate, zero)
 
     def rate_precision(self, name: str) -> float:
         """The largest relative error of the node's `rate`."""
@@ -125,9 +130,10 @@ class Slopes:
             return self._files[a]
         slopes = {}
         for name in self.nodes:
-            leak = _leak(self.network.by_name[name])
+            leak = _leak(self._still.by_name[name])
             slopes[name] = leak.slope * 0 + a if _single(leak) else leak.slope * a / _own(leak)
-        self._files[a] = resloped(self.network, slopes)
+        with working_on(PROCESSOR):
+            self._files[a] = resloped(self._still, slopes)
         if len(self._files) > _FILES:
             self._files.popitem(last=False)
         return self._files[a]
@@ -135,7 +141,13 @@ class Slopes:
     @cached_property
     def _rates(self) -> Mapping[str, Enclosure]:
         """The leaky side at slope 1 of every chosen node."""
-        return {name: _rate(self.network.by_name[name]) for name in self.nodes}
+        with working_on(PROCESSOR):
+            return {name: _rate(self._still.by_name[name]) for name in self.nodes}
+
+    @cached_property
+    def _still(self) -> Network:
+        """The network on the processor: slopes are set there."""
+        return self.network.on(PROCESSOR)
 
     def _set(self, node: Node, slope: Tensor) -> Node:
         op, leak, rate = _two_slope(node), _leak(node), self._rates[node.name]

@@ -73,6 +73,7 @@ IN_SINGLE = "tests/test_leak_between.py -k in_float32"
 BRANCH = "tests/test_leak_branch.py"
 ROWS = f"{BRANCH} -k rows_over"
 SPLITS = f"{BRANCH} -k 'splitting_neurons_proves or atoms_over'"
+DEVICE = "tests/test_device.py"
 SIGNS = f"{BRANCH} -k 'signs_are or nearly_no_slope or told or not_complete'"
 
 MUTANTS = (
@@ -204,6 +205,10 @@ MUTANTS = (
     Mutant("what a decision implies: rounding of the sum", IMPLIED, "found = down(down(floors + down(best * fall)) + gain)", "found = floors + best * fall + gain", IMPLYING),
     Mutant("what a decision implies: single precision", IMPLIED, "table = torch.where(table.double() > exact", "table = torch.where(table.double() > torch.inf", IMPLYING),
     Mutant("domains that hold no input", "verify/search/multipliers.py", "self.within.lower > self.within.upper", "self.within.lower + 0.3 > self.within.upper", IMPLYING),
+    Mutant("quotients by a number", ROUNDING, "return x / x.new_tensor(divisor)", "return x / divisor", f"{DEVICE} -k quotient"),
+    Mutant("what a device computes", "verify/arithmetic.py", "    if not well:", "    if not well and not what:", f"{DEVICE} -k noticed"),
+    Mutant("products in TF32 on a GPU", "verify/arithmetic.py", "if not whole_products():", "if False:", f"{DEVICE} -k tf32"),
+    Mutant("emulated products on a GPU", "verify/arithmetic.py", 'SHORTENING = ("NVIDIA_TF32_OVERRIDE", ', "SHORTENING = (", f"{DEVICE} -k shorten"),
 )  # fmt: skip
 
 

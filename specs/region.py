@@ -186,7 +186,7 @@ class Box(Region):
         return torch.maximum(torch.minimum(x, high), low)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        share = torch.rand(self.lower.shape, generator=generator, dtype=torch.float64).to(self.lower.dtype)
+        share = _random(self.lower, generator)
         return self.project(self.lower + share * (self.upper - self.lower))
 
     def select(self, index: Tensor | slice) -> Box:
@@ -271,7 +271,7 @@ class Ball(Region):
         return euclidean(move) if self.norm is Norm.L2 else move.abs().sum(-1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        wide = torch.rand(self.centre.shape, generator=generator, dtype=torch.float64).to(self.centre.dtype) * 2 - 1
+        wide = _random(self.centre, generator) * 2 - 1
         if self.norm is Norm.L1:  # few coordinates take most of the budget: the ball's corners are its far points
             wide = wide**9
         length = self._length(wide).unsqueeze(-1).clamp(min=torch.finfo(wide.dtype).tiny)
@@ -293,6 +293,11 @@ class Ball(Region):
         lower = torch.minimum(toward(self.lower, dtype, -torch.inf), centre)
         upper = torch.maximum(toward(self.upper, dtype, torch.inf), centre)
         return Ball(centre, radius, self.norm, lower, upper)
+
+
+def _random(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Random numbers in [0, 1), the same ones in every dtype and on every device."""
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device=generator.device).to(like)
 
 
 def ball(

@@ -1,4 +1,4 @@
-"""What an answer may use: time, memory, the arithmetic of bounds, and how much its attacks may cost."""
+"""What an answer may use: time, memory, the arithmetic of bounds and where it runs, and how much attacks may cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from leaktight.errors import UsageError
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.search.attack import EFFORT
 
 
@@ -20,15 +21,19 @@ class Budget:
     memory: int | None
     seed: int
     effort: float = EFFORT
+    device: Device = CPU
 
     @classmethod
-    def starting_now(cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int) -> Budget:
-        """Raises UsageError: the timeout or the memory cap is not a positive number."""
+    def starting_now(
+        cls, timeout: float | None, dtype: torch.dtype, memory: int | None, seed: int, device: str | Device = CPU
+    ) -> Budget:
+        """Raises UsageError: the timeout or the memory cap is not a positive number, or there is no such device."""
         if timeout is not None and not timeout > 0:
             raise UsageError(f"--timeout must be a positive number of seconds; got {timeout}")
         if memory is not None and memory <= 0:
             raise UsageError(f"--memory must be a positive number of bytes; got {memory}")
-        return cls(None if timeout is None else time.monotonic() + timeout, dtype, memory, seed)
+        found = Device.named(device)
+        return cls(None if timeout is None else time.monotonic() + timeout, dtype, memory, seed, device=found)
 
     def first_part(self) -> Budget:
         """The same with a third of the time that is left: what a first stage may use before others have had a turn."""

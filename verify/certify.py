@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from leaktight.verify.answered import GROUP, answer_group, groups, unanswered
 from leaktight.verify.branching import AUTO
 from leaktight.verify.budget import Budget
 from leaktight.verify.certification import Certification, InputResult
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.inputs import Question
 from leaktight.verify.prove import SECOND_OPINION, engine_names
 from leaktight.verify.search.replay import Replay
@@ -39,6 +41,7 @@ def certify(
     memory: int | None = None,
     seed: int = 0,
     jobs: int | None = None,
+    device: str | Device = CPU,
     progress: Certified | None = None,
 ) -> Certification:
     """Proves or refutes, for every labelled input, that its label scores strictly highest within `epsilon` of it.
@@ -55,8 +58,8 @@ def certify(
 
     Args: norm, clip: the ball is ``|x' - x| <= epsilon`` in `norm`, cut with ``clip[0] <= x' <= clip[1]``. timeout:
     seconds for each input, those of a group together, radii included. memory: in bytes, of all processes together.
-    jobs: worker processes, any number of which give the same results; by default all is done in this one. progress:
-    called with the numbers of inputs done and of all.
+    jobs: worker processes, any number of which give the same results; by default all is done in this one. device:
+    where it is computed, ``cpu``, ``cuda`` or ``cuda:N``. progress: called with the numbers of inputs done and of all.
     Raises: PropertyError: a label, epsilon or input is not allowed. UsageError: an engine or limit is not allowed.
     WorkerFailed: a worker process crashed, hung or was killed.
     """
@@ -65,20 +68,26 @@ def certify(
     if engine not in usable:
         allowed = ", ".join(usable)
         raise UsageError(f"engine {engine!r} cannot certify data; allowed: {allowed}")
-    chosen, budget = Norm.named(norm), Budget.starting_now(timeout, dtype, memory, seed)
+    chosen, budget = Norm.named(norm), Budget.starting_now(timeout, dtype, memory, seed, device)
     question = Question(network, chosen, clip, engine, budget, timeout, Replay(network))
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs must be at least 1; got {jobs}")
-    flat = inputs.double().flatten(1)
-    ball(flat, epsilon, chosen, clip)  # refuse a bad epsilon or input before any work
-    misclassified(labels, network.output_size)
+    if jobs is not None and budget.device != CPU:
+        raise UsageError("--jobs: worker processes would share one GPU; leave out --jobs, or use --device cpu")
+    flat, labels = CPU.of((inputs.double().flatten(1), labels))
+    with CPU.at_work():  # refuse a bad epsilon, input or label before any work
+        ball(flat, epsilon, chosen, clip)
+        misclassified(labels, network.output_size)
     if jobs is not None:
         from leaktight.verify.run.inputs import Inputs, in_workers
 
         asked = Inputs(question, flat, labels, epsilon, radius)
         results, interrupted = in_workers(asked, jobs=jobs, memory=memory, progress=progress)
     else:
-        results, interrupted = _here(question, flat, labels, epsilon, radius, progress)
+        there = budget.device
+        with there.at_work():
+            question = replace(question, network=there.of(network))
+            results, interrupted = _here(question, there.of(flat), there.of(labels), epsilon, radius, progress)
     seconds = time.monotonic() - began
     return Certification(results, epsilon, chosen, engine, seconds, origin(network), interrupted=interrupted)
 

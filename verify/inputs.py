@@ -70,6 +70,7 @@ class Question:
             memory=self.budget.memory,
             seed=self.budget.seed,
             effort=LIGHT,
+            device=self.budget.device,
         )
 
 

@@ -21,6 +21,7 @@ from leaktight.verify.bounds.engine import ENGINES, lower_bounds
 from leaktight.verify.branching import ATTACKS, AUTO, BRANCH, MILP, Branching, Progress, branching, halve, split_neurons
 from leaktight.verify.budget import Budget
 from leaktight.verify.clock import alarm
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.refute import refute
@@ -67,6 +68,7 @@ def prove(
     seed: int = 0,
     cross_check: bool = False,
     effort: float = EFFORT,
+    device: str | Device = CPU,
     progress: Progress | None = None,
 ) -> Verdict:
     """Does the property hold?
@@ -79,30 +81,32 @@ def prove(
     where these are few, and else to split neurons, where all activations have two slopes; "milp" decides small
     networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
     float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. effort: multiplications that an attack may cost
-    at most. Ctrl-C ends it with what is known by then, as an UNKNOWN that says `interrupted`.
-    Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed. Contradiction:
-    auto_LiRPA and leaktight exclude each other.
+    at most. device: where it is computed, ``cpu``, ``cuda`` or ``cuda:N``. Ctrl-C ends it with what is known by then,
+    as an UNKNOWN that says `interrupted`.
+    Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed, or there is no
+    such device. Contradiction: auto_LiRPA and leaktight exclude each other.
     """
     began = time.monotonic()
     if engine not in engine_names():
         raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
-    budget = replace(Budget.starting_now(timeout, dtype, memory, seed), effort=effort)
+    budget = replace(Budget.starting_now(timeout, dtype, memory, seed, device), effort=effort)
     say = progress or (lambda _: None)
-    replay = Replay(network)
-    standings, interrupted = [], False
-    arranged = property.arranged(network.inputs, network.outputs)
-    for case in arranged.fitted(network.input_size, network.output_size):
-        standing = Standing.of(case)
-        standings.append(standing)
-        with alarm(budget.deadline) as clock:
-            try:
-                _settle(network, standing, engine, budget, replay, say)
-            except KeyboardInterrupt:  # what is proven stands
-                interrupted = not clock.rung
-        if standing.found or interrupted or (budget.spent and not standing.proved):
-            break
-    guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
-    verdict = verdict_of(standings, len(property.cases), budget, engine=engine, guarantee=guarantee)
+    replay, there = Replay(CPU.of(network)), budget.device.of(network)
+    standings, interrupted = list[Standing](), False
+    with budget.device.at_work():
+        arranged = budget.device.of(property).arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
+        for case in cases:
+            standings.append(standing := Standing.of(case))
+            with alarm(budget.deadline) as clock:
+                try:
+                    _settle(there, standing, engine, budget, replay, say)
+                except KeyboardInterrupt:  # what is proven stands
+                    interrupted = not clock.rung
+            if standing.found or interrupted or (budget.spent and not standing.proved):
+                break
+        guarantee = Guarantee.UNROUNDED if engine == SECOND_OPINION else Guarantee.REAL
+        verdict = verdict_of(standings, len(cases), budget, engine=engine, guarantee=guarantee)
     if interrupted and verdict.status is not Status.REFUTED:
         verdict = replace(verdict, status=Status.UNKNOWN, reason=f"interrupted; {verdict.reason}", interrupted=True)
     checked = None
@@ -186,10 +190,10 @@ def _bound(network: Network, standing: Standing, stage: str, budget: Budget, say
     if stage == SECOND_OPINION:
         from leaktight.verify.bounds import auto_lirpa
 
-        found = auto_lirpa.lower_bounds(
-            network, standing.case.region, standing.case.unsafe.weights, method="alpha-crown"
-        )
-        standing.learn(found.double() - standing.case.unsafe.bounds)
+        with CPU.at_work():
+            plain, case = CPU.of(network), CPU.of(standing.case)
+            found = auto_lirpa.lower_bounds(plain, case.region, case.unsafe.weights, method="alpha-crown")
+        standing.learn(budget.device.of(found.double()) - standing.case.unsafe.bounds)
     else:
         standing.learn(atom_bounds(network, standing.case, stage, budget))
 
@@ -225,6 +229,6 @@ def _second_opinion(network: Network, standings: list[Standing]) -> Mapping[str,
     """
     from leaktight.verify.bounds.second_opinion import compare
 
-    return compare(
-        network, [(s.case, s.atoms) for s in standings], min((s.attained for s in standings), default=torch.inf)
-    )
+    known = [CPU.of((s.case, s.atoms)) for s in standings]
+    with CPU.at_work():
+        return compare(CPU.of(network), known, min((s.attained for s in standings), default=torch.inf))

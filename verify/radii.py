@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leaktight.errors import UnsupportedOperator
 from leaktight.verify.budget import Budget
+from leaktight.verify.device import CPU
 from leaktight.verify.inputs import Group
 from leaktight.verify.lipschitz.anchored import anchored_radius
 from leaktight.verify.prove import atom_bounds
@@ -75,15 +76,16 @@ def _by_constants(group: Group, budget: Budget) -> None:
         if budget.spent:
             break
         try:
-            anchored = anchored_radius(
-                group.question.network,
-                group.inputs[i],
-                int(group.labels[i]),
-                largest=group.epsilon,
-                known=float(low[i]),
-                deadline=budget.deadline,
-                memory=budget.memory,
-            )
+            with CPU.at_work():
+                anchored = anchored_radius(
+                    CPU.of(group.question.network),
+                    CPU.of(group.inputs[i]),
+                    int(group.labels[i]),
+                    largest=group.epsilon,
+                    known=float(low[i]),
+                    deadline=budget.deadline,
+                    memory=budget.memory,
+                )
         except UnsupportedOperator:  # no sectors, or too large: the linear bounds have to do
             break
         low[i] = max(float(low[i]), anchored.radius)

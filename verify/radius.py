@@ -29,7 +29,7 @@ class Radius:
 
 def distance(norm: Norm, centre: Tensor, example: Counterexample) -> float:
     """How far a counterexample is from the centre ``(n,)``, rounded up."""
-    move = torch.from_numpy(example.point) - centre
+    move = torch.from_numpy(example.point) - centre.cpu()
     return float(torch.linalg.vector_norm(move, ord=_ORDER[norm])) * (1 + 1e-12)
 
 

@@ -22,6 +22,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.bounds.single import Single
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.relax import has_tilt
 from leaktight.verify.rounding import down, trusted_lower
 
@@ -203,22 +204,25 @@ def bound(
     dtype: torch.dtype = torch.float64,
     memory: int | None = None,
     deadline: float | None = None,
+    device: str | Device = CPU,
 ) -> Bounds:
     """Proven lower and upper bounds of every output over every region of the batch, in real arithmetic.
 
-    Raises: as `lower_bounds`.
+    device: where they are computed, ``cpu``, ``cuda`` or ``cuda:N``; they come back to the processor.
+    Raises: as `lower_bounds`; UsageError: no such device.
     """
-    size = network.output_size
-    rows = torch.eye(size, dtype=torch.float64)
-    found = lower_bounds(
-        network,
-        region,
-        torch.cat([rows, -rows]).unsqueeze(0),
-        engine=engine,
-        dtype=dtype,
-        memory=memory,
-        deadline=deadline,
-    )
+    size, there = network.output_size, Device.named(device)
+    with there.at_work():
+        rows = torch.eye(size, dtype=torch.float64)
+        found = lower_bounds(
+            there.of(network),
+            there.of(region),
+            torch.cat([rows, -rows]).unsqueeze(0),
+            engine=engine,
+            dtype=dtype,
+            memory=memory,
+            deadline=deadline,
+        ).cpu()
     outputs, start = {}, 0
     for port in network.outputs:
         shape = (region.batch, *network.visible(port.shape))

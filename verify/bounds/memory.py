@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from leaktight.models.network import Network
+from leaktight.verify.device import on_processor
 
 # A pass keeps a few tensors of the widest node alive at once (coefficients, their absolute values, products).
 _LIVE_TENSORS = 8
@@ -41,7 +42,11 @@ def keep_freed_memory() -> None:
 
 
 def default_memory() -> int:
-    """Half of the memory that is free now, in bytes."""
+    """Half of the memory that is free now where new tensors are made, in bytes."""
+    where = torch.get_default_device()
+    if where.type == "cuda":
+        kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)  # torch's, and free
+        return int(torch.cuda.mem_get_info(where)[0] + kept) // 2
     import psutil
 
     return int(psutil.virtual_memory().available // 2)
@@ -64,10 +69,13 @@ def passes(
 
     `rows`: how many each region wants, in falling order (those that want none are left out). A part holds consecutive
     regions, with all their rows or, where one region's rows fill it alone, with some. It needs about `memory` bytes.
+    A GPU has no such caches: there parts are as large as the memory.
     dtype: of the rows, by default the network's.
     """
     each = row_bytes(network, dtype or network.dtype)
-    most = max(1, min(memory // each, max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS)))
+    most = max(1, memory // each)
+    if on_processor():
+        most = min(most, max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS))
     first = 0
     while first < len(rows) and rows[first]:
         last = first + max(1, most // rows[first])
@@ -80,7 +88,7 @@ def passes(
 def batch_chunks(network: Network, batch: int, dtype: torch.dtype, memory: int) -> list[slice]:
     """Parts of a batch of regions whose boxes and lines around every node fit in `memory`, and the larger caches."""
     each = _VECTORS * sum(node.size for node in network) * (torch.finfo(dtype).bits // 8)
-    most = max(1, min(_FEW_VECTORS_BYTES, memory) // each)
+    most = max(1, min(_FEW_VECTORS_BYTES if on_processor() else memory // 4, memory) // each)
     return [slice(start, min(batch, start + most)) for start in range(0, batch, most)]
 
 

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from leaktight.verify.device import on_processor
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -20,9 +22,10 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
     With several parts, as many run at once as torch has threads (``torch.set_num_threads``), and each of them uses one:
     whole passes side by side share caches and cores better than threads inside small operations do. `run` must change
     nothing that another part reads. Gradients are off unless `run` switches them on; alarms ring in there as here.
+    On a GPU, which is busy with one part, they come one after the other, in this thread.
     """
     threads = torch.get_num_threads()
-    if threads < 2 or len(parts) < 2:
+    if threads < 2 or len(parts) < 2 or not on_processor():
         yield from map(run, parts)
         return
     futures = [_pool(threads).submit(copy_context().run, _without_gradients, run, part) for part in parts]

@@ -12,6 +12,7 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.specs.property import Property
 from leaktight.verify.bounds.engine import bound
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.verdict import Guarantee
 
 Ends = tuple[Tensor, Tensor]
@@ -52,14 +53,18 @@ def bound_everywhere(
     engine: str = "crown",
     dtype: torch.dtype = torch.float64,
     memory: int | None = None,
+    device: str | Device = CPU,
 ) -> UnionBounds:
     """Proven bounds of every output over all regions of the property together, in real arithmetic.
 
-    Raises: PropertyError: the property does not fit the network. UsageError: no such engine.
+    Raises: PropertyError: the property does not fit the network. UsageError: no such engine or device.
     """
-    arranged = property.arranged(network.inputs, network.outputs)
-    cases = arranged.fitted(network.input_size, network.output_size)
-    found = [bound(network, case.region, engine=engine, dtype=dtype, memory=memory).outputs for case in cases]
+    there = Device.named(device)
+    with CPU.at_work():
+        arranged = property.arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
+    limits: dict[str, Any] = {"dtype": dtype, "memory": memory, "device": there}
+    found = [bound(network, case.region, engine=engine, **limits).outputs for case in cases]
     ends = {
         port.name: (
             torch.cat([outputs[port.name][0] for outputs in found]).amin(0),

@@ -12,6 +12,7 @@ from typing import Any
 from leaktight.errors import UnsupportedOperator
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm
+from leaktight.verify.device import CPU
 from leaktight.verify.leak.curve import equal_parts
 from leaktight.verify.leak.radius import SEGMENTS
 from leaktight.verify.lipschitz.bound import Segment
@@ -77,7 +78,8 @@ def constant(
 def _margins(moving: Slopes, within: tuple[float, float], question: Question, ends: list[float]) -> Margins:
     @cache
     def of(low: int, high: int) -> list[Segment]:
-        return curve(moving, *within, question.of_margin(low, high), ends=ends)
+        with CPU.at_work():  # it is asked later, wherever that is
+            return curve(moving, *within, question.of_margin(low, high), ends=ends)
 
     return lambda label, other: of(min(label, other), max(label, other))
 

@@ -19,6 +19,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property, misclassified
 from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.clock import Alarm, alarm
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.constant import Constant, constant
 from leaktight.verify.leak.critical import Refuted, first_refuted
 from leaktight.verify.leak.curve import Segment, lowest, proved_up_to, undecided
@@ -229,6 +230,7 @@ class Ways:
     seed: int = 0
     progress: Progress | None = None
     lipschitz: bool | None = None
+    device: str | Device = CPU
 
     def __post_init__(self) -> None:
         lo, hi = self.slopes
@@ -272,6 +274,7 @@ def leak(
     seed: int = 0,
     progress: Progress | None = None,
     lipschitz: bool | None = None,
+    device: str | Device = CPU,
 ) -> LeakResult:
     """How the property's margin moves with the slope of the network's Leaky ReLUs, proven for every slope of a range.
 
@@ -284,15 +287,18 @@ def leak(
     slope for all chosen nodes; "independent": each neuron has its own, anywhere in ``[lo, a]``. engine: "crown",
     "alpha-crown" (optimised lines where the sign is open), or "auto" (also halves boxes of few inputs). timeout:
     seconds; memory: bytes. lipschitz: whether the result carries the network's Lipschitz constant over the slopes (L2);
-    by default where that is cheap.
-    Raises: UsageError: an argument is not allowed, or there is no slope to move. PropertyError: the property does not
-    fit the network.
+    by default where that is cheap. device: where curves are computed, ``cpu``, ``cuda`` or ``cuda:N``.
+    Raises: UsageError: an argument is not allowed, or there is no slope to move or no such device. PropertyError: the
+    property does not fit the network.
     """
-    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz)
+    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz, device)
     began = time.monotonic()
-    moving, plan = Slopes.of(network, nodes), ways.plan()
-    cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
-    with alarm(plan.deadline) as clock:
+    there = Device.named(device)
+    moving, plan = there.of(Slopes.of(network, nodes)), ways.plan()
+    with there.at_work():
+        arranged = there.of(property).arranged(network.inputs, network.outputs)
+        cases = arranged.fitted(network.input_size, network.output_size)
+    with there.at_work(), alarm(plan.deadline) as clock:
         found, tracing = list[list[Traced]](), plan.tracing
         for case in cases:
             hurry = any(traced.interrupted for some in found for traced in some)
@@ -349,6 +355,7 @@ def leak_of_data(
     seed: int = 0,
     progress: Progress | None = None,
     lipschitz: bool | None = None,
+    device: str | Device = CPU,
 ) -> LeakResult:
     """`leak` for labelled inputs: a curve for each, "the label scores highest within epsilon of the input".
 
@@ -356,13 +363,16 @@ def leak_of_data(
     radius, no larger than `epsilon`, on segments of the slopes. lipschitz: the constant is in the data's norm, and
     proves radii too where they are asked for. The rest as for `leak`; the timeout is for all inputs.
     """
-    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz)
+    ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz, device)
     began = time.monotonic()
-    moving, plan = Slopes.of(network, nodes), ways.plan()
+    there = Device.named(device)
+    moving, plan = there.of(Slopes.of(network, nodes)), ways.plan()
+    inputs, labels = there.of((inputs, labels))
     flat, kind = inputs.reshape(len(inputs), -1).double(), Norm.named(norm)
-    case = Case(ball(flat, epsilon, kind, clip), misclassified(labels, network.output_size))
-    predicted = network.flat(flat).argmax(1).tolist()
-    with alarm(plan.deadline) as clock:
+    with there.at_work():
+        case = Case(ball(flat, epsilon, kind, clip), misclassified(labels, network.output_size))
+    with there.at_work(), alarm(plan.deadline) as clock:
+        predicted = moving.network.flat(flat).argmax(1).tolist()
         tracing = plan.tracing
         found = _traced(moving, case, ways, tracing)
         interrupted = any(traced.interrupted for traced in found)
@@ -403,7 +413,9 @@ def leak_of_data(
 
 def _constant(moving: Slopes, ways: Ways, plan: Plan, norm: Norm) -> Constant | None:
     apart = ways.meaning == "independent"
-    return constant(moving, ways.slopes, norm, wanted=ways.lipschitz, independent=apart, deadline=plan.deadline)
+    with CPU.at_work():
+        still = CPU.of(moving)
+        return constant(still, ways.slopes, norm, wanted=ways.lipschitz, independent=apart, deadline=plan.deadline)
 
 
 def _traced(moving: Slopes, case: Case, ways: Ways, plan: Plan) -> list[Traced]:

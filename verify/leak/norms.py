@@ -17,7 +17,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Linear, Shape
 from leaktight.specs.region import Norm
 from leaktight.verify.leak.jacobian import absolute
-from leaktight.verify.rounding import gamma, underflow, up
+from leaktight.verify.rounding import gamma, quotient, underflow, up
 
 DUAL = {Norm.LINF: Norm.L1, Norm.L2: Norm.L2, Norm.L1: Norm.LINF}
 _SQUARINGS = 5  # the bound exceeds the largest singular value by at most the 64th root of the matrix's width
@@ -81,7 +81,7 @@ def spectral(weight: Tensor, error: Tensor | None = None) -> float:
     if scale == 0 or not torch.isfinite(weight).all():
         matrix_norm = 0.0 if scale == 0 else torch.inf
     else:
-        matrix = weight / scale  # a relative rounding in every entry, charged below
+        matrix = quotient(weight, scale)  # a relative rounding in every entry, charged below
         matrix = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
         own = float(matrix.abs().sum(0).amax() * matrix.abs().sum(1).amax()) ** 0.5 * 2.0**-51 + matrix.numel() * 2e-308
         matrix_norm = (_root(_product(matrix.mT, matrix), _SQUARINGS) + own) * scale * (1 + 2.0**-49)
@@ -105,7 +105,7 @@ def _root(square: tuple[Tensor, float], squarings: int) -> float:
     matrix, error = square
     largest = _above(float(matrix.abs().sum(1).amax()), len(matrix))
     if squarings and largest > 0:
-        scaled = matrix / largest
+        scaled = quotient(matrix, largest)
         rounded = largest * (2.0**-52 + len(matrix) * 2e-308)  # of the division: a relative one in each row sum
         largest = min(largest, _above(_root(_product(scaled, scaled), squarings - 1) * largest + rounded, 0))
     return _above(_above(largest + error, 0) ** 0.5, 0)

@@ -140,7 +140,7 @@ def _shares(
     shares = {}
     for name, stable in counts.items():
         whole = region.batch * network.by_name[name].size
-        active, inactive, unstable = (torch.cat([stable, whole - stable.sum(0, keepdim=True)]) / whole).tolist()
+        active, inactive, unstable = (torch.cat([stable, whole - stable.sum(0, keepdim=True)]).cpu() / whole).tolist()
         shares[name] = (active, inactive, unstable)
     return shares
 

@@ -23,6 +23,7 @@ from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.relaxed import splittable
+from leaktight.verify.search.starts import random
 from leaktight.verify.verdict import Counterexample
 
 FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting neurons
@@ -123,7 +124,7 @@ class Bisection:
         self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False
         generator, inputs = torch.Generator().manual_seed(0), case.region.size
-        scattered = torch.rand(_SAMPLES - 1, inputs, generator=generator, dtype=torch.float64)
+        scattered = random((_SAMPLES - 1, inputs), generator, case.region.lower.double())
         self.shares = torch.cat([torch.full((1, inputs), 0.5, dtype=torch.float64), scattered])
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
 

@@ -30,6 +30,7 @@ from leaktight.verify.bounds.linear_program import Linearised, check_polyhedron
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.piecewise import two_slopes_only
 from leaktight.verify.bounds.splits import domain_bounds, undecided_entries
+from leaktight.verify.device import CPU
 from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirm
@@ -69,15 +70,17 @@ def complete(
     as many domains wait as `memory` bytes hold, or what is left is within rounding of zero.
     Raises: UnsupportedOperator: a node is not piecewise linear. UsageError: a region is an L2 ball.
     """
-    plain = two_slopes_only(network.to(torch.float64))
-    asked = [_question(case, i, k) for i in range(case.region.batch) for k in range(case.unsafe.disjuncts)]
-    total = Searched(torch.inf, True, None, torch.inf, 0)
-    for number, one in enumerate(asked, 1):
-        search = _Search(plain, one, replay, deadline, memory or default_memory(), seed, say)
-        total = total.joined(search.run())
-        if (total.found is not None or total.interrupted) and number < len(asked):
-            return replace(total, lower=-torch.inf, proved=False)
-    return total
+    with CPU.at_work():
+        network, case = CPU.of((network, case))
+        plain = two_slopes_only(network.to(torch.float64))
+        asked = [_question(case, i, k) for i in range(case.region.batch) for k in range(case.unsafe.disjuncts)]
+        total = Searched(torch.inf, True, None, torch.inf, 0)
+        for number, one in enumerate(asked, 1):
+            search = _Search(plain, one, replay, deadline, memory or default_memory(), seed, say)
+            total = total.joined(search.run())
+            if (total.found is not None or total.interrupted) and number < len(asked):
+                return replace(total, lower=-torch.inf, proved=False)
+        return total
 
 
 def check_exact(network: Network, region: Region) -> None:

@@ -21,6 +21,7 @@ from leaktight.verify.bounds.linear_program import Linearised, Program
 from leaktight.verify.bounds.linear_rows import Floats
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.splits import Splits, cut, domain_bounds, empty, is_piecewise_linear, undecided_entries
+from leaktight.verify.device import CPU
 from leaktight.verify.search.membership import settle
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
@@ -70,6 +71,20 @@ def decide(
     of `found` is unsafe. UNKNOWN: sides are undecided, the time is up, or the margin is within rounding of zero.
     Raises: UsageError: the region is an L2 ball.
     """
+    with CPU.at_work():
+        there = CPU.of((network, case, splits, known))
+        return _decided(*there, linear, replay, deadline)
+
+
+def _decided(
+    network: Network,
+    case: Case,
+    splits: Splits,
+    known: Mapping[str, Interval] | None,
+    linear: Linearised | None,
+    replay: Replay | None,
+    deadline: float | None,
+) -> Decision:
     from leaktight.verify.bounds.linear_solver import propose
 
     network = network.to(torch.float64) if network.dtype != torch.float64 else network

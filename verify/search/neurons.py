@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leaktight.specs.property import Case, Unsafe
 from leaktight.verify.bounds.parallel import each
+from leaktight.verify.device import on_processor
 from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import look_ahead
 from leaktight.verify.search.multipliers import Batch, Bounding
@@ -33,6 +34,7 @@ LAST = Schedule(150, decay=0.97)  # where no neuron is left to split
 CANDIDATES = 8
 _PARTS = 4  # of a round, so that threads have something to share
 _PART_BYTES = 16 << 20
+_MOST_THERE = 16384  # domains of a part on a GPU, which has no such caches
 _LIVE_TENSORS = 8
 _GENERATIONS = 4
 
@@ -196,6 +198,8 @@ class Search:
 def fitting(bounding: Bounding, memory: int) -> int:
     """How many domains go through a pass together: few enough for the caches, many enough for the interpreter."""
     size = 4 * _LIVE_TENSORS * bounding.relaxed.numbers
+    if not on_processor():
+        return max(4, min(_MOST_THERE, memory // 16 // size))
     return max(4, min(1024, min(_PART_BYTES, memory // 16) // size))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leaktight.errors import Contradiction, ModelError
 from leaktight.models.network import Network
+from leaktight.models.placed import PROCESSOR, placed, working_on
 from leaktight.specs.property import Case
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.membership import representable, settle
@@ -53,7 +54,7 @@ class Replay:
 
     def inputs(self, point: Tensor) -> Arrays:
         """A point ``(n,)`` as arrays by name, in the file's shapes and dtypes."""
-        parts = torch.split(point.detach().double(), [port.size for port in self.network.inputs])
+        parts = torch.split(point.detach().cpu().double(), [port.size for port in self.network.inputs])
         return {
             port.name: part.numpy().astype(port.dtype).reshape(port.shape)
             for port, part in zip(self.network.inputs, parts, strict=True)
@@ -118,7 +119,13 @@ def confirm(network: Network, case: Case, points: Tensor, replay: Replay | None 
     """
     if case.region.batch != 1:
         raise ValueError(f"confirm takes one region; got a batch of {case.region.batch} (see Region.select)")
-    runner = Replay(network) if replay is None else replay
+    with working_on(PROCESSOR):
+        network = network.on(PROCESSOR)
+        runner = Replay(network) if replay is None else replay
+        return _confirmed(network, placed(case, PROCESSOR), points.to(PROCESSOR), runner)
+
+
+def _confirmed(network: Network, case: Case, points: Tensor, runner: Replay) -> Counterexample | None:
     for i, point in enumerate(settle(network, case.region, points)):
         outputs = runner.run(point)
         values = flatten(outputs)

@@ -16,12 +16,17 @@ def centre(region: Region) -> Tensor:
     return middle.unsqueeze(0)
 
 
+def random(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Random numbers in [0, 1), the same ones on every device, in the dtype of `like` and where that is."""
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
+
+
 def samples(region: Region, count: int, generator: torch.Generator) -> Tensor:
     """Random points of each region, ``(count, batch, n)``; in boxes every fourth is a corner."""
     if not isinstance(region, Box):
         many = region.select(torch.arange(region.batch).repeat(count))
         return many.sample(generator).reshape(count, *region.lower.shape)
-    share = torch.rand(count, *region.lower.shape, generator=generator, dtype=region.lower.dtype)
+    share = random((count, *region.lower.shape), generator, region.lower)
     share[::4] = share[::4].round()
     return region.project(region.lower + share * (region.upper - region.lower))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from leaktight.specs.region import Region
 from leaktight.verify.search.descent import Found
 from leaktight.verify.search.objective import Objective
-from leaktight.verify.search.starts import samples
+from leaktight.verify.search.starts import random, samples
 
 GENERATIONS = 12
 ELITE = 512  # at most so many points survive a generation
@@ -41,7 +41,7 @@ def zoom(
             break
         width = SHRINK * width
         centres = best.points.repeat(copies, 1, 1)
-        direction, share = (torch.rand(centres.shape, generator=generator, dtype=centres.dtype) for _ in range(2))
+        direction, share = (random(centres.shape, generator, centres) for _ in range(2))
         near = region.project(centres + width * (2 * direction - 1) * share**2)
         best = _best(torch.cat([best.points, near]), torch.cat([best.margins, objective.margins(near)]), elite)
     return best
