@@ -26,10 +26,13 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm, ball
 from leaktight.verify import arithmetic, device
 from leaktight.verify.bounds import auto_lirpa
+from leaktight.verify.bounds.crown import intermediate_bounds
+from leaktight.verify.bounds.curved import curvable, curved_bounds
 from leaktight.verify.bounds.engine import ENGINES
+from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.parallel import each
-from leaktight.verify.device import Device
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.constant import constant
 from leaktight.verify.rounding import quotient
 from leaktight.verify.verdict import Status
@@ -127,6 +130,24 @@ def test_neurons_are_split_on_a_device_as_here(there: Pretend) -> None:
     assert found.statistics["domains"] > 5
     # turns of lines are kept in bytes, and any turn is sound
     assert there.reciprocals <= {"verify/search/splits.unpacked"}
+
+
+def test_parabolas_bound_the_same_on_a_device(there: Pretend) -> None:
+    network, limits = fully_connected(3, (5, 8, 6, 3), 0.1), {"memory": 2**28, "deadline": None, "late": lambda: False}
+    region = regions(network, radius=0.5).select(slice(0, 1))
+    assert curvable(network, region)
+
+    def found(where: Device) -> dict[str, Interval]:
+        with where.at_work():
+            net, box = where.of((network, region))
+            known = intermediate_bounds(net, box, limits["memory"])
+            return curved_bounds(net, box, known, **limits)
+
+    here, elsewhere = found(CPU), found(DEVICE)
+    for name, z in here.items():
+        assert isinstance(elsewhere[name].lower, Elsewhere)
+        torch.testing.assert_close(elsewhere[name].lower.cpu(), z.lower, rtol=0, atol=0)
+        torch.testing.assert_close(elsewhere[name].upper.cpu(), z.upper, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -133,7 +133,8 @@ def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Inter
     In float64 shares are so small that ``|W| |y| <= |W| 1 max |y|`` is close enough, and needs no product.
     """
     if inputs and inputs[0].lower.dtype == torch.float64:
-        rows, bias = _rounding_terms(op, share, bias_share, tuple(x.lower.shape[1:] for x in inputs))
+        shapes = tuple(x.lower.shape[1:] for x in inputs)
+        rows, bias = _rounding_terms(op, share, bias_share, shapes, inputs[0].lower.device)
         largest = inputs[0].largest if len(inputs) == 1 else torch.stack([x.largest for x in inputs]).amax(0)
         return torch.addcmul(bias, largest.reshape(-1, *[1] * (rows.dim() - 1)), rows)
     found = share * op.magnitude(*(x.magnitude for x in inputs))
@@ -141,11 +142,11 @@ def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Inter
 
 
 def _rounding_terms(op: Affine, *key: Any) -> tuple[Tensor, Tensor]:
-    """``share |W| 1`` and ``bias_share |b|`` for inputs of these shapes, kept for as long as the operator."""
+    """``share |W| 1`` and ``bias_share |b|`` for inputs of these shapes, kept as long as the operator."""
     kept = _TERMS.setdefault(op, {})
     if key not in kept:
-        share, bias_share, shapes = key
-        rows = share * op.magnitude(*(torch.ones(1, *shape, dtype=torch.float64) for shape in shapes))
+        share, bias_share, shapes, where = key
+        rows = share * op.magnitude(*(torch.ones(1, *shape, dtype=torch.float64, device=where) for shape in shapes))
         bias = rows.new_zeros(()) if op.bias_value is None else bias_share * op.bias_value.abs()
         kept[key] = rows, bias
     return kept[key]

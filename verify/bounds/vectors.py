@@ -71,7 +71,8 @@ def _descended(problem: _Problem, descent: Descent) -> Tensor:
     """Unit vectors ``(n, rows, rank)``, by Adam on the sphere."""
     inputs, rows = problem.slopes.shape[1], len(problem.line)
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(inputs, 1, _RANK, generator=generator).expand(-1, rows, -1).clone()
+    vectors = torch.randn(inputs, 1, _RANK, generator=generator, device=generator.device)  # the same on every device
+    vectors = vectors.to(problem.slopes.device).expand(-1, rows, -1).clone()
     vectors[..., 0] -= _START * problem.line.sign().mT
     first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
     for step in range(descent.steps):
