@@ -99,7 +99,7 @@ def _start(matrices: Matrices) -> _Point | None:
     None: in floating point they are not feasible.
     """
     mu = torch.full((matrices.neurons,), 2.0, dtype=torch.float64)
-    form = matrices.form(2.0, mu) - matrices.output
+    form = matrices.form(torch.cat([mu.new_tensor([2.0]), mu])).sub_(matrices.output)
     factor, failed = torch.linalg.cholesky_ex(form)
     inverse = torch.cholesky_inverse(factor)
     scale = 1.0 / float(inverse.diagonal()[: matrices.inputs].sum())
@@ -110,10 +110,9 @@ def _start(matrices: Matrices) -> _Point | None:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """Changes of ``(rho, mu)``, ``S``, ``X`` and ``x``, and how far the two sides may go along them."""
+    """Changes of ``(rho, mu)``, ``X`` and ``x``, and how far the two sides may go along them."""
 
     change: Tensor
-    form: Tensor
     dual: Tensor
     slack: Tensor
     far: float
@@ -127,6 +126,7 @@ class _Newton:
         self.matrices, self.here = matrices, here
         self.inverse = torch.cholesky_inverse(here.factor)
         self.right, self.left = matrices.rows_times(self.inverse), matrices.rows_times(here.dual)
+        self.seen = matrices.seen(here.dual, self.left)
         schur = matrices.schur(here.dual, self.left, self.inverse, self.right)
         schur.diagonal()[1:] += here.slack / here.mu
         self.unit = schur.diagonal().rsqrt()
@@ -136,8 +136,7 @@ class _Newton:
     @property
     def least(self) -> float:
         """About what the dual point proves that no ``rho`` is below."""
-        here = self.here
-        off = self.matrices.seen(here.dual, self.left)
+        here, off = self.here, self.seen.clone()
         off[0] -= 1.0
         off[1:] += here.slack - _PULL
         return float((here.dual * self.matrices.output).sum() - off[0].abs() * here.rho - off[1:].abs() @ here.mu)
@@ -147,44 +146,46 @@ class _Newton:
         if not self.solvable:
             return None
         here, ahead = self.here, self.step(0.0)
-        first, second = min(1.0, ahead.far), min(1.0, ahead.far_dual)
-        there = (here.dual + second * ahead.dual) * (here.form + first * ahead.form)
-        left = float(there.sum() + (here.slack + second * ahead.slack) @ (here.mu + first * ahead.change[1:]))
-        share = min(0.5, max(1e-6, (max(left, 0.0) / here.gap) ** 2))
-        back = min(0.98, max(_BACK, 1 - 2 * (1 - min(first, second))))
-        return _arrived(self.matrices, here, self.step(share * here.gap / self.matrices.parameter, ahead), back)
+        its_rows = self.matrices.rows_times(ahead.dual)
+        share = min(0.5, max(1e-6, (max(self._left(ahead, its_rows), 0.0) / here.gap) ** 2))
+        bend = self.matrices.times_form(ahead.dual, its_rows, ahead.change)
+        back = min(0.98, max(_BACK, 1 - 2 * (1 - min(1.0, ahead.far, ahead.far_dual))))
+        then = self.step(share * here.gap / self.matrices.parameter, bend, ahead.slack * ahead.change[1:])
+        return _arrived(self.matrices, here, then, back)
 
-    def step(self, level: float, before: _Step | None = None) -> _Step:
-        """Towards ``X S = level``, with the second-order term of the step `before`."""
-        here, base = self.here, level * self.inverse
-        aim = level * self.matrices.seen(self.inverse, self.right)
+    def _left(self, ahead: _Step, its_rows: Tensor) -> float:
+        """The gap that would be left at the end of a step."""
+        here, first, second = self.here, min(1.0, ahead.far), min(1.0, ahead.far_dual)
+        moved = self.seen + second * self.matrices.seen(ahead.dual, its_rows)
+        there = ((here.dual + second * ahead.dual) * here.form).sum() + first * (moved @ ahead.change)
+        return float(there + (here.slack + second * ahead.slack) @ (here.mu + first * ahead.change[1:]))
+
+    def step(self, level: float, bend: Tensor | None = None, bend_slack: Tensor | None = None) -> _Step:
+        """Towards ``X S = level``; with the second-order terms ``dX dS`` and ``dx dmu`` of the step before."""
+        here, matrices = self.here, self.matrices
+        aim = level * matrices.seen(self.inverse, self.right)
         slack = level / here.mu
-        if before is not None:
-            bend = self._times(before.dual, self.matrices.rows_times(before.dual), before.change)
-            base, aim = base - bend, aim - self.matrices.seen(bend, self.matrices.rows_times(bend))
-            slack = slack - before.slack * before.change[1:] / here.mu
+        if bend is not None and bend_slack is not None:
+            aim = aim - matrices.seen_of(bend, matrices.rows_times(bend), self.inverse, self.right)
+            slack = slack - bend_slack / here.mu
         aim[0] -= 1.0
         aim[1:] += slack - _PULL
         change = self.unit * torch.cholesky_solve((self.unit * aim).unsqueeze(1), self.lower).squeeze(1)
-        form = self.matrices.form(change[0], change[1:])
-        dual = base - here.dual - self._times(here.dual, self.left, change)
+        product = matrices.times_form(here.dual, self.left, change)
+        found = (product if bend is None else product.add_(bend)) @ self.inverse
+        dual = (found + found.mT).mul_(-0.5).sub_(here.dual).add_(self.inverse, alpha=level)
         slack = slack - here.slack - here.slack * change[1:] / here.mu
-        far = min(farthest(here.factor, form), _room(here.mu, change[1:]))
-        return _Step(change, form, dual, slack, far, min(farthest(here.root, dual), _room(here.slack, slack)))
-
-    def _times(self, matrix: Tensor, its_rows: Tensor, change: Tensor) -> Tensor:
-        """The symmetric part of ``matrix dS S^(-1)``."""
-        ends = torch.cat([change[:1].expand(self.matrices.inputs), change[1:]])
-        found = (matrix * ends) @ self.inverse - its_rows.mT @ (change[1:].unsqueeze(1) * self.right)
-        return (found + found.mT) / 2
+        far = min(farthest(here.factor, lambda v: matrices.form_times(change, v)), _room(here.mu, change[1:]))
+        return _Step(change, dual, slack, far, min(farthest(here.root, lambda v: dual @ v), _room(here.slack, slack)))
 
 
 def _arrived(matrices: Matrices, here: _Point, step: _Step, back: float) -> tuple[_Point, float] | None:
     """The point at this share of the way to the boundary on both sides, or at less where that is outside."""
     length, length_dual = min(1.0, back * step.far), min(1.0, back * step.far_dual)
     for _ in range(_HALVINGS):
-        rho, mu = here.rho + length * float(step.change[0]), here.mu + length * step.change[1:]
-        form = matrices.form(rho, mu) - matrices.output
+        at = torch.cat([here.mu.new_tensor([here.rho]), here.mu]) + length * step.change
+        rho, mu = float(at[0]), at[1:]
+        form = matrices.form(at).sub_(matrices.output)
         factor, failed = torch.linalg.cholesky_ex(form)
         if not bool(failed) and rho > 0 and bool((mu > 0).all()):
             break
