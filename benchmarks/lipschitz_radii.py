@@ -132,7 +132,10 @@ def report(rows: np.ndarray, spent: dict[str, float]) -> None:
     ordered = [int((part[:, a] < part[:, b]).sum()) for part, (a, b) in zip(known, _ORDER, strict=True)]
     inside = int((np.nan_to_num(rows[:, :5]).max(1) >= rows[:, 5]).sum())
     each = {"anchored": round(spent["anchored"] / len(some), 2), "attack": round(spent["attack"] / len(rows), 2)}
-    print(f"smaller than the next: {ordered}; attacked inside a proven ball: {inside}; seconds an image: {each}", flush=True)
+    print(
+        f"smaller than the next: {ordered}; attacked inside a proven ball: {inside}; seconds an image: {each}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 
@@ -48,6 +48,9 @@ class Matrices:
     def of(asked: Problem) -> Matrices:
         rows, output = (torch.from_numpy(part) for part in unrolled(asked))
         return Matrices(rows, output.mT @ output, len(asked.root), asked.sizes)
+
+    def to(self, dtype: torch.dtype) -> Matrices:
+        return replace(self, rows=self.rows.to(dtype), output=self.output.to(dtype))
 
     @property
     def neurons(self) -> int:
