@@ -8,6 +8,7 @@ halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
+from leaktight.verify.lipschitz.frequencies import cut, separable
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
-_SQUARINGS = (4, 7, 10)
-_ITERATIONS = 150
+_SQUARINGS = (4, 7, 10, 13)
+_ITERATIONS = 400
 
 
 def optimal(
@@ -31,17 +33,39 @@ def optimal(
     if start is None or not sum(map(len, start)):
         return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
-    for place, squarings in enumerate(_SQUARINGS):
+    if separable(steps):
+        some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
+
+        def search(part: Sequence[Wave], at: Tensor, again: bool) -> Tensor:
+            return _fallen(some, part, at, sizes, _SQUARINGS[-2:] if again else _SQUARINGS, deadline, progress)
+
+        point = cut(chain, point, search, deadline)
+    else:
+        point = _fallen(steps, chain, point, sizes, _SQUARINGS, deadline, progress)
+    return list(point.exp().split(sizes))
+
+
+def _fallen(
+    steps: Sequence[Step],
+    chain: Sequence[Wave],
+    point: Tensor,
+    sizes: list[int],
+    sharpness: Sequence[int],
+    deadline: float | None,
+    progress: Progress | None,
+) -> Tensor:
+    """A logarithm of ``T`` with a smaller bound, smoothed less and less."""
+    for place, squarings in enumerate(sharpness):
 
         def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
             return _objective(steps, chain, at.exp().split(sizes), squarings)
 
         def report(done: int, place: int = place) -> None:
             if progress is not None:
-                progress(place * _ITERATIONS + done, len(_SQUARINGS) * _ITERATIONS)
+                progress(place * _ITERATIONS + done, len(sharpness) * _ITERATIONS)
 
         point = descend(_with_slope(value), point, _ITERATIONS, deadline, progress=report)
-    return list(point.exp().split(sizes))
+    return point
 
 
 def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] | None:
