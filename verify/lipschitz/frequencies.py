@@ -21,15 +21,15 @@ from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.spectra import Wave, advanced, spread
 from leaktight.verify.lipschitz.torus import Step
 
-_BEGIN = 6  # frequencies of each step to begin with
-_JOIN = 6  # that join at once
+_BEGIN = 8  # frequencies to begin with, at which the bound is largest, and as many others
+_JOIN = 8  # that join at once
 _ROUNDS = 12
+_LEARNING = 2  # turns that are rough
 _CLOSE = 2e-5  # of the bound's square, relatively: nearly as small as with the other frequencies
 _SHARES = (1.0, 0.98, 0.9, 0.7, 0.4, 0.1, 0.02)
-_GROWTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
-Search = Callable[[Sequence[Wave], Tensor, bool], Tensor]
-"""From the waves at some frequencies and a logarithm of ``T`` that is feasible there to a better one; whether it is
-the better one of fewer frequencies."""
+_ROOMS = (0.03, 0.2)
+Search = Callable[[Sequence[Wave], Tensor, int], Tensor]
+"""From the waves at some frequencies and a logarithm of ``T`` that is feasible there to a better one, in which turn."""
 
 
 def separable(steps: Sequence[Step]) -> bool:
@@ -43,46 +43,62 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
     sizes = [len(wave.half) if wave.loose and wave.half is not None else 0 for wave in chain]
     best, squares = start, largest(chain, start.exp().split(sizes))
     seen = set(squares.topk(min(_BEGIN, len(squares))).indices.tolist())
-    seen.update(range(0, len(squares), max(1, len(squares) // _BEGIN)))
+    seen.update(range(0, len(squares), max(1, len(squares) // (2 * _BEGIN) - 1)))
     for turn in range(_ROUNDS):
         if deadline is not None and time.monotonic() > deadline:
             break
         some = _at(chain, sorted(seen))
-        found = search(some, _between(some, sizes, start, best)[0], turn > 0)
+        found = search(some, _between(some, sizes, start, best)[0], turn)
         own = float(largest(some, found.exp().split(sizes)).max())
         everywhere = largest(chain, found.exp().split(sizes))
         moved, there = _between(chain, sizes, found, best)
         if float(there.max()) < float(squares.max()):
             best, squares = moved, there
         start = found
-        worst = everywhere.topk(min(_JOIN, len(everywhere)))
-        joining = [
-            k
-            for k, value in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
-            if value > own * (1 + _CLOSE)
-        ]
-        if not set(joining) - seen:
+        joining = _joining(everywhere, own)
+        if turn >= _LEARNING and not set(joining) - seen:
             break
         seen.update(joining)
     return best
 
 
+def _joining(squares: Tensor, own: float) -> list[int]:
+    """Frequencies that are worse than `own`: some that are infeasible, far from one another, and the worst others."""
+    outside, worse = (squares == inf).nonzero().flatten(), (squares > own * (1 + _CLOSE)) & (squares < inf)
+    spaced = outside[torch.linspace(0, len(outside) - 1, min(_JOIN, len(outside))).long()]
+    worst = torch.where(worse, squares, -inf).topk(min(_JOIN, int(worse.sum()))).indices
+    return [*spaced.tolist(), *worst.tolist()]
+
+
 def _between(chain: Sequence[Wave], sizes: list[int], found: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """A point near `found` that is feasible, and the squares at all frequencies.
 
-    Either on the way from `inside`, or with each step's ``T`` a little larger than the last one's made it necessary.
+    Either on the way from `inside`, or with every ``T`` enlarged where it is not above its ``S``.
     """
-    place = torch.cat([torch.full((size,), k + 1.0, dtype=torch.float64) for k, size in enumerate(sizes)])
-    mixed = (-torch.log(share * (-found).exp() + (1 - share) * (-inside).exp()) for share in _SHARES)
-    grown = (found + growth * place for growth in _GROWTHS)
     best, squares = inside, largest(chain, inside.exp().split(sizes))
-    for family in (mixed, grown):
+    mixed = (-torch.log(share * (-found).exp() + (1 - share) * (-inside).exp()) for share in _SHARES)
+    raised = (_raised(chain, found.exp().split(sizes), room).log() for room in _ROOMS)
+    for family in (mixed, raised):
         for at in family:
             there = largest(chain, at.exp().split(sizes))
             if float(there.max()) < inf:
                 best, squares = (at, there) if float(there.max()) < float(squares.max()) else (best, squares)
                 break
     return best, squares
+
+
+def _raised(chain: Sequence[Wave], scales: Sequence[Tensor], room: float) -> Tensor:
+    """``T``, joined, each enlarged so that it is above its ``S`` at all frequencies, with room."""
+    found, form = list[Tensor](), None
+    for wave, scale in zip(chain, scales, strict=True):
+        image = spread(wave, None if form is None else form.unsqueeze(1))
+        if wave.loose:
+            unit = scale.rsqrt()
+            most = float(torch.linalg.eigvalsh(unit.unsqueeze(1) * image * unit)[:, -1].max())
+            scale = scale * max(1.0, most * (1 + room))
+        found.append(scale)
+        form = advanced(wave, image, scale)
+    return torch.cat(found)
 
 
 def largest(chain: Sequence[Wave], scales: Sequence[Tensor]) -> Tensor:

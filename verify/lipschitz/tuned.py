@@ -22,6 +22,7 @@ from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, hand
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
+_TURNS = ((4,), (4, 7), (10, 13))  # with few frequencies a rough search says which others there should be
 _ITERATIONS = 400
 
 
@@ -36,8 +37,8 @@ def optimal(
     if separable(steps):
         some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
 
-        def search(part: Sequence[Wave], at: Tensor, again: bool) -> Tensor:
-            return _fallen(some, part, at, sizes, _SQUARINGS[-2:] if again else _SQUARINGS, deadline, progress)
+        def search(part: Sequence[Wave], at: Tensor, turn: int) -> Tensor:
+            return _fallen(some, part, at, sizes, _TURNS[min(turn, len(_TURNS) - 1)], deadline, progress)
 
         point = cut(chain, point, search, deadline)
     else:
