@@ -15,8 +15,9 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.spectra import certified, closed_form, norm, product, waves
-from leaktight.verify.lipschitz.torus import chain, convolution, tori
+from leaktight.verify.lipschitz.torus import chain, tori
 from leaktight.verify.lipschitz.tuned import optimal
+from leaktight.verify.lipschitz.windows import convolution
 
 
 @dataclass(frozen=True)
