@@ -3,7 +3,8 @@
     python -m benchmarks.lipschitz_radii IMAGES LABELS [--slope 0] [--count 1000] [--anchored 100]
 
 IMAGES, LABELS: idx files (.gz) of MNIST's test set, whose last thousand images are kept apart; the others are trained
-on. CPU seconds on one thread. Every radius but the attack's is proven; the attack's point is replayed in float64.
+on. Radii are those of the predicted class, so that every image has one, also where the prediction is wrong. CPU seconds
+on one thread. Every radius but the attack's is proven; the attack's point is replayed in float64.
 """
 
 from __future__ import annotations
@@ -104,8 +105,7 @@ def main() -> None:
     whole = lt.lipschitz(network).bounds
     print(f"45 margins: {time.process_time() - began:.1f} s; the whole network: {dict(whole)}", flush=True)
     rows, spent = [], {"anchored": 0.0, "attack": 0.0}
-    for i in (predicted == truth).nonzero().flatten().tolist()[: given.count]:
-        x, label = inputs[i], int(truth[i])
+    for x, label in zip(inputs[: given.count], predicted.tolist(), strict=False):
         scores = network.flat(x[None])[0].detach()
         margins = [(j, float(scores[label] - scores[j])) for j in range(10) if j != label]
         row = [min(m / known[name][label, j] for j, m in margins) for name in GLOBAL]
@@ -117,7 +117,7 @@ def main() -> None:
         row.append(attacked(network, x, label))
         spent["attack"] += time.process_time() - t
         rows.append(row)
-        if len(rows) % 25 == 0 and len(rows) <= given.anchored:
+        if len(rows) % 50 == 0 and len(rows) <= given.anchored:
             report(np.array(rows), spent)
     report(np.array(rows), spent)
 
@@ -129,10 +129,13 @@ def report(rows: np.ndarray, spent: dict[str, float]) -> None:
     for which in (some, rows) if len(some) < len(rows) else (rows,):
         print(f"| mean radius of {len(which)} | " + " | ".join(f"{value:.4f}" for value in which.mean(0)) + " |")
     known = [rows[~np.isnan(rows[:, [a, b]]).any(1)] for a, b in _ORDER]
-    ordered = [float((part[:, a] <= part[:, b]).mean()) for part, (a, b) in zip(known, _ORDER, strict=True)]
+    ordered = [int((part[:, a] < part[:, b]).sum()) for part, (a, b) in zip(known, _ORDER, strict=True)]
     inside = int((np.nan_to_num(rows[:, :5]).max(1) >= rows[:, 5]).sum())
     each = {"anchored": round(spent["anchored"] / len(some), 2), "attack": round(spent["attack"] / len(rows), 2)}
-    print(f"in order: {ordered}; attacked inside a proven ball: {inside}; seconds an image: {each}", flush=True)
+    print(
+        f"smaller than the next: {ordered}; attacked inside a proven ball: {inside}; seconds an image: {each}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ ERRORS = "tests/test_soundness.py -k error_of_one_parameter"
 LIPSCHITZ, ANCHORED = "verify/lipschitz", "tests/test_lipschitz_jacobian.py"
 PARABOLAS, CONCAVE, FIRST_LAYER = (f"verify/bounds/{name}.py" for name in ("parabolas", "concave", "first_layer"))
 CURVED = "tests/test_curved.py"
+SUMS = "tests/test_lipschitz_crude.py -k 'sums or error'"
 IMPLIED, IMPLYING = "verify/search/implied.py", "tests/test_implied.py"
 THEIRS = "tests/test_auto_lirpa.py -k 'sampled_outputs_for_any_slope or module_computes'"
 BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or stay_above'"
@@ -172,6 +173,9 @@ MUTANTS = (
     Mutant("radius of a margin and a constant", f"{LIPSCHITZ}/anchored.py", "self.margin / constant * (1 - 2.0**-48)", "1.001 * self.margin / constant", f"{ANCHORED} -k 'beyond_its_ball or no_attack_within_an'"),
     Mutant("share of a chord beyond the kink", f"{LIPSCHITZ}/chords.py", "share = np.minimum(share * (1 + 2.0**-48), 1.0)", "share = 0.99 * np.minimum(share, 1.0)", f"{ANCHORED} -k chords_from"),
     Mutant("forms of a Lipschitz certificate", f"{LIPSCHITZ}/certificate.py", "if is_positive_semidefinite(exactly(held) + rest):", "if True:", "tests/test_lipschitz.py -k too_small"),
+    Mutant("sums of absolute weights, forwards", f"{LIPSCHITZ}/crude.py", "_raised(op.linear(*before), op.forward_terms)", "_raised(0.999 * op.linear(*before), op.forward_terms)", SUMS),
+    Mutant("sums of absolute weights, backwards", f"{LIPSCHITZ}/crude.py", "_raised(part, op.adjoint_terms)", "_raised(0.999 * part, op.adjoint_terms)", SUMS),
+    Mutant("sums of weights known up to an error", f"{LIPSCHITZ}/crude.py", "weight = _raised(weight + op.weight_error.double(), 1)", "weight = _raised(weight, 1)", SUMS),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
     Mutant("leak, grid: reach of a drift", "verify/leak/grid.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
     Mutant("leak, grid: lines beyond their intervals", "verify/leak/grid.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
@@ -11,10 +12,12 @@ import torch
 from leaktight.models.network import Network, Node
 from leaktight.models.ops import Shape
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import TimeUp
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.spectra import certified, closed_form, norm, product, waves
-from leaktight.verify.lipschitz.torus import chain, convolution, tori
+from leaktight.verify.lipschitz.torus import chain, tori
 from leaktight.verify.lipschitz.tuned import optimal
+from leaktight.verify.lipschitz.windows import convolution
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,23 @@ def fourier(
     what LipSDP with one multiplier for each neuron proves, and as small for large images and no padding.
 
     known: bounds of its values in a convex region; then for differences within it. search: whether to look for
-    multipliers that are better than the closed form's, until `deadline` (of time.monotonic). progress: told of the
-    search's iterations.
-    Raises UnsupportedOperator: the network is no such chain.
+    multipliers that are better than the closed form's, until there is just time for a proof before `deadline` (of
+    time.monotonic). progress: told of the search's iterations.
+    Raises UnsupportedOperator: the network is no such chain. TimeUp: the time was over before anything was proven.
     """
     steps = chain(network, known)
     with torch.no_grad():
-        symbols = waves(steps)
+        symbols, began = waves(steps), time.monotonic()
         fast = certified(steps, closed_form, symbols)
-        tuned = inf
-        if search:
-            scales = optimal(steps, symbols, deadline, progress)
-            tuned = certified(steps, lambda k, *_: scales[k], symbols)
-        return FourierBounds(product(steps), fast, tuned)
+        proof = time.monotonic() - began
+        try:
+            tuned = inf
+            if search:
+                scales = optimal(steps, symbols, None if deadline is None else deadline - proof, progress)
+                tuned = certified(steps, lambda k, *_: scales[k], symbols)
+            return FourierBounds(product(steps), fast, tuned)
+        except TimeUp:  # what is proven stands
+            return FourierBounds(inf, fast, inf)
 
 
 def convolution_norm(node: Node, extent: Shape) -> float:

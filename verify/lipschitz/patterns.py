@@ -52,13 +52,15 @@ class _Ascent:
         size = layers.sizes[0]
         self.first = np.eye(size) if layers.first is None else layers.first.value
         self.last = np.eye(layers.sizes[-1]) if layers.last is None else layers.last.value
+        wide = norm is Norm.L2 and self.first.shape[1] > size
+        self.begun: Array = np.linalg.qr(self.first.T)[1].T if wide else self.first
+        """The same up to a rotation of the inputs: no norm is another, and no derivative by a slope."""
 
     def climbed(self, slopes: list[Array]) -> float:
         """The norm's proven value at the end of an ascent from `slopes`, which change."""
         value = 0.0
         for _ in range(_ROUNDS):
-            for k in range(len(slopes)):
-                self._improve(slopes, k)
+            self._improve(slopes)
             new = _least(self.jacobian(slopes), self.norm, self._off(slopes))
             if new <= value * (1 + 1e-9):
                 break
@@ -74,21 +76,24 @@ class _Ascent:
         found: Array = (np.abs(self.last) if size else self.last) @ state
         return found
 
-    def _improve(self, slopes: list[Array], k: int) -> None:
-        """Slopes of stage `k` to the ends of their sectors, along the derivative of the norm."""
-        stages, ahead = self.layers.stages, self.first
-        for stage, own in zip(stages[:k], slopes, strict=False):
-            ahead = _step(ahead, stage.weight, stage.feed, stage.keep, own, _plain)
-        back = self.last
-        for stage, own in zip(reversed(stages[k + 1 :]), reversed(slopes[k + 1 :]), strict=True):
-            back = _back(back, stage.weight, stage.feed, stage.keep, own)
-        stage = stages[k]
-        left, right = _top(back @ _step(ahead, stage.weight, stage.feed, stage.keep, slopes[k], _plain), self.norm)
-        moved = ahead @ right if stage.weight is None else stage.weight.value @ (ahead @ right)
-        seen = left @ back if stage.feed is None else (left @ back) @ stage.feed.value
-        gain = seen * moved
-        sector = stage.sector
-        slopes[k] = np.where(gain > 0, sector.high, np.where(gain < 0, sector.low, slopes[k]))
+    def _improve(self, slopes: list[Array]) -> None:
+        """Stage by stage slopes to the ends of their sectors, along the derivative of the norm."""
+        ahead, backs = self.begun, self._backs(slopes)
+        for k, (stage, back) in enumerate(zip(self.layers.stages, backs, strict=False)):
+            moved = _step(ahead, stage.weight, stage.feed, stage.keep, slopes[k], _plain)
+            left, right = _top(back @ moved, self.norm)
+            enters = ahead @ right if stage.weight is None else stage.weight.value @ (ahead @ right)
+            leaves = left @ back if stage.feed is None else (left @ back) @ stage.feed.value
+            gain, sector = leaves * enters, stage.sector
+            slopes[k] = np.where(gain > 0, sector.high, np.where(gain < 0, sector.low, slopes[k]))
+            ahead = _step(ahead, stage.weight, stage.feed, stage.keep, slopes[k], _plain)
+
+    def _backs(self, slopes: Sequence[Array]) -> list[Array]:
+        """For every stage the map from the state behind it to the output."""
+        found = [self.last]
+        for stage, own in zip(reversed(self.layers.stages[1:]), reversed(slopes[1:]), strict=True):
+            found.append(_back(found[-1], stage.weight, stage.feed, stage.keep, own))
+        return found[::-1]
 
     def _off(self, slopes: Sequence[Array]) -> Array:
         terms = sum(self.layers.sizes) + self.layers.neurons + len(self.first.T) + 4 * len(slopes) + 8

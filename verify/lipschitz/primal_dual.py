@@ -1,16 +1,7 @@
 """LipSDP with one multiplier for each neuron, by a primal-dual interior point method: some fifteen steps.
 
-The question, in the units of leaktight.verify.lipschitz.barrier, is to minimise ``rho + pull sum mu`` where
-
-    S  =  rho E + sum_i mu_i (w_i w_i^T - u_i u_i^T) - C^T C  >=  0,      mu  >=  0
-
-(rows ``w_i`` and ``u_i`` read a neuron's values off ``(z, w)``, ``E`` is the identity of ``z``). Its dual is to
-maximise ``tr(C X C^T)`` over ``X >= 0`` with ``tr(E X) = 1`` and ``x_i = pull + u_i^T X u_i - w_i^T X w_i >= 0``. A
-step solves ``X S = nu`` and ``x mu = nu``, linearised (Helmberg et al. 1996, Kojima et al. 1997, Monteiro 1997),
-first for ``nu = 0`` to see how far that goes, then with the second-order term for the ``nu`` that this suggests
-(Mehrotra 1992). It costs a few products of matrices of neurons by neurons. ``S`` stays positive, so every point is
-feasible; that of ``X`` is approached. Nothing here is trusted: the multipliers go to
-leaktight.verify.lipschitz.certificate.
+The first steps are made in float32, which costs half as much, until the gap is as small as that can tell. Nothing here
+is trusted: the multipliers go to leaktight.verify.lipschitz.certificate.
 """
 
 from __future__ import annotations
@@ -18,25 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import inf
 
 import torch
-from torch import Tensor
 
 from leaktight.models.enclosure import Array
 from leaktight.verify.lipschitz.barrier import Progress, problem
 from leaktight.verify.lipschitz.centred import Centred
-from leaktight.verify.lipschitz.unrolled import Matrices, farthest
+from leaktight.verify.lipschitz.primal_dual_step import Newton, Point, begun, sharpened
+from leaktight.verify.lipschitz.unrolled import Matrices
 
-_PULL = 1e-9  # keeps multipliers of neurons that reach nothing from growing for ever
 _GAP = 2e-6  # relatively, of the bound's square, at which the search ends: a millionth of the bound
 _STEPS = 40
 _SHORT = 1e-4  # a step after which nothing is expected any more
-_BACK = 0.9  # of the way to the boundary, at least
-_HALVINGS = 12
 _SURELY = 1 - 1e-6  # of a square that is enough
 _USUAL = 16  # steps
+_ROUGH = 2e-3  # relatively, of the bound's square: a gap that float32 can tell
+_KEPT = 3  # points from which the search goes on in float64, where the last is none there
 
 
 def optimal(
@@ -56,153 +44,55 @@ def optimal(
     relatively, at which the search ends.
     """
     asked = problem(network, multipliers, square)
-    matrices, wanted = Matrices.of(asked), enough / square
-    here = _start(matrices)
+    search = _Search(Matrices.of(asked), enough / square, gap, deadline, progress)
+    here = begun(search.matrices)
     if here is None:
         return list(multipliers)
-    for step in range(_STEPS):
-        if deadline is not None and time.monotonic() > deadline:
-            break
-        newton = _Newton(matrices, here)
-        found = None if newton.least > wanted > 0 else newton.moved()
-        if found is None:
-            break
-        here, length = found
-        if progress is not None:
-            progress(step + 1, max(_USUAL, step + 2))
-        if here.gap < gap * here.rho or length < _SHORT or here.rho < wanted * _SURELY:
-            break
+    here = search.ended(search.rough(here))
     return asked.multipliers(here.mu if here.rho < 1 else torch.ones_like(here.mu))
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """A feasible ``rho, mu`` with ``S`` and its factor, and ``X`` with its factor and ``x``; `gap`: ``tr(X S) + x
-    mu``."""
+@dataclass
+class _Search:
+    """Steps until the gap is small, the bound's square at most `wanted`, or the time over."""
 
-    rho: float
-    mu: Tensor
-    form: Tensor
-    factor: Tensor
-    dual: Tensor
-    root: Tensor
-    slack: Tensor
+    matrices: Matrices
+    wanted: float
+    gap: float
+    deadline: float | None
+    progress: Progress | None
+    steps: int = 0
 
-    @cached_property
-    def gap(self) -> float:
-        return float((self.dual * self.form).sum() + self.slack @ self.mu)
+    def ended(self, here: Point) -> Point:
+        length = 1.0
+        while self._goes_on(here, self.gap, length):
+            newton = Newton(self.matrices, here)
+            found = None if newton.least > self.wanted > 0 else newton.moved()
+            if found is None:
+                break
+            here, length = self._told(found)
+        return here
 
+    def rough(self, here: Point) -> Point:
+        """A point with a gap that numbers of half the length still see, for half the cost; feasible in full length."""
+        matrices, points, length = self.matrices.to(torch.float32), [here.to(torch.float32)], 1.0
+        while self._goes_on(points[-1], max(_ROUGH, self.gap), length):
+            newton = Newton(matrices, points[-1])
+            found = None if newton.least * (1 - _ROUGH) > self.wanted > 0 else newton.moved()
+            if found is None:
+                break
+            point, length = self._told(found)
+            points = [*points[-_KEPT:], point]
+        sharp = (sharpened(self.matrices, point) for point in reversed(points))
+        return next((point for point in sharp if point is not None), here)
 
-def _start(matrices: Matrices) -> _Point | None:
-    """Multipliers of twice the given ones, with twice the bound, and ``X`` a multiple of ``S^(-1)``.
+    def _told(self, found: tuple[Point, float]) -> tuple[Point, float]:
+        self.steps += 1
+        if self.progress is not None:
+            self.progress(self.steps, max(_USUAL, self.steps + 1))
+        return found
 
-    None: in floating point they are not feasible.
-    """
-    mu = torch.full((matrices.neurons,), 2.0, dtype=torch.float64)
-    form = matrices.form(2.0, mu) - matrices.output
-    factor, failed = torch.linalg.cholesky_ex(form)
-    inverse = torch.cholesky_inverse(factor)
-    scale = 1.0 / float(inverse.diagonal()[: matrices.inputs].sum())
-    dual = scale * inverse
-    root, also = torch.linalg.cholesky_ex(dual)
-    return None if bool(failed) or bool(also) else _Point(2.0, mu, form, factor, dual, root, scale / mu)
-
-
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """Changes of ``(rho, mu)``, ``S``, ``X`` and ``x``, and how far the two sides may go along them."""
-
-    change: Tensor
-    form: Tensor
-    dual: Tensor
-    slack: Tensor
-    far: float
-    far_dual: float
-
-
-class _Newton:
-    """The linearised equations at a point, factored once for both of their right-hand sides."""
-
-    def __init__(self, matrices: Matrices, here: _Point) -> None:
-        self.matrices, self.here = matrices, here
-        self.inverse = torch.cholesky_inverse(here.factor)
-        self.right, self.left = matrices.rows_times(self.inverse), matrices.rows_times(here.dual)
-        schur = matrices.schur(here.dual, self.left, self.inverse, self.right)
-        schur.diagonal()[1:] += here.slack / here.mu
-        self.unit = schur.diagonal().rsqrt()
-        self.lower, failed = torch.linalg.cholesky_ex(schur * self.unit * self.unit.unsqueeze(1))
-        self.solvable = not bool(failed)
-
-    @property
-    def least(self) -> float:
-        """About what the dual point proves that no ``rho`` is below."""
-        here = self.here
-        off = self.matrices.seen(here.dual, self.left)
-        off[0] -= 1.0
-        off[1:] += here.slack - _PULL
-        return float((here.dual * self.matrices.output).sum() - off[0].abs() * here.rho - off[1:].abs() @ here.mu)
-
-    def moved(self) -> tuple[_Point, float] | None:
-        """The point after one step and the step's length; None: there is no step."""
-        if not self.solvable:
-            return None
-        here, ahead = self.here, self.step(0.0)
-        first, second = min(1.0, ahead.far), min(1.0, ahead.far_dual)
-        there = (here.dual + second * ahead.dual) * (here.form + first * ahead.form)
-        left = float(there.sum() + (here.slack + second * ahead.slack) @ (here.mu + first * ahead.change[1:]))
-        share = min(0.5, max(1e-6, (max(left, 0.0) / here.gap) ** 2))
-        back = min(0.98, max(_BACK, 1 - 2 * (1 - min(first, second))))
-        return _arrived(self.matrices, here, self.step(share * here.gap / self.matrices.parameter, ahead), back)
-
-    def step(self, level: float, before: _Step | None = None) -> _Step:
-        """Towards ``X S = level``, with the second-order term of the step `before`."""
-        here, base = self.here, level * self.inverse
-        aim = level * self.matrices.seen(self.inverse, self.right)
-        slack = level / here.mu
-        if before is not None:
-            bend = self._times(before.dual, self.matrices.rows_times(before.dual), before.change)
-            base, aim = base - bend, aim - self.matrices.seen(bend, self.matrices.rows_times(bend))
-            slack = slack - before.slack * before.change[1:] / here.mu
-        aim[0] -= 1.0
-        aim[1:] += slack - _PULL
-        change = self.unit * torch.cholesky_solve((self.unit * aim).unsqueeze(1), self.lower).squeeze(1)
-        form = self.matrices.form(change[0], change[1:])
-        dual = base - here.dual - self._times(here.dual, self.left, change)
-        slack = slack - here.slack - here.slack * change[1:] / here.mu
-        far = min(farthest(here.factor, form), _room(here.mu, change[1:]))
-        return _Step(change, form, dual, slack, far, min(farthest(here.root, dual), _room(here.slack, slack)))
-
-    def _times(self, matrix: Tensor, its_rows: Tensor, change: Tensor) -> Tensor:
-        """The symmetric part of ``matrix dS S^(-1)``."""
-        ends = torch.cat([change[:1].expand(self.matrices.inputs), change[1:]])
-        found = (matrix * ends) @ self.inverse - its_rows.mT @ (change[1:].unsqueeze(1) * self.right)
-        return (found + found.mT) / 2
-
-
-def _arrived(matrices: Matrices, here: _Point, step: _Step, back: float) -> tuple[_Point, float] | None:
-    """The point at this share of the way to the boundary on both sides, or at less where that is outside."""
-    length, length_dual = min(1.0, back * step.far), min(1.0, back * step.far_dual)
-    for _ in range(_HALVINGS):
-        rho, mu = here.rho + length * float(step.change[0]), here.mu + length * step.change[1:]
-        form = matrices.form(rho, mu) - matrices.output
-        factor, failed = torch.linalg.cholesky_ex(form)
-        if not bool(failed) and rho > 0 and bool((mu > 0).all()):
-            break
-        length *= 0.8
-    else:
-        return None
-    for _ in range(_HALVINGS):
-        dual, slack = here.dual + length_dual * step.dual, here.slack + length_dual * step.slack
-        root, failed = torch.linalg.cholesky_ex(dual)
-        if not bool(failed) and bool((slack > 0).all()):
-            break
-        length_dual *= 0.8
-    else:
-        return None
-    return _Point(rho, mu, form, factor, dual, root, slack), min(length, length_dual)
-
-
-def _room(values: Tensor, change: Tensor) -> float:
-    """How far positive numbers stay positive."""
-    falling = change < 0
-    return float((values[falling] / -change[falling]).min()) if bool(falling.any()) else inf
+    def _goes_on(self, here: Point, gap: float, length: float) -> bool:
+        if self.steps == _STEPS or (self.deadline is not None and time.monotonic() > self.deadline):
+            return False
+        return length >= _SHORT and here.gap >= gap * here.rho and here.rho >= self.wanted * _SURELY

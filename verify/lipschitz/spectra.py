@@ -36,7 +36,8 @@ from leaktight.verify.lipschitz.centred import middle_and_half
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.gram import largest_eigenvalue
 from leaktight.verify.lipschitz.hermitian import are_positive, length, symbols
-from leaktight.verify.lipschitz.torus import Step, Window
+from leaktight.verify.lipschitz.torus import Step
+from leaktight.verify.lipschitz.windows import Window
 from leaktight.verify.rounding import gamma, unit
 
 _SLACKS = (1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)

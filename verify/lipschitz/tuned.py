@@ -8,6 +8,7 @@ halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
+from leaktight.verify.lipschitz.frequencies import cut, separable
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
-_SQUARINGS = (4, 7, 10)
-_ITERATIONS = 150
+_SQUARINGS = (4, 7, 10, 13)
+_TURNS = ((4,), (4, 7), (10, 13))  # with few frequencies a rough search says which others there should be
+_ITERATIONS = 400
+_USUAL = 450  # of all descents together
 
 
 def optimal(
@@ -31,17 +35,42 @@ def optimal(
     if start is None or not sum(map(len, start)):
         return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
-    for place, squarings in enumerate(_SQUARINGS):
-
-        def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
-            return _objective(steps, chain, at.exp().split(sizes), squarings)
-
-        def report(done: int, place: int = place) -> None:
-            if progress is not None:
-                progress(place * _ITERATIONS + done, len(_SQUARINGS) * _ITERATIONS)
-
-        point = descend(_with_slope(value), point, _ITERATIONS, deadline, progress=report)
+    fall = _Fall(sizes, deadline, progress)
+    if separable(steps):
+        some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
+        point = cut(chain, point, lambda part, at, turn: fall.fallen(some, part, at, _turn(turn)), deadline)
+    else:
+        point = fall.fallen(steps, chain, point, _SQUARINGS)
     return list(point.exp().split(sizes))
+
+
+def _turn(turn: int) -> Sequence[int]:
+    return _TURNS[min(turn, len(_TURNS) - 1)]
+
+
+@dataclass
+class _Fall:
+    """Descents for the same multipliers, counted together."""
+
+    sizes: list[int]
+    deadline: float | None
+    progress: Progress | None
+    done: int = 0
+
+    def fallen(self, steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sharpness: Sequence[int]) -> Tensor:
+        """A logarithm of ``T`` with a smaller bound, smoothed less and less."""
+        for squarings in sharpness:
+
+            def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
+                return _objective(steps, chain, at.exp().split(self.sizes), squarings)
+
+            point = descend(_with_slope(value), point, _ITERATIONS, self.deadline, progress=self._told)
+        return point
+
+    def _told(self, _: int) -> None:
+        if self.progress is not None:
+            self.progress(self.done, max(_USUAL, self.done + 1))
+        self.done += 1
 
 
 def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] | None:

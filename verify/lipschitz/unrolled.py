@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 
 import numpy as np
@@ -16,6 +17,7 @@ from leaktight.verify.lipschitz.barrier import Problem
 _DENSE = 150  # rows up to which all eigenvalues are no burden
 _ROUNDS = 30  # of Lanczos' method
 _CLOSE = 0.05  # of an eigenvalue, relatively
+_TOGETHER = 96  # rows from which products are worth their calls
 
 
 def unrolled(asked: Problem) -> tuple[Array, Array]:
@@ -47,6 +49,9 @@ class Matrices:
         rows, output = (torch.from_numpy(part) for part in unrolled(asked))
         return Matrices(rows, output.mT @ output, len(asked.root), asked.sizes)
 
+    def to(self, dtype: torch.dtype) -> Matrices:
+        return replace(self, rows=self.rows.to(dtype), output=self.output.to(dtype))
+
     @property
     def neurons(self) -> int:
         return len(self.rows)
@@ -56,35 +61,61 @@ class Matrices:
         """The rank of all that is to be positive."""
         return self.inputs + 2 * self.neurons
 
-    def _stages(self) -> Sequence[tuple[slice, slice]]:
-        """Of every stage its rows, and the columns that they can reach: what comes before it."""
-        found, at = [], 0
+    @cached_property
+    def _blocks(self) -> Sequence[tuple[slice, slice]]:
+        """Of some stages at a time their rows, and the columns that they can reach: what comes before the last."""
+        found, begin, at = [], 0, 0
         for size in self.sizes:
-            found.append((slice(at, at + size), slice(0, self.inputs + at)))
             at += size
+            if at - begin >= _TOGETHER or at == self.neurons:
+                found.append((slice(begin, at), slice(0, self.inputs + at - size)))
+                begin = at
         return found
 
     def rows_times(self, matrix: Tensor) -> Tensor:
-        return torch.cat([self.rows[own, reach] @ matrix[reach] for own, reach in self._stages()])
+        found = matrix.new_empty(self.neurons, matrix.shape[1])
+        for own, reach in self._blocks:
+            torch.mm(self.rows[own, reach], matrix[reach], out=found[own])
+        return found
 
     def times_rows(self, matrix: Tensor) -> Tensor:
         """``matrix rows^T``."""
-        return torch.cat([matrix[:, reach] @ self.rows[own, reach].mT for own, reach in self._stages()], 1)
+        return torch.cat([matrix[:, reach] @ self.rows[own, reach].mT for own, reach in self._blocks], 1)
 
-    def form(self, rho: Tensor | float, mu: Tensor) -> Tensor:
-        """``rho E + sum mu_i (w_i w_i^T - u_i u_i^T)``."""
-        found = torch.zeros_like(self.output)
-        for own, reach in self._stages():
+    def form(self, change: Tensor) -> Tensor:
+        """``rho E + sum mu_i (w_i w_i^T - u_i u_i^T)`` for ``(rho, mu)``."""
+        found, mu = torch.diag(self._ends(change)), change[1:]
+        for own, reach in self._blocks:
             part = self.rows[own, reach]
-            found[reach, reach] -= part.mT @ (mu[own].unsqueeze(1) * part)
-        found.diagonal()[: self.inputs] += rho
-        found.diagonal()[self.inputs :] += mu
+            found[reach, reach].addmm_(part.mT, mu[own].unsqueeze(1) * part, alpha=-1)
         return found
+
+    def times_form(self, matrix: Tensor, its_rows: Tensor, change: Tensor) -> Tensor:
+        """A symmetric matrix times the `form` of ``(rho, mu)``; `its_rows`: the rows times the matrix."""
+        found, mu = matrix * self._ends(change), change[1:]
+        for own, reach in self._blocks:
+            part = mu[own].unsqueeze(1) * self.rows[own, reach]
+            found[:, reach].addmm_(its_rows[own].mT, part, alpha=-1)
+        return found
+
+    def form_times(self, change: Tensor, vector: Tensor) -> Tensor:
+        """The `form` of ``(rho, mu)`` times a vector, or times each column of a matrix."""
+        ends, mu = (x if vector.dim() == 1 else x.unsqueeze(1) for x in (self._ends(change), change[1:]))
+        return ends * vector - self.rows.mT @ (mu * (self.rows @ vector))
+
+    def _ends(self, change: Tensor) -> Tensor:
+        """The diagonal of ``rho E + sum mu_i w_i w_i^T``."""
+        return torch.cat([change[:1].expand(self.inputs), change[1:]])
 
     def seen(self, matrix: Tensor, its_rows: Tensor) -> Tensor:
         """Of a symmetric matrix its products with ``E`` and with every ``w_i w_i^T - u_i u_i^T``."""
-        ends = matrix.diagonal()
-        of_u = (its_rows * self.rows).sum(1)
+        return self._joined(matrix.diagonal(), (its_rows * self.rows).sum(1))
+
+    def seen_of(self, left: Tensor, its_rows: Tensor, right: Tensor, rows_of_right: Tensor) -> Tensor:
+        """The same of ``left right`` (its symmetric part), with `right` symmetric, from the rows times each of both."""
+        return self._joined((left * right).sum(1), (its_rows * rows_of_right).sum(1))
+
+    def _joined(self, ends: Tensor, of_u: Tensor) -> Tensor:
         return torch.cat([ends[: self.inputs].sum().reshape(1), ends[self.inputs :] - of_u])
 
     def schur(self, dual: Tensor, left: Tensor, inverse: Tensor, right: Tensor) -> Tensor:
@@ -104,20 +135,21 @@ class Matrices:
         return found
 
 
-def farthest(factor: Tensor, change: Tensor) -> float:
+def farthest(factor: Tensor, change: Callable[[Tensor], Tensor]) -> float:
     """About how far a positive matrix, of which this is the factor, stays positive along a symmetric change.
 
-    That is ``-1 / least eigenvalue`` of ``factor^(-1) change factor^(-T)``.
+    That is ``-1 / least eigenvalue`` of ``factor^(-1) change factor^(-T)``. change: multiplies a vector, or each column
+    of a matrix.
     """
     if len(factor) > _DENSE:
         least = _lanczos(factor, change)
     else:
-        half = torch.linalg.solve_triangular(factor, change, upper=False)
+        half = torch.linalg.solve_triangular(factor, change(torch.eye(len(factor), dtype=factor.dtype)), upper=False)
         least = float(torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.mT, upper=False))[0])
     return -1 / least if least < 0 else inf
 
 
-def _lanczos(factor: Tensor, change: Tensor) -> float:
+def _lanczos(factor: Tensor, change: Callable[[Tensor], Tensor]) -> float:
     """The least eigenvalue of ``factor^(-1) change factor^(-T)``, or less, by Lanczos' method."""
     vector = torch.randn(len(factor), generator=torch.Generator().manual_seed(0), dtype=factor.dtype)
     basis = vector.new_empty(_ROUNDS + 1, len(factor))
@@ -126,7 +158,7 @@ def _lanczos(factor: Tensor, change: Tensor) -> float:
     least = 0.0
     for k in range(_ROUNDS):
         image = torch.linalg.solve_triangular(factor.mT, basis[k].unsqueeze(1), upper=True).squeeze(1)
-        image = torch.linalg.solve_triangular(factor, (change @ image).unsqueeze(1), upper=False).squeeze(1)
+        image = torch.linalg.solve_triangular(factor, change(image).unsqueeze(1), upper=False).squeeze(1)
         reduced[k, k] = float(image @ basis[k])
         for _ in range(2):
             image = image - basis[: k + 1].mT @ (basis[: k + 1] @ image)
