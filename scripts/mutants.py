@@ -81,6 +81,7 @@ MUTANTS = (
     Mutant("rounding of the chord's offset", RELAX, "offset = torch.add(offset * (1 + 8 * _U), torch.minimum(-low, high).clamp_(max=4 * _TINY))\n", "pass\n", LEAKY),
     Mutant("image of a Leaky ReLU", RELAX, "lower * kept.high -", "lower * kept.high * 0.999 -", LEAKY),
     Mutant("rounding of that image", RELAX, "(slope * (1 + 8 * _U)).clamp(max=1)", "slope", "tests/test_relax.py -k images_of_the_leaky_relu"),
+    Mutant("slopes that have lost digits", RELAX, "_LEAST = 2.0**-900", "_LEAST = 0.0", "tests/test_relax.py -k lost_digits"),
     Mutant("offset of any line", RELAX, "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
     Mutant("rounding of any line's offset", RELAX, "slack = error + 4 * _U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
     Mutant("line of two slopes at the kink (Abs)", RELAX, "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
