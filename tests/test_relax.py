@@ -118,6 +118,26 @@ def test_lines_and_images_enclose_the_leaky_relu_of_any_slope(
     assert_image_holds(leaky_relu(slope), lower, upper, f, points)
 
 
+@pytest.mark.parametrize("slope", [5e-324, 1e-310])
+def test_slopes_that_have_lost_digits_are_rounded_outwards_too(slope: float) -> None:
+    ends = -1e300 * torch.rand(200, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = relax.image(leaky_relu(slope), *ends.expand(-1, 2).unbind(1))
+    for end, least, most in zip(ends.flatten().tolist(), low.tolist(), high.tolist(), strict=True):
+        assert Fraction(least) <= Fraction(slope) * Fraction(end) <= Fraction(most)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 0.1, 1 / 3, 0.9, 1 - 2.0**-53, 1.0])
+def test_images_of_the_leaky_relu_are_rounded_outwards_where_they_round_at_all(slope: float) -> None:
+    ends = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort(1).values
+    low, high = relax.image(leaky_relu(slope), *ends.unbind(1))
+    f = exact_two_slope(Fraction(slope), Fraction(1), Fraction(0), Fraction(0))
+    for (lower, upper), least, most in zip(ends.tolist(), low.tolist(), high.tolist(), strict=True):
+        assert Fraction(least) <= f(Fraction(lower))
+        assert Fraction(most) >= f(Fraction(upper))
+        assert least == lower or lower < 0 < slope < 1 or least == slope == 0
+        assert most == upper or upper < 0 < slope < 1 or most == slope == 0
+
+
 @often
 @given(
     st.tuples(slopes, slopes, offsets, offsets),

@@ -26,6 +26,7 @@ from leaktight.verify.rounding import down, underflow, unit, up
 
 _U = unit(torch.float64)
 _TINY = underflow(torch.float64)
+_LEAST = 2.0**-900  # a slope whose units in the last place are numbers, too
 # torch's sigmoid and tanh are within 4 ulp in float64; the margin is four times that, and absolute near zero
 _SMOOTH = 16 * _U
 
@@ -204,12 +205,13 @@ def _two_slope_envelope(op: TwoSlope, lower: Tensor, upper: Tensor, tilt: Tensor
 
 
 def is_leaky(op: Op) -> TypeGuard[TwoSlope]:
-    """Whether it is a plain Leaky ReLU with slopes in [0, 1], exactly."""
+    """Whether it is a plain Leaky ReLU with slopes in [0, 1], exactly, and none so small that it has fewer digits."""
     if not isinstance(op, TwoSlope):
         return False
     if op not in _LEAKY:
         plain = op.precision == 0 and not any(bool(x) for x in (op.kink.any(), op.value.any(), (op.right != 1).any()))
-        _LEAKY[op] = _Leaky.of(op.left) if plain and bool(((op.left >= 0) & (op.left <= 1)).all()) else None
+        fits = (op.left == 0) | (op.left >= _LEAST) & (op.left <= 1)
+        _LEAKY[op] = _Leaky.of(op.left) if plain and bool(fits.all()) else None
     return _LEAKY[op] is not None
 
 
