@@ -218,11 +218,12 @@ def test_no_corner_of_a_cube_is_below_how_far_a_concave_function_falls(count: in
                 assert -number(fall[row]) <= lowest(gradient[row], q[row], slopes)
 
 
+@pytest.mark.parametrize("inputs", [1, 5])
 @pytest.mark.parametrize("scale", [1.0, 1e7])
-def test_a_cube_by_neurons_is_exact_for_one_of_them(scale: float) -> None:
+def test_how_far_one_square_falls_is_exact(scale: float, inputs: int) -> None:
     """``-q (a . y)^2 + g . y`` with ``g`` along ``a``: least where all ``a_k y_k`` have one sign, as weights say."""
     for seed in range(20):
-        _, q, slopes = quadratic(seed, 1, 1, 5)
+        _, q, slopes = quadratic(seed, 1, 1, inputs)
         q, gradient = q.abs() * scale + 0.5, scale * slopes[:1] * Draft(seed).uniform(0.2, 2, 1, 1)
         size, push = slopes[0].abs().sum(), (gradient / slopes)[0, 0]
         weights = Weights((push * size / 2).reshape(1), (q * size + push / 2) * slopes.abs())
@@ -417,3 +418,28 @@ def test_parabolas_that_open_upwards_count_as_lines() -> None:
     layer, one, lines, weights = chord(1, 1.0)
     upwards = Parabolas(torch.full((1, 1), -0.5, dtype=torch.float64), lines.linear)
     assert torch.equal(proven(layer, one, upwards, weights), proven(layer, one, lines, weights))
+
+
+@pytest.mark.parametrize("huge", [1e200, 1e307, float("inf"), float("nan")])
+@pytest.mark.parametrize(("count", "inputs"), [(6, 3), (1, 6)])
+def test_what_overflows_proves_nothing(huge: float, count: int, inputs: int) -> None:
+    layer = made(0, count, inputs)
+    one = sums(0, layer, 3)
+    one = replace(one, bends=one.bends * torch.tensor([[huge], [1.0], [1.0]], dtype=torch.float64))
+    chosen, weights = vectors.found(layer, one, vectors.Descent(5))
+    bounds = proven(layer, one, chosen, weights)
+    assert not bool(bounds.isnan().any())
+    assert bool(torch.isfinite(bounds[1:]).all())
+    assert number(bounds[0]) < -(10**199) if bool(torch.isfinite(bounds[0])) else float(bounds[0]) == -torch.inf
+
+
+def test_eigenvalues_that_are_not_found_prove_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, one = made(0, 6, 3), sums(0, made(0, 6, 3), 2)
+    choice = vectors.found(layer, one, vectors.Descent())
+
+    def fails(matrix: Tensor) -> Tensor:
+        raise RuntimeError("no convergence")
+
+    right = proven(layer, one, *choice)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
+    assert bool((proven(layer, one, *choice) <= right + 1e-9).all())
