@@ -138,7 +138,6 @@ MUTANTS = (
     Mutant("what a factor leaves of a matrix", CONCAVE, "whole + sizes + residual * (inputs + 1)", "whole + sizes", f"{CURVED} -k 'wrong_factor'"),
     Mutant("how far the corners are", CONCAVE, "residual * (inputs + 1)", "residual", f"{CURVED} -k 'wrong_factor'"),
     Mutant("what the weights cost", CONCAVE, ".clamp(min=0).sum(1) + diagonal[:, 0]", ".clamp(min=0).sum(1) + 0.999 * diagonal[:, 0]", f"{CURVED} -k 'cube or one_square or any_parabolas'"),
-    Mutant("weights below zero", CONCAVE, "(diagonal[:, 1:] + own).clamp(min=0)", "(diagonal[:, 1:] + own)", f"{CURVED} -k 'cube or one_square or any_parabolas'"),
     Mutant("radius of the box around its centre", FIRST_LAYER, "slopes = rows * radius", "slopes = rows * (0.999 * radius)", f"{CURVED} -k 'said_to_be'"),
     Mutant("rounding of a neuron's input", FIRST_LAYER, "lost = up(lost + gamma(len(size) + 4, _DTYPE) * sizes + 4", "lost = up(0 * lost + 0 * sizes + 4", f"{CURVED} -k 'said_to_be'"),
     Mutant("the other end of a neuron's input", FIRST_LAYER, "top = up(gap - ceiling)", "top = up(gap - ceiling - 1e-3)", f"{CURVED} -k 'said_to_be'"),
