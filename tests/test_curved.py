@@ -167,8 +167,11 @@ def test_rounding_never_raises_what_is_proven() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["eigenvalues", "factor", "short"])
-def test_a_wrong_factor_proves_less_and_nothing_false(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, rows = made(3, 6, 3), 6
+@pytest.mark.parametrize(("count", "inputs"), [(6, 3), (2, 6)])
+def test_a_wrong_factor_proves_less_and_nothing_false(
+    wrong: str, count: int, inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, rows = made(3, count, inputs), 6
     one = sums(3, layer, rows)
     chosen, weights = vectors.found(layer, one, vectors.Descent())
     right = proven(layer, one, chosen, weights)
@@ -182,8 +185,8 @@ def test_a_wrong_factor_proves_less_and_nothing_false(wrong: str, monkeypatch: p
     less = replace(weights, first=weights.first / 4, rest=weights.rest / 4)
     found = proven(layer, one, chosen, less if wrong == "eigenvalues" else weights)
     assert bool((found < right + 1e-6).all())
-    for row, signs in product(range(rows), product((-1, 1), repeat=3)):
-        assert value(layer, one, row, list(map(Fraction, signs)), [0] * 6) >= number(found[row])
+    for row, signs in product(range(rows), product((-1, 1), repeat=inputs)):
+        assert value(layer, one, row, list(map(Fraction, signs)), [0] * count) >= number(found[row])
 
 
 def quadratic(seed: int, rows: int, count: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
