@@ -446,3 +446,44 @@ def test_eigenvalues_that_are_not_found_prove_less(monkeypatch: pytest.MonkeyPat
     right = proven(layer, one, *choice)
     monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
     assert bool((proven(layer, one, *choice) <= right + 1e-9).all())
+
+
+def test_each_row_has_all_of_its_neurons() -> None:
+    _, q, slopes = quadratic(1, 1, 1, 5)
+    q, push = q.abs() + 0.5, slopes[:1] * 0.7
+    size = slopes[0].abs().sum()
+    good = Weights((0.7 * size / 2).reshape(1), (2 * q * size + 0.35) * slopes.abs())
+    both = Weights(good.first.expand(2), good.rest.expand(2, -1))
+    twice, none = torch.cat([q, q], 1), torch.zeros(1, 2).double()
+    fall = fall_over_cube(push.expand(2, -1), torch.cat([none, twice]), slopes.expand(2, -1), both)
+    assert -lowest(push[0], twice[0], slopes.expand(2, -1)) <= number(fall[1])
+
+
+@pytest.mark.parametrize(("first", "rest"), [(0.5, 0.5), (0.5, 1.0)])
+def test_weights_that_are_too_small_are_paid_for(first: float, rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: torch.zeros(matrix.shape[:2]).double())
+    _, q, slopes = quadratic(1, 1, 1, 5)
+    q, push = q.abs() + 0.5, slopes[:1] * 2.0
+    size = slopes[0].abs().sum()
+    weights = Weights(first * size.reshape(1), rest * (q * size + 1.0) * slopes.abs())
+    assert -lowest(push[0], q[0], slopes) <= number(fall_over_cube(push, q, slopes, weights)[0])
+
+
+@torch.no_grad()
+def test_neurons_far_from_the_origin_are_where_they_are_said_to_be() -> None:
+    network = fully_connected(0, (4, 8, 3, 2))
+    centre = 1e8 * Draft(0).normal(1, 4)
+    node = network.by_name[network.nodes[1].name]
+    op = replace(node.op, bias=-(node.op.weight @ centre[0]))  # type: ignore[attr-defined]
+    nodes = tuple(replace(n, op=op) if n.name == node.name else n for n in network.nodes)
+    network = replace(network, nodes=nodes)
+    region = Box(centre - 1, centre + 1)
+    layer = FirstLayer.of(Backward(network, region, intermediate_bounds(network, region, MEMORY)))
+    assert layer is not None
+    at = next(iter(layer.bending.values())).tolist()
+    for y in product((-1, 1), repeat=4):
+        x = [number(c) + number(r) * s for c, r, s in zip(layer.centre, layer.radius, y, strict=True)]
+        for j, entry in enumerate(at):
+            z = number(op.bias[entry]) + sum(number(w) * v for w, v in zip(op.weight[entry], x, strict=True))
+            line = number(layer.middle[j]) + sum(number(a) * s for a, s in zip(layer.slopes[j], y, strict=True))
+            assert abs(z - line) <= number(layer.lost[j])
