@@ -167,8 +167,11 @@ def test_rounding_never_raises_what_is_proven() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["eigenvalues", "factor", "short"])
-def test_a_wrong_factor_proves_less_and_nothing_false(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, rows = made(3, 6, 3), 6
+@pytest.mark.parametrize(("count", "inputs"), [(6, 3), (2, 6)])
+def test_a_wrong_factor_proves_less_and_nothing_false(
+    wrong: str, count: int, inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, rows = made(3, count, inputs), 6
     one = sums(3, layer, rows)
     chosen, weights = vectors.found(layer, one, vectors.Descent())
     right = proven(layer, one, chosen, weights)
@@ -182,8 +185,8 @@ def test_a_wrong_factor_proves_less_and_nothing_false(wrong: str, monkeypatch: p
     less = replace(weights, first=weights.first / 4, rest=weights.rest / 4)
     found = proven(layer, one, chosen, less if wrong == "eigenvalues" else weights)
     assert bool((found < right + 1e-6).all())
-    for row, signs in product(range(rows), product((-1, 1), repeat=3)):
-        assert value(layer, one, row, list(map(Fraction, signs)), [0] * 6) >= number(found[row])
+    for row, signs in product(range(rows), product((-1, 1), repeat=inputs)):
+        assert value(layer, one, row, list(map(Fraction, signs)), [0] * count) >= number(found[row])
 
 
 def quadratic(seed: int, rows: int, count: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,11 +221,12 @@ def test_no_corner_of_a_cube_is_below_how_far_a_concave_function_falls(count: in
                 assert -number(fall[row]) <= lowest(gradient[row], q[row], slopes)
 
 
+@pytest.mark.parametrize("inputs", [1, 5])
 @pytest.mark.parametrize("scale", [1.0, 1e7])
-def test_a_cube_by_neurons_is_exact_for_one_of_them(scale: float) -> None:
+def test_how_far_one_square_falls_is_exact(scale: float, inputs: int) -> None:
     """``-q (a . y)^2 + g . y`` with ``g`` along ``a``: least where all ``a_k y_k`` have one sign, as weights say."""
     for seed in range(20):
-        _, q, slopes = quadratic(seed, 1, 1, 5)
+        _, q, slopes = quadratic(seed, 1, 1, inputs)
         q, gradient = q.abs() * scale + 0.5, scale * slopes[:1] * Draft(seed).uniform(0.2, 2, 1, 1)
         size, push = slopes[0].abs().sum(), (gradient / slopes)[0, 0]
         weights = Weights((push * size / 2).reshape(1), (q * size + push / 2) * slopes.abs())
@@ -417,3 +421,69 @@ def test_parabolas_that_open_upwards_count_as_lines() -> None:
     layer, one, lines, weights = chord(1, 1.0)
     upwards = Parabolas(torch.full((1, 1), -0.5, dtype=torch.float64), lines.linear)
     assert torch.equal(proven(layer, one, upwards, weights), proven(layer, one, lines, weights))
+
+
+@pytest.mark.parametrize("huge", [1e200, 1e307, float("inf"), float("nan")])
+@pytest.mark.parametrize(("count", "inputs"), [(6, 3), (1, 6)])
+def test_what_overflows_proves_nothing(huge: float, count: int, inputs: int) -> None:
+    layer = made(0, count, inputs)
+    one = sums(0, layer, 3)
+    one = replace(one, bends=one.bends * torch.tensor([[huge], [1.0], [1.0]], dtype=torch.float64))
+    chosen, weights = vectors.found(layer, one, vectors.Descent(5))
+    bounds = proven(layer, one, chosen, weights)
+    assert not bool(bounds.isnan().any())
+    assert bool(torch.isfinite(bounds[1:]).all())
+    assert number(bounds[0]) < -(10**199) if bool(torch.isfinite(bounds[0])) else float(bounds[0]) == -torch.inf
+
+
+def test_eigenvalues_that_are_not_found_prove_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, one = made(0, 6, 3), sums(0, made(0, 6, 3), 2)
+    choice = vectors.found(layer, one, vectors.Descent())
+
+    def fails(matrix: Tensor) -> Tensor:
+        raise RuntimeError("no convergence")
+
+    right = proven(layer, one, *choice)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails)
+    assert bool((proven(layer, one, *choice) <= right + 1e-9).all())
+
+
+def test_each_row_has_all_of_its_neurons() -> None:
+    _, q, slopes = quadratic(1, 1, 1, 5)
+    q, push = q.abs() + 0.5, slopes[:1] * 0.7
+    size = slopes[0].abs().sum()
+    good = Weights((0.7 * size / 2).reshape(1), (2 * q * size + 0.35) * slopes.abs())
+    both = Weights(good.first.expand(2), good.rest.expand(2, -1))
+    twice, none = torch.cat([q, q], 1), torch.zeros(1, 2).double()
+    fall = fall_over_cube(push.expand(2, -1), torch.cat([none, twice]), slopes.expand(2, -1), both)
+    assert -lowest(push[0], twice[0], slopes.expand(2, -1)) <= number(fall[1])
+
+
+@pytest.mark.parametrize(("first", "rest"), [(0.5, 0.5), (0.5, 1.0)])
+def test_weights_that_are_too_small_are_paid_for(first: float, rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: torch.zeros(matrix.shape[:2]).double())
+    _, q, slopes = quadratic(1, 1, 1, 5)
+    q, push = q.abs() + 0.5, slopes[:1] * 2.0
+    size = slopes[0].abs().sum()
+    weights = Weights(first * size.reshape(1), rest * (q * size + 1.0) * slopes.abs())
+    assert -lowest(push[0], q[0], slopes) <= number(fall_over_cube(push, q, slopes, weights)[0])
+
+
+@torch.no_grad()
+def test_neurons_far_from_the_origin_are_where_they_are_said_to_be() -> None:
+    network = fully_connected(0, (4, 8, 3, 2))
+    centre = 1e8 * Draft(0).normal(1, 4)
+    node = network.by_name[network.nodes[1].name]
+    op = replace(node.op, bias=-(node.op.weight @ centre[0]))  # type: ignore[attr-defined]
+    nodes = tuple(replace(n, op=op) if n.name == node.name else n for n in network.nodes)
+    network = replace(network, nodes=nodes)
+    region = Box(centre - 1, centre + 1)
+    layer = FirstLayer.of(Backward(network, region, intermediate_bounds(network, region, MEMORY)))
+    assert layer is not None
+    at = next(iter(layer.bending.values())).tolist()
+    for y in product((-1, 1), repeat=4):
+        x = [number(c) + number(r) * s for c, r, s in zip(layer.centre, layer.radius, y, strict=True)]
+        for j, entry in enumerate(at):
+            z = number(op.bias[entry]) + sum(number(w) * v for w, v in zip(op.weight[entry], x, strict=True))
+            line = number(layer.middle[j]) + sum(number(a) * s for a, s in zip(layer.slopes[j], y, strict=True))
+            assert abs(z - line) <= number(layer.lost[j])

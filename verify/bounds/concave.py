@@ -64,6 +64,15 @@ def fall_over_cube(gradient: Tensor, q: Tensor, slopes: Tensor, weights: Weights
     return torch.cat(falls)
 
 
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    """About the eigenvalues, in order; of what is not finite anything, and zeros where they are not found."""
+    try:
+        values: Tensor = torch.linalg.eigvalsh(matrix.nan_to_num(0.0, 0.0, 0.0))
+    except RuntimeError:  # no convergence
+        return matrix.new_zeros(matrix.shape[:2])
+    return values
+
+
 def _residual(matrix: Tensor) -> Tensor:
     """At least the spectral norm of what a factor leaves of symmetric matrices ``(rows, m, m)``."""
     size = matrix.shape[-1]
@@ -86,7 +95,7 @@ def _by_inputs(gradient: Tensor, quadratic: Tensor, weights: Weights) -> Tensor:
     diagonal[:, 0] = weights.first
     diagonal[:, 1:] += weights.rest
     size = torch.linalg.matrix_norm(matrix)
-    lift = (-torch.linalg.eigvalsh(matrix)[:, 0]).clamp(min=0) + _LIFT * size + underflow(_DTYPE)
+    lift = (-_eigenvalues(matrix)[:, 0]).clamp(min=0) + _LIFT * size + underflow(_DTYPE)
     diagonal += lift.unsqueeze(1)
     residual = _residual(matrix)
     # the diagonal is what it is; what it stands for is D = diagonal + Q
@@ -109,7 +118,7 @@ def _by_neurons(gradient: Tensor, q: Tensor, slopes: Tensor, weights: Weights) -
     across = (slopes * root.unsqueeze(-1)) / rest.sqrt().unsqueeze(1)
     gram, outer = across @ across.mT, at.unsqueeze(2) * at.unsqueeze(1)
     # with D and B larger by a factor, G is smaller by it, and by more
-    factor = torch.linalg.eigvalsh(gram + outer / bend.reshape(-1, 1, 1))[:, -1].clamp(min=1) * (1 + _LIFT) + _LIFT
+    factor = _eigenvalues(gram + outer / bend.reshape(-1, 1, 1))[:, -1].clamp(min=1) * (1 + _LIFT) + _LIFT
     bend, rest, centre = bend * factor, rest * factor.unsqueeze(1), centre / factor.unsqueeze(1)
     square, wide = square / factor, factor.reshape(-1, 1, 1)
     matrix = -(gram / wide + outer / (wide * wide * bend.reshape(-1, 1, 1)))

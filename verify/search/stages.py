@@ -71,6 +71,7 @@ class Stage:
 
 
 CURVES = "curves"
+_CURVED_MORE = 5  # domains that are proved by parabolas are worth more than better bounds for lines
 STAGES = (
     Stage(None, 500),
     Stage(CURVES, 3000),
@@ -139,9 +140,8 @@ def staged(
             if floors is not None:
                 bounding.curve()
             search = Search(bounding, late, memory, begin=begin(bounding))
-        began = _after(
-            began, branch(search, case, replay, leaf=leaf, most=stage.domains if deep else torch.inf, say=say)
-        )
+        most = stage.domains * (1 if search.bounding.curves is None else _CURVED_MORE) if deep else torch.inf
+        began = _after(began, branch(search, case, replay, leaf=leaf, most=most, say=say))
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break
     return began, search
