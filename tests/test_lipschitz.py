@@ -424,3 +424,15 @@ def test_a_proof_that_would_end_long_after_the_deadline_is_not_begun(
     assert lt.lipschitz(network, method=method, timeout=100).upper < product
     monkeypatch.setattr("leaktight.verify.lipschitz.methods._SPEED", 1.0)
     assert lt.lipschitz(network, method=method, timeout=5).upper == product
+
+
+def test_steps_in_float32_end_where_those_in_float64_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where float32 sees no feasible point at all, the search begins again in float64."""
+    network = centred(layers(chain(random_weights([4, 20, 20, 20, 2], 0), 0.1)))
+    start = closed_form(network)
+    bound = certified(network, primal_dual.optimal(network, start.each, start.square))
+    monkeypatch.setattr(primal_dual, "_ROUGH", np.inf)
+    assert certified(network, primal_dual.optimal(network, start.each, start.square)) == pytest.approx(bound, rel=3e-6)
+    monkeypatch.setattr(primal_dual, "_ROUGH", 2e-3)
+    monkeypatch.setattr(primal_dual, "sharpened", lambda *_: None)
+    assert certified(network, primal_dual.optimal(network, start.each, start.square)) == pytest.approx(bound, rel=3e-6)

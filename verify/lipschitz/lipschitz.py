@@ -126,21 +126,21 @@ def _bounds(question: Question, chosen: tuple[str, ...]) -> tuple[dict[str, floa
     are left out. Raises UnsupportedOperator: none is left. KeyboardInterrupt: nothing is proven yet.
     """
     found: dict[str, float] = {}
-    refused: UnsupportedOperator | None = None
+    refused: dict[str, UnsupportedOperator] = {}
     for name in chosen:
         if not (found and question.late):
             try:
                 found[name] = METHODS[name](_half(question) if name == "fourier" and len(chosen) > 1 else question)
             except UnsupportedOperator as error:
-                refused = refused or error
+                refused[name] = error
             except TimeUp:
                 return found or {name: crude(question.network, question.norm, question.known)}, False
             except KeyboardInterrupt:
                 if not found:
                     raise
                 return found, True
-    if not found and refused is not None:
-        raise refused
+    if not found:  # the cheapest method knows best what would work
+        raise refused[min(refused, key=list(METHODS).index)]
     return found, False
 
 
