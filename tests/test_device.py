@@ -29,9 +29,10 @@ from leaktight.verify.bounds import auto_lirpa
 from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.parallel import each
-from leaktight.verify.device import Device
+from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.constant import constant
 from leaktight.verify.rounding import quotient
+from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Status
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -294,6 +295,18 @@ def test_a_network_is_moved_once_and_comes_back_itself() -> None:
         assert moved.on(PROCESSOR) is network
         assert network.on(PROCESSOR) is network
         assert moved.digest == network.digest
+
+
+def test_a_network_of_a_device_is_replayed_on_the_processor() -> None:
+    network = build("several_inputs", 0)
+    point = torch.linspace(-1, 1, network.input_size, dtype=torch.float64)
+    here = Replay(network).run(point)
+    with Pretend(), DEVICE.at_work():
+        there = Replay(network.on(ELSEWHERE))
+        with CPU.at_work():
+            assert {name: x.tolist() for name, x in there.run(point.to(ELSEWHERE)).items()} == {
+                name: x.tolist() for name, x in here.items()
+            }
 
 
 def test_only_what_lies_elsewhere_is_made_anew() -> None:
