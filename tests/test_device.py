@@ -35,6 +35,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.constant import constant
 from leaktight.verify.rounding import quotient
+from leaktight.verify.search.replay import Replay
 from leaktight.verify.verdict import Status
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -228,7 +229,11 @@ def test_every_curve_comes_back_from_a_device_the_same(
     _, network, case = question(kind, 1)
     asked = lt.Property((case,))
     here, elsewhere = (lt.leak(network, asked, slopes, device=where, **ways) for where in ("cpu", DEVICE))
-    assert told(here) == told(elsewhere)
+    if ways.get("engine") == "branch":  # a search may follow last places, and parts are of another size there
+        assert elsewhere.status is here.status
+        assert elsewhere.proved_up_to == pytest.approx(here.proved_up_to, abs=0.01)
+    else:
+        assert told(here) == told(elsewhere)
     assert not there.reciprocals
 
 
@@ -315,6 +320,18 @@ def test_a_network_is_moved_once_and_comes_back_itself() -> None:
         assert moved.on(PROCESSOR) is network
         assert network.on(PROCESSOR) is network
         assert moved.digest == network.digest
+
+
+def test_a_network_of_a_device_is_replayed_on_the_processor() -> None:
+    network = build("several_inputs", 0)
+    point = torch.linspace(-1, 1, network.input_size, dtype=torch.float64)
+    here = Replay(network).run(point)
+    with Pretend(), DEVICE.at_work():
+        there = Replay(network.on(ELSEWHERE))
+        with CPU.at_work():
+            assert {name: x.tolist() for name, x in there.run(point.to(ELSEWHERE)).items()} == {
+                name: x.tolist() for name, x in here.items()
+            }
 
 
 def test_only_what_lies_elsewhere_is_made_anew() -> None:

@@ -91,7 +91,7 @@ def prove(
         raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
     budget = replace(Budget.starting_now(timeout, dtype, memory, seed, device), effort=effort)
     say = progress or (lambda _: None)
-    replay, there = Replay(CPU.of(network)), budget.device.of(network)
+    replay, there = Replay(network), budget.device.of(network)
     standings, interrupted = list[Standing](), False
     with budget.device.at_work():
         arranged = budget.device.of(property).arranged(network.inputs, network.outputs)

@@ -196,7 +196,7 @@ class SlopeBoxes:
         if not upper < 0:
             return None
         self.hit = (place, a, upper, x)
-        return Counterexample({}, {}, points[0].numpy(), upper)
+        return Counterexample({}, {}, points[0].cpu().numpy(), upper)
 
     def _cut_refuted(self) -> None:
         """Cuts the slopes out at which the input that was found is unsafe."""

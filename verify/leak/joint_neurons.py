@@ -134,7 +134,7 @@ def _concluded(slopes: Slopes, case: Case, atoms: Tensor, a: float, found: Searc
     lower = max(float(case.unsafe.combine(atoms).amin()), whole_margin(case, atoms, found.lower))
     unsafe = None
     if found.found is not None:
-        point = torch.from_numpy(found.found.point).double().reshape(1, -1)
+        point = torch.from_numpy(found.found.point).to(case.region.lower).reshape(1, -1)
         upper = float(attained(slopes, case, point, torch.tensor([a], dtype=torch.float64)))
         unsafe = (a, upper, point[0]) if upper < 0 else None
     return Split(lower, found.proved, unsafe, found.domains, found.interrupted)

@@ -136,7 +136,7 @@ class Raising:
             if not upper < lines[place].below(a):
                 return None
             self.hit = (place, a, upper, x)
-            return Counterexample({}, {}, points[0].numpy(), upper)
+            return Counterexample({}, {}, points[0].cpu().numpy(), upper)
 
         memory = self.limits.memory or 1 << 28
         boxes = box_search(self.slopes, self.case, stretches, lines, 0.0, memory, confirm)

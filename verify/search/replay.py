@@ -32,7 +32,7 @@ class Replay:
     """
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        self.network = network.on(PROCESSOR)
 
     def run(self, point: Tensor) -> Arrays:
         """The outputs by name, in the file's shapes and dtypes, for a point ``(n,)`` cast to the inputs' dtypes.
@@ -53,7 +53,7 @@ class Replay:
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def inputs(self, point: Tensor) -> Arrays:
-        """A point ``(n,)`` as arrays by name, in the file's shapes and dtypes."""
+        """A point ``(n,)``, wherever it is, as arrays by name, in the file's shapes and dtypes."""
         parts = torch.split(point.detach().cpu().double(), [port.size for port in self.network.inputs])
         return {
             port.name: part.numpy().astype(port.dtype).reshape(port.shape)
