@@ -27,7 +27,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
-from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards
+from leaktight.verify.bounds.references import SINGLE, TINY, References, SingleLines, outwards
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import down, gamma, trusted_lower, unit, whole_products
@@ -155,7 +155,11 @@ class Pass:
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
         """Rows ``a`` of size ``|a|`` through an activation."""
         lines = self.s.lines(node).select(self.regions)
-        self._add(-(size @ lines.charge.mT).squeeze(2).double())
+        self.hand_on(node, a, size, lines, (size @ lines.charge.mT).squeeze(2))
+
+    def hand_on(self, node: Node, a: Tensor, size: Tensor, lines: SingleLines, charged: Tensor) -> None:
+        """Subtracts what an activation charges rows, ``size . charge``, and hands them on to its input."""
+        self._add(-charged.double())
         self._give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half), charged=True)
 
     def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
