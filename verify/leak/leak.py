@@ -306,7 +306,10 @@ def leak(
                 known = [one for some in refuted for one in some if one is not None]
                 curve = replace(curve, refuted=min(known, key=lambda one: one.slope, default=None))
             if not interrupted and meaning == "shared":
-                size, low, high = (torch.cat(x) for x in zip(*(rates(moving, c, slopes) for c in cases), strict=True))
+                size, low, high = (
+                    torch.cat(x)
+                    for x in zip(*(rates(moving, c, slopes, plan.effort(False)) for c in cases), strict=True)
+                )
                 # a minimum of margins moves no faster than the fastest of them
                 moved = shift(curve.segments, float(size.amax()), (float(low.amin()), float(high.amax())), slopes)
                 curve = replace(curve, shift=moved)
@@ -372,7 +375,7 @@ def leak_of_data(
                 refuted = first_refuted(moving, case, found, ways.slopes, plan)
                 curves = [replace(curve, refuted=one) for curve, one in zip(curves, refuted, strict=True)]
             if not interrupted and meaning == "shared":
-                each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes)), strict=True)
+                each = zip(curves, *(x.tolist() for x in rates(moving, case, slopes, plan.effort(False))), strict=True)
                 curves = [replace(c, shift=shift(c.segments, k, (low, high), slopes)) for c, k, low, high in each]
             bounded = None if interrupted or plan.late else _constant(moving, ways, plan, kind)
             if not interrupted and radius:
