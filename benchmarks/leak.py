@@ -31,8 +31,10 @@ from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import closed_form, local, stepwise
 from leaktight.verify.leak.leak import leak
 from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.plan import Plan
 from leaktight.verify.leak.stages import Stage, first_margins
-from leaktight.verify.leak.trace import Plan, Traced, trace
+from leaktight.verify.leak.trace import trace
+from leaktight.verify.leak.traced import Traced
 
 LO, HI = 0.0, 0.3
 TOLERANCE = 0.05

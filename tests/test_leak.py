@@ -29,7 +29,7 @@ from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import independent, radius, trace
 from leaktight.verify.leak import leak as room
 from leaktight.verify.leak.curve import Chord
-from leaktight.verify.leak.leak import Curve, LeakResult
+from leaktight.verify.leak.result import Curve, LeakResult
 from leaktight.verify.report.schemas import check
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.replay import Replay, flatten
