@@ -11,8 +11,9 @@ import torch
 from leaky import EXACT_KINDS, ask, exact_rows
 from networks import fully_connected
 
+from leaktight.models.ops import Linear
 from leaktight.models.slopes import Slopes
-from leaktight.specs.region import Norm, ball
+from leaktight.specs.region import Box, Norm, ball
 from leaktight.verify.leak import local, stepwise
 from leaktight.verify.leak.parametric import Effort
 
@@ -70,3 +71,26 @@ def test_without_time_or_room_for_parts_the_whole_ranges_rates_stand() -> None:
         plain = local.rates(slopes, region, rows, lo, hi)
         found = stepwise.rates(slopes, region, rows, *within, effort)
         assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+
+
+def test_of_one_neuron_below_its_kink_the_rates_are_its_inputs() -> None:
+    """``m(x; a) = a x`` for ``x < 0``."""
+    slopes = Slopes.of(fully_connected(0, (1, 1, 1)))
+    by_name = {node.name: node for node in slopes.network}
+    last, first = (
+        by_name[slopes.network.outputs[0].name].op,
+        by_name[slopes.network.by_name[slopes.nodes[0]].inputs[0]].op,
+    )
+    assert isinstance(first, Linear)
+    assert isinstance(last, Linear)
+    scale, shift, way = (
+        float(first.weight),
+        float(first.bias_value.flatten()[0] if first.bias_value is not None else 0),
+        float(last.weight),
+    )
+    ends = sorted((z - shift) / scale for z in (-2.0, -1.0))
+    region = Box(torch.tensor([[ends[0]]]).double(), torch.tensor([[ends[1]]]).double())
+    low, high = stepwise.rates(slopes, region, torch.ones(1, 1, 1).double(), *WITHIN)
+    exact = sorted(way * z for z in (-2.0, -1.0))
+    assert exact[0] - 1e-6 <= float(low) <= exact[0] + 1e-14
+    assert exact[1] - 1e-14 <= float(high) <= exact[1] + 1e-6
