@@ -10,10 +10,10 @@ import pytest
 import torch
 from leaky import EXACT_KINDS, ask, exact_rows
 from networks import fully_connected
+from test_leak_local import box, one_neuron
 
-from leaktight.models.ops import Linear
 from leaktight.models.slopes import Slopes
-from leaktight.specs.region import Box, Norm, ball
+from leaktight.specs.region import Norm, ball
 from leaktight.verify.leak import local, stepwise
 from leaktight.verify.leak.parametric import Effort
 
@@ -75,22 +75,8 @@ def test_without_time_or_room_for_parts_the_whole_ranges_rates_stand() -> None:
 
 def test_of_one_neuron_below_its_kink_the_rates_are_its_inputs() -> None:
     """``m(x; a) = a x`` for ``x < 0``."""
-    slopes = Slopes.of(fully_connected(0, (1, 1, 1)))
-    by_name = {node.name: node for node in slopes.network}
-    last, first = (
-        by_name[slopes.network.outputs[0].name].op,
-        by_name[slopes.network.by_name[slopes.nodes[0]].inputs[0]].op,
-    )
-    assert isinstance(first, Linear)
-    assert isinstance(last, Linear)
-    scale, shift, way = (
-        float(first.weight),
-        float(first.bias_value.flatten()[0] if first.bias_value is not None else 0),
-        float(last.weight),
-    )
-    ends = sorted((z - shift) / scale for z in (-2.0, -1.0))
-    region = Box(torch.tensor([[ends[0]]]).double(), torch.tensor([[ends[1]]]).double())
-    low, high = stepwise.rates(slopes, region, torch.ones(1, 1, 1).double(), *WITHIN)
-    exact = sorted(way * z for z in (-2.0, -1.0))
-    assert exact[0] - 1e-6 <= float(low) <= exact[0] + 1e-14
-    assert exact[1] - 1e-14 <= float(high) <= exact[1] + 1e-6
+    slopes = Slopes.of(one_neuron())
+    found = stepwise.rates(slopes, box((-2.0, -1.0)), torch.ones(1, 1, 1), *WITHIN)
+    low, high = (float(x) for x in found)
+    assert -2 - 1e-9 <= low <= -2
+    assert -1 <= high <= -1 + 1e-9
