@@ -28,11 +28,13 @@ from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import ball
 from leaktight.specs.vnnlib import read_property
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak import closed_form, local
+from leaktight.verify.leak import closed_form, local, stepwise
 from leaktight.verify.leak.leak import leak
 from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.plan import Plan
 from leaktight.verify.leak.stages import Stage, first_margins
-from leaktight.verify.leak.trace import Plan, Traced, trace
+from leaktight.verify.leak.trace import trace
+from leaktight.verify.leak.traced import Traced
 
 LO, HI = 0.0, 0.3
 TOLERANCE = 0.05
@@ -105,7 +107,7 @@ def tightness(inputs: int) -> list[list[str]]:
             found = losses(slopes, case, 16)
             lo, hi = (torch.full((case.region.batch,), end, dtype=torch.float64) for end in (LO, HI))
             size = closed_form.rates(slopes, case.region, case.unsafe.weights, lo, hi).amax(1)
-            low, high = local.joined(*local.rates(slopes, case.region, case.unsafe.weights, lo, hi))
+            low, high = local.joined(*stepwise.rates(slopes, case.region, case.unsafe.weights, LO, HI))
             wide, narrow = float((2 * size).mean()), float((high - low).mean())
             numbers = (float(found.mean()), float(found.max()), wide, narrow, narrow / wide)
             rows.append([title, str(radius), "16", *(f"{x:.4g}" for x in numbers)])

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certification import Certification
     from leaktight.verify.certify import certify
-    from leaktight.verify.leak.leak import LeakResult, leak, leak_of_data
+    from leaktight.verify.leak.leak import leak, leak_of_data
+    from leaktight.verify.leak.result import LeakResult
     from leaktight.verify.lipschitz.bound import LipschitzBound
     from leaktight.verify.lipschitz.lipschitz import lipschitz
     from leaktight.verify.prove import prove
@@ -87,7 +88,8 @@ _HOMES = {
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certification": ("Certification",),
     "leaktight.verify.certify": ("certify",),
-    "leaktight.verify.leak.leak": ("LeakResult", "leak", "leak_of_data"),
+    "leaktight.verify.leak.leak": ("leak", "leak_of_data"),
+    "leaktight.verify.leak.result": ("LeakResult",),
     "leaktight.verify.lipschitz.bound": ("LipschitzBound",),
     "leaktight.verify.lipschitz.lipschitz": ("lipschitz",),
     "leaktight.verify.prove": ("prove",),

@@ -98,6 +98,11 @@ class Slopes:
         nodes = tuple(placed(moved[node.name], where) if node.name in moved else node for node in self.network)
         return replace(self.network, nodes=nodes)
 
+    @cached_property
+    def bent(self) -> Network:
+        """The network at a slope at which none of the chosen nodes is linear."""
+        return self.at(0.5)
+
     def rate(self, name: str) -> tuple[Tensor, Tensor]:
         """How fast a node's sides turn: ``d left / da`` and ``d right / da``, one of them 0 in each entry.
 

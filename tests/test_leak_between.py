@@ -28,6 +28,7 @@ from leaktight.verify.leak.finer import _mixed, finer
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.neurons import tighten
 from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.rough import rough_lines
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.single import DipPass, GridReferences
 
@@ -104,6 +105,22 @@ def test_no_input_lies_below_the_curve_at_any_slope(kind: str, norm: Norm, reque
     for found in (rough, fine):
         assert bool(torch.isfinite(found.at_lo + found.at_hi).all())
     assert_below(question, rough, fine)
+
+
+@pytest.mark.parametrize("norm", Norm)
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+def test_no_input_lies_below_rough_lines(kind: str, norm: Norm, in_single: None) -> None:
+    question = wide(kind, 2, norm)
+    ends = ends_of(question)
+    grid = bounded_grid(question.slopes, question.region, ends[:, [0, -1]], PLAIN, None)
+    if not DipPass.fits(grid):
+        pytest.skip("no passes in float32 for this network")
+    found = rough_lines(grid, question.objectives, ends, 1 << 30)
+    assert bool(torch.isfinite(found.lines.at_lo + found.lines.at_hi).all())
+    assert_below(question, found.lines)
+    at_ends = found.rows[:, [0, -1]]
+    ahead = found.ahead(grid.at, ends, torch.arange(len(ends)), torch.zeros(len(ends), 1, dtype=torch.int64))
+    assert torch.allclose(ahead[:, [0, -1], 0], at_ends[:, :, 0].double())
 
 
 @pytest.mark.parametrize("radius", [0.0, 1e-6, 3.0])

@@ -174,7 +174,7 @@ def test_of_more_inputs_no_sample_is_below_what_splitting_neurons_proves(
     plain, network, case = question(kind, 7, size=0.3)
     result = lt.leak(network, Property((case,)), (-0.2, 0.5), engine="branch", nodes=plain.nodes, timeout=1)
     assert result.curve is not None
-    assert_nothing_is_below(plain, network, case, result.curve, -0.2, 0.5)
+    assert_nothing_is_below(plain, case, result.curve, -0.2, 0.5)
 
 
 def test_at_a_single_slope_neurons_are_split_through_all_stages() -> None:

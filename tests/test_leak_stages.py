@@ -81,8 +81,8 @@ def test_the_rows_that_may_be_smallest_are_those_of_conjunctions_that_are_not_ab
     both = Unsafe(weights, near + far, torch.tensor([0, 0, 1]))
     one = Unsafe(weights[:, :2], near[:, :2], torch.tensor([0, 0]))
     found = [first_margins(slopes, Case(case.region, x), ENDS, 1e-6, Effort())[0] for x in (both, one)]
-    assert torch.allclose(found[0].at_lo, found[1].at_lo, rtol=1e-9)
-    assert torch.allclose(found[0].at_hi, found[1].at_hi, rtol=1e-9)
+    for name in ("at_lo", "at_hi"):  # products in float32 with more rows round otherwise
+        assert torch.allclose(getattr(found[0], name), getattr(found[1], name), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 import leaktight
 from leaktight.verify.report import compare, outline, plots, render
 from leaktight.verify.report.figures import Curve, Histogram, Intervals
-from leaktight.verify.report.pages import leak, pages
+from leaktight.verify.report.pages import leak_curve, pages
 from leaktight.verify.report.words import clean, rounded_down, rounded_up, short
 
 Document = dict[str, Any]
@@ -273,7 +273,7 @@ def test_the_curve_and_its_table_say_the_same() -> None:
 def test_no_slope_is_drawn_as_proved_that_the_document_does_not_prove() -> None:
     for start in (-1.0, 0.5, 2.0, 4.2, 9.0):
         document = documents.leak(start=start)
-        proved, refuted = leak._decided(document, document)
+        proved, refuted = leak_curve.decided(document, document)
         chords = [(part["slopes"], part["lower"]) for part in document["curve"]]
         for low, high in proved:
             for place in range(101):
@@ -319,7 +319,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
 def test_a_line_is_not_drawn_between_a_known_and_an_unknown_end() -> None:
     document = documents.leak()
     document["curve"][3]["lower"][1] = None
-    figure = leak._picture(document, document).figure
+    figure = leak_curve.picture(document, document).figure
     assert isinstance(figure, Curve)
     assert len(figure.chords) == len(document["curve"]) - 1
 
@@ -423,7 +423,7 @@ def test_what_a_picture_is_called_is_escaped_and_never_read_as_mathematics() -> 
 
 def test_slopes_between_what_is_proved_and_what_is_refuted_are_not_drawn_as_refuted() -> None:
     document = {**documents.leak(), "open": []}
-    _, ((start, end),) = leak._decided(document, document)
+    _, ((start, end),) = leak_curve.decided(document, document)
     assert (start, end) == (document["refuted_from"], 0.3)
     assert start > document["proved_up_to"]
 

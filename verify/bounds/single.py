@@ -28,7 +28,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
-from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards, picked
+from leaktight.verify.bounds.references import SINGLE, TINY, References, SingleLines, outwards, picked
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import gamma, trusted_lower, unit, whole_products
@@ -166,9 +166,16 @@ class Pass:
             raise InternalError(f"node {node.name!r} has no rule for passes in float32")
 
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
-        """Rows ``a`` of size ``|a|``, which become those in front of an activation: two buffers stay in the caches."""
+        """Rows ``a`` of size ``|a|`` through an activation."""
         lines = self.s.lines(node).select(self.regions)
-        self.charges.append((size @ lines.charge.mT).squeeze(2))
+        self.hand_on(node, a, size, lines, (size @ lines.charge.mT).squeeze(2))
+
+    def hand_on(self, node: Node, a: Tensor, size: Tensor, lines: SingleLines, charged: Tensor) -> None:
+        """Subtracts what an activation charges rows, ``size . charge``, and hands them on to its input.
+
+        Sizes become the rows in front of it: two buffers stay in the caches.
+        """
+        self.charges.append(charged)
         self._give(node.inputs[0], size.mul_(lines.half).addcmul_(a, lines.slope), charged=True)
 
     def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:

@@ -93,13 +93,17 @@ def joined(parts: list[dict[str, Interval]]) -> dict[str, Interval]:
     }
 
 
-def lines_on(grid: Grid, objectives: Tensor, ends: Tensor, memory: int) -> tuple[Lines, Tensor]:
+def lines_on(
+    grid: Grid, objectives: Tensor, ends: Tensor, memory: int, ahead: Tensor | None = None
+) -> tuple[Lines, Tensor]:
     """The lines of rows on all pieces between `ends`: the better of intervals and of turned passes.
 
+    ahead: about what the rows are on the inputs at the slopes, ``(regions, slopes, rows, n)``, where that is known.
     Besides, about what a row loses by neurons that were not bounded between slopes, ``(regions, rows)``.
     """
     for node in grid.network:
         grid.prepare(node)
+    grid.middles()
     many, each_rows = ends.shape[1] - 1, 2 * grid.count
     lines = Lines(*objectives.new_empty(3, len(objectives) * many, objectives.shape[1]))
     sagged = objectives.new_zeros(objectives.shape[:2])
@@ -107,41 +111,53 @@ def lines_on(grid: Grid, objectives: Tensor, ends: Tensor, memory: int) -> tuple
     def bounded(part: tuple[slice, slice]) -> tuple[slice, slice, Lines, Tensor]:
         some, cut = part[0], slice(part[1].start // each_rows, -(-part[1].stop // each_rows))
         theirs = objectives[some, cut]
-        return some, cut, *_pieces(turned(grid.pick(some), theirs), theirs, ends[some])
+        where = None if ahead is None else ahead[some, :, cut].flatten(0, 1)
+        return some, cut, *_pieces(turned(grid.pick(some), theirs, where), theirs, ends[some])
 
     rows = [each_rows * objectives.shape[1]] * len(objectives)
     for some, cut, found, lost in each(bounded, list(passes(grid.network, rows, memory // torch.get_num_threads()))):
         sagged[some, cut] = lost
         for name in ("at_lo", "at_hi", "loss"):
             getattr(lines, name)[some.start * many : some.stop * many, cut] = getattr(found, name)
+    return not_below_intervals(grid, objectives, lines), sagged
+
+
+def not_below_intervals(grid: Grid, objectives: Tensor, lines: Lines) -> Lines:
+    """The lines, or what intervals give where that is higher: lines may be looser."""
     flat = lower_of_outputs(grid.network, grid.values, objectives.repeat_interleave(grid.count, 0))
-    parts = many // (grid.count - 1)
+    parts = len(lines.at_lo) // (len(objectives) * (grid.count - 1))
     between = torch.maximum(*grid.pairs(flat)).flatten(0, 1).repeat_interleave(parts, 0)
-    higher = between > torch.maximum(lines.at_lo, lines.at_hi)  # lines may be looser than intervals
+    higher = between > torch.maximum(lines.at_lo, lines.at_hi)
     low, high = (torch.where(higher, between, x) for x in (lines.at_lo, lines.at_hi))
-    return Lines(low, high, lines.loss), sagged
+    return Lines(low, high, lines.loss)
 
 
 def _pieces(grid: Grid, objectives: Tensor, ends: Tensor) -> tuple[Lines, Tensor]:
-    """The lines of all pieces of some regions, and what sags; see `lines_on`.
+    """The lines of all pieces of some regions, and what sags; see `lines_on`."""
+    still = torch.cat([objectives, torch.zeros_like(objectives)], 1).repeat_interleave(grid.count, 0)
+    walk = grid.carry(BentWalk(grid), *rows_on_outputs(grid.network, still))
+    lower, dips = walk.bounds()
+    return on_pieces(grid.at, lower, dips, ends, walk.sagged.expand(lower.flatten(0, 1).shape))
+
+
+def on_pieces(at: Tensor, lower: Tensor, dips: Tensor, ends: Tensor, sagging: Tensor) -> tuple[Lines, Tensor]:
+    """Lines on all pieces from bounds at the slopes `at` ``(regions, slopes, rows)`` and their dips; what sags at most.
 
     On a segment the bound is the mixture of both ends' minus ``q dip``. For a negative dip that is concave, so chords
     hold. For a positive one it is convex: on a piece from ``w`` to ``w + d`` its tangent in the middle holds, which at
     both ends of the piece is lower by ``dip d^2 / 4``.
     """
-    still = torch.cat([objectives, torch.zeros_like(objectives)], 1).repeat_interleave(grid.count, 0)
-    walk = grid.carry(BentWalk(grid), *rows_on_outputs(grid.network, still))
-    lower, dips = walk.bounds()
-    first, last, u = lower[:, :-1], lower[:, 1:], unit(grid.dtype)
-    parts = (ends.shape[1] - 1) // (grid.count - 1)
-    start, width = grid.at[:, :-1, None, None], (grid.at[:, 1:] - grid.at[:, :-1])[..., None, None]
+    first, last, u = lower[:, :-1], lower[:, 1:], unit(lower.dtype)
+    parts = (ends.shape[1] - 1) // (at.shape[1] - 1)
+    start, width = at[:, :-1, None, None], (at[:, 1:] - at[:, :-1])[..., None, None]
     shares = [((x.reshape(len(ends), -1, parts, 1) - start) / width).clamp(0, 1) for x in (ends[:, :-1], ends[:, 1:])]
     dip, rise, found = dips.unsqueeze(2), (last - first).unsqueeze(2), list[Tensor]()
     for share in shares:
         sunk = share * (1 - share) * dip + dip.clamp(min=0) * (shares[1] - shares[0] + 8 * u) ** 2 / 4
         off = 64 * u * (first.abs() + last.abs() + dips.abs()).unsqueeze(2)
         found.append(trusted_lower(down(first.unsqueeze(2) + share * rise - sunk - off)).flatten(1, 2).flatten(0, 1))
-    sagged = torch.maximum(*grid.pairs(walk.sagged.expand(lower.flatten(0, 1).shape)))
+    sagged = sagging.reshape(lower.shape)
+    sagged = torch.maximum(sagged[:, :-1], sagged[:, 1:])
     loss = (_loss(lower, dips) + sagged).unsqueeze(2).expand(-1, -1, parts, -1).flatten(1, 2).flatten(0, 1)
     return Lines(found[0], found[1], loss), sagged.amax(1)
 

@@ -14,7 +14,8 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.verify.leak.attack import Lowest, refuted, search
 from leaktight.verify.leak.curve import proved_up_to
-from leaktight.verify.leak.trace import LIGHT, Plan, Traced
+from leaktight.verify.leak.plan import LIGHT, Plan
+from leaktight.verify.leak.traced import Traced
 from leaktight.verify.verdict import Counterexample
 
 _HALVINGS = 6

@@ -28,6 +28,7 @@ exactly what CROWN gives at the slopes of the grid, and in between lower by what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,15 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.centred import Centred
 from leaktight.verify.bounds.interval import Interval, input_intervals
-from leaktight.verify.leak.intervals import departures
+from leaktight.verify.leak.intervals import departure
 from leaktight.verify.leak.pairs import Band
 from leaktight.verify.leak.segments import OverSegments, Rowed
 from leaktight.verify.rounding import gamma, underflow, unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from leaktight.verify.leak.single import GridReferences
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,9 @@ class Grid(OverSegments):
         self.charged: dict[str, Charges] = {}
         self.banded: dict[str, Bands] = {}
         self.departed: dict[str, Interval] = {}
+        self.halfway: dict[str, Rowed] = {}
+        self.references: GridReferences | None = None  # of passes in float32, where neurons were bounded by such
+        self.hulled: dict[str, tuple[Interval, Tracked | None, Interval]] = {}
         self.sunk: dict[str, Interval] = {}  # dips of the grid that this one is finer than, at the slopes
 
     def pick(self, regions: Tensor | slice) -> Self:
@@ -154,7 +160,8 @@ class Grid(OverSegments):
             flat = (regions.unsqueeze(1) * self.count + torch.arange(self.count)).flatten()
         between = self.between(regions)
         other = self.select(flat)
-        other.at, other.banded = self.at[regions], {}
+        other.at, other.banded, other.hulled, other.references = self.at[regions], {}, {}, None
+        other.halfway = {name: rowed.select(flat) for name, rowed in self.halfway.items()}
         other.departed = {name: z.select(between) for name, z in self.departed.items()}
         other.sunk = {name: z.select(flat) for name, z in self.sunk.items()}
         other.tracked = {
@@ -211,6 +218,13 @@ class Grid(OverSegments):
 
     def hulls(self, name: str) -> Interval:
         """Bounds of a node's value on every segment, ``(regions * (slopes - 1), *shape)``."""
+        made = self.known[name], self.tracked.get(name)
+        found = self.hulled.get(name)
+        if found is None or found[0] is not made[0] or found[1] is not made[1]:
+            found = self.hulled[name] = *made, self._hulls(name)
+        return found[2]
+
+    def _hulls(self, name: str) -> Interval:
         known = self.known[name]
         first, last = self.pairs(known.lower), self.pairs(known.upper)
         lower, upper = torch.maximum(*first), torch.minimum(*last)  # either end's bounds hold on the segment
@@ -226,6 +240,13 @@ class Grid(OverSegments):
         """At least the segments' widths, ``(regions * (slopes - 1),)``."""
         return (self.at[:, 1:] - self.at[:, :-1]).flatten() * (1 + 4 * unit(self.dtype))
 
+    def middles(self) -> Mapping[str, Rowed]:
+        """The moving activations in the middle of each segment, at the slopes on their left."""
+        if not self.halfway:
+            there = self.slopes.at(self.along((self.at[:, 1:] / 2 + self.at[:, :-1] / 2).flatten()))
+            self.halfway = {name: Rowed.of(there.by_name[name]) for name in self.operators}
+        return self.halfway
+
     def departure(self, node: Node) -> Interval:
         """By how much a moving activation's value moves per unit of slope, on every segment."""
         found = self.departed.get(node.name)
@@ -234,8 +255,7 @@ class Grid(OverSegments):
         return found
 
     def _departure(self, node: Node) -> Interval:
-        alone = Slopes(self.slopes.network, (node.name,))
-        return departures(alone, {node.inputs[0]: self.hulls(node.inputs[0])})[node.name]
+        return departure(self.slopes, node.name, {node.inputs[0]: self.hulls(node.inputs[0])})
 
     def along(self, x: Tensor) -> Tensor:
         """What belongs to segments, at the slopes on their left; the last slope repeats the last segment's."""
@@ -274,8 +294,7 @@ class Grid(OverSegments):
             own = Strip.around(op, *ends) if isinstance(op, TwoSlope) and self._plain_kink(node) else None
             own = Strip.banded(op, *ends) if own is None else own
             return Bands(own, None, torch.zeros(()), self._noise(node, own).unsqueeze(1))
-        middle = self.along((self.at[:, 1:] / 2 + self.at[:, :-1] / 2).flatten())
-        moved = Rowed.of(Slopes(self.slopes.network, (node.name,)).at(middle).by_name[node.name]).op
+        moved = self.middles()[node.name].op
         left, right = self.slopes.rate(node.name)
         precision = max(self.slopes.rate_precision(node.name), moved.precision)
         rate = TwoSlope(left, right, moved.kink, torch.zeros_like(left), precision)
@@ -355,10 +374,10 @@ class Grid(OverSegments):
         # the sign of the coefficients that ask for a chord: negative where convex
         mixed = ~(convex | concave)
         reach = left.abs() + right.abs() + chord.abs()
-        step = torch.stack([(b - a).abs().flatten(0, 1) for a, b in map(self.pairs, (low, high))]).amax(0)
-        whole = torch.maximum(*self.pairs(reach)).flatten(0, 1) * (step + torch.maximum(own.below, own.above))
-        change = torch.where(mixed, 0.0, change)
-        size = torch.where(mixed, 4 * whole, size)
+        if bool(mixed.any()):
+            step = torch.stack([(b - a).abs().flatten(0, 1) for a, b in map(self.pairs, (low, high))]).amax(0)
+            whole = torch.maximum(*self.pairs(reach)).flatten(0, 1) * (step + torch.maximum(own.below, own.above))
+            change, size = torch.where(mixed, 0.0, change), torch.where(mixed, 4 * whole, size)
         least, most = torch.minimum(*self.pairs(own.lower)), torch.maximum(*self.pairs(own.upper))
         straddles = (least.flatten(0, 1) < own.below) & (most.flatten(0, 1) > -own.above)
         change, size = (torch.where(straddles, x, 0.0) for x in (change, size))

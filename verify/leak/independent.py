@@ -15,7 +15,8 @@ from leaktight.specs.property import Case
 from leaktight.verify.leak.attack import Lowest, along
 from leaktight.verify.leak.curve import Segment, equal_parts
 from leaktight.verify.leak.margin import sandwiched_margins
-from leaktight.verify.leak.trace import LIGHT, Plan, Traced
+from leaktight.verify.leak.plan import LIGHT, Plan
+from leaktight.verify.leak.traced import Traced
 
 _SEGMENTS = 16
 _HALVINGS = 6

@@ -40,24 +40,29 @@ def departures(slopes: Slopes, known: Known) -> dict[str, Interval]:
 
     It is the rate of the leaky side times how far the input reaches into it: ``min(z, 0)`` for a plain Leaky ReLU.
     """
-    return {name: _departure(slopes, name, known) for name in slopes.nodes}
+    return {name: departure(slopes, name, known) for name in slopes.nodes}
 
 
-def _departure(slopes: Slopes, name: str, known: Known) -> Interval:
+def departure(slopes: Slopes, name: str, known: Known) -> Interval:
+    """That of one of them."""
     node = slopes.network.by_name[name]
     op = node.op
     if not isinstance(op, TwoSlope):
         raise InternalError(f"node {name!r} is no Leaky ReLU, and its slope was to move")
     z = known[node.inputs[0]]
     reach = beyond(op, z)
-    left, right = (rate.expand(node.shape) for rate in slopes.rate(name))
-    precision = slopes.rate_precision(name)
-    sides = (
-        product(around(left, precision), Interval(reach.lower.clamp(max=0), reach.upper.clamp(max=0))),
-        product(around(right, precision), Interval(reach.lower.clamp(min=0), reach.upper.clamp(min=0))),
-    )
+    precision, found = slopes.rate_precision(name), list[Interval]()
+    for rate, ends in zip(slopes.rate(name), ({"max": 0.0}, {"min": 0.0}), strict=True):
+        if bool(rate.any()):
+            found.append(
+                product(around(rate, precision), Interval(reach.lower.clamp(**ends), reach.upper.clamp(**ends)))
+            )
+    if not found:
+        return Interval(torch.zeros_like(z.lower), torch.zeros_like(z.lower))
+    if len(found) == 1:
+        return found[0]
     # one of the two rates is zero in each entry, and so is its product: nothing is rounded here
-    return Interval(sides[0].lower + sides[1].lower, sides[0].upper + sides[1].upper)
+    return Interval(found[0].lower + found[1].lower, found[0].upper + found[1].upper)
 
 
 def beyond(op: TwoSlope, z: Interval) -> Interval:
@@ -89,10 +94,12 @@ def product(a: Interval, b: Interval) -> Interval:
 
     The factors are finite numbers even where nothing bounds them, so zero times an unbounded one is zero.
     """
-    ends = [x * y for x in (a.lower, a.upper) for y in (b.lower, b.upper)]
-    ends = [torch.where(end.isnan(), 0.0, end) for end in ends]
-    low = torch.minimum(torch.minimum(ends[0], ends[1]), torch.minimum(ends[2], ends[3]))
-    high = torch.maximum(torch.maximum(ends[0], ends[1]), torch.maximum(ends[2], ends[3]))
+    sides = (a.lower,) if a.lower is a.upper else (a.lower, a.upper)
+    ends = [x * y for x in sides for y in (b.lower, b.upper)]
+    ends = [end.masked_fill(end.isnan(), 0.0) for end in ends]
+    low, high = torch.minimum(*ends[:2]), torch.maximum(*ends[:2])
+    if len(ends) > 2:
+        low, high = torch.minimum(low, torch.minimum(*ends[2:])), torch.maximum(high, torch.maximum(*ends[2:]))
     tiny = underflow(low.dtype) * ((a.magnitude > 0) & (b.magnitude > 0))
     eps = 2 * unit(low.dtype)
     low, high = low - (low.abs() * eps + tiny), high + (high.abs() * eps + tiny)

@@ -21,12 +21,13 @@ from leaktight.verify.leak.single import DipPass, GridReferences
 from leaktight.verify.rounding import unit
 
 Known = Mapping[str, Interval]
+_WASTE = 1.25  # rows that may be bounded for one that is wanted
 
 
 def refine_neurons(grid: Grid, memory: int, floor: Known | None, deadline: float | None) -> None:
     """Fills in bounds of all nodes, from the inputs on: what activations are not linear on is bounded by passes."""
     network, count = grid.network, grid.count
-    single = GridReferences(grid) if DipPass.fits(grid) else None
+    single = grid.references = GridReferences(grid) if DipPass.fits(grid) else None
     for node in network:
         if node.name not in grid.values:
             z = grid.step(node)
@@ -77,17 +78,17 @@ def _one_side(
     memory: int,
 ) -> None:
     """Puts lower ends (where `side` is 1), upper ends (-1) and dips of the wanted entries in their places."""
-    counts = wanted.sum(1)
+    counts, total = wanted.sum(1), wanted.shape[1]
+    counts = torch.where(total <= _WASTE * counts, total, counts)  # nearly all entries are all of them
     order = counts.argsort(stable=True, descending=True)
     rows = [grid.count * n for n in counts[order].tolist()]
 
     def bounded(part: tuple[slice, slice]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         some = order[part[0]]
-        most = int(counts[some].amax())
         cut = slice(part[1].start // grid.count, -(-part[1].stop // grid.count))
-        index = wanted[some].to(torch.uint8).topk(most, dim=1).indices[:, cut]
+        index, span = _entries(wanted[some], int(counts[some].amax()), cut)
         sign = side[some].gather(1, index)
-        units = Units(node.name, *(x.repeat_interleave(grid.count, 0) for x in (index, sign)))
+        units = Units(node.name, *(x.repeat_interleave(grid.count, 0) for x in (index, sign)), span=span)
         found, deep = _passed(grid, single, some, units)
         shape = (len(some), grid.count, index.shape[1])
         return some, index, sign, found.reshape(shape), deep.expand(shape[0], shape[1] - 1, shape[2])
@@ -104,6 +105,13 @@ def _one_side(
             ends[k][some] = ends[k][some].scatter(2, place, kept)
             kept = torch.where(mine, deep, dips[k][some].gather(2, segment))
             dips[k][some] = dips[k][some].scatter(2, segment, kept)
+
+
+def _entries(wanted: Tensor, most: int, cut: slice) -> tuple[Tensor, slice | None]:
+    """A slice of the wanted entries, filled up to as many in all regions; all entries need no list."""
+    if most == wanted.shape[1]:
+        return torch.arange(most)[cut].expand(len(wanted), -1), cut
+    return wanted.to(torch.uint8).topk(most, dim=1).indices[:, cut], None
 
 
 def _passed(grid: Grid, single: GridReferences | None, some: Tensor, units: Units) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_fr
 from leaktight.verify.bounds.optimise import ascend, default_tilts
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.rows import Rows, Units, rows_on_outputs
-from leaktight.verify.leak.intervals import departures
+from leaktight.verify.leak.intervals import departure
 from leaktight.verify.leak.pairs import Band, PairWalk, pairs_pass
 from leaktight.verify.leak.segments import Lines, OverSegments, Rowed
 from leaktight.verify.rounding import down, trusted_lower, unit, up
@@ -84,8 +84,7 @@ class Parametric(OverSegments):
 
     def departure(self, node: Node) -> Interval:
         """By how much the value of a chosen activation moves per unit of slope, ``(batch, *shape)``."""
-        # departures() reads the inputs of all its nodes; here only this one's are sure to be known
-        return departures(replace(self.slopes, nodes=(node.name,)), self.known)[node.name]
+        return departure(self.slopes, node.name, self.known)
 
     def bands(self, node: Node) -> tuple[Band, Band | None]:
         """Parallel lines around an activation at the middle, and around how it moves (None: it does not)."""

@@ -13,7 +13,7 @@ from leaktight.specs.property import Case, misclassified
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.leak.curve import equal_parts
 from leaktight.verify.leak.margin import margin_lines, sandwiched_margins
-from leaktight.verify.leak.trace import Plan
+from leaktight.verify.leak.plan import Plan
 
 SEGMENTS = 8
 _HALVINGS = 10

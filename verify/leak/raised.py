@@ -22,7 +22,7 @@ from leaktight.verify.leak.attack import search
 from leaktight.verify.leak.closing import Limits, Stretch
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.joint_boxes import Line, box_search, reached
-from leaktight.verify.leak.trace import Traced
+from leaktight.verify.leak.traced import Traced
 from leaktight.verify.verdict import Counterexample
 
 _BELOW = 0.5  # the line asked about is so many tolerances below what is attained,

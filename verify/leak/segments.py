@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from leaktight.errors import InternalError
-from leaktight.models.network import Node
+from leaktight.models.network import Network, Node
 from leaktight.models.ops import Elementwise, TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
@@ -63,11 +64,19 @@ class OverSegments(Backward):
         at: Tensor | None = None,
     ) -> None:
         # the operators of the chosen nodes are replaced below; the graph needs some slope at which they are not linear
-        super().__init__(slopes.at(0.5), region, known)
-        self.slopes = slopes
-        self.first, self.last = slopes.at(lo), slopes.at(hi)
+        super().__init__(slopes.bent, region, known)
+        self.slopes, self.lo, self.hi = slopes, lo, hi
         there = slopes.at(lo / 2 + hi / 2 if at is None else at)
         self.operators = {name: Rowed.of(there.by_name[name]) for name in slopes.nodes}
+
+    @cached_property
+    def first(self) -> Network:
+        """The network at the lower ends of the whole batch's segments."""
+        return self.slopes.at(self.lo)
+
+    @cached_property
+    def last(self) -> Network:
+        return self.slopes.at(self.hi)
 
     def select(self, regions: Tensor | slice) -> Self:
         other = super().select(regions)

@@ -12,8 +12,9 @@ from torch import Tensor
 from leaktight.errors import InternalError
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
-from leaktight.verify.leak import closed_form, local
+from leaktight.verify.leak import closed_form, local, stepwise
 from leaktight.verify.leak.curve import Segment
+from leaktight.verify.leak.parametric import Effort
 
 Ends = tuple[float, float]
 
@@ -42,11 +43,11 @@ class Shift:
         }
 
 
-def rates(slopes: Slopes, case: Case, within: Ends) -> tuple[Tensor, Tensor, Tensor]:
+def rates(slopes: Slopes, case: Case, within: Ends, effort: Effort = stepwise.PLAIN) -> tuple[Tensor, Tensor, Tensor]:
     """Of each region's margin the closed form's rate, and the least and largest local rate, each ``(batch,)``."""
     lo, hi = (case.region.lower.new_full((case.region.batch,), end) for end in within)
     size = closed_form.rates(slopes, case.region, case.unsafe.weights, lo, hi).amax(1)
-    low, high = local.joined(*local.rates(slopes, case.region, case.unsafe.weights, lo, hi))
+    low, high = local.joined(*stepwise.rates(slopes, case.region, case.unsafe.weights, *within, effort))
     return size, low, high
 
 

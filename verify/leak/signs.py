@@ -27,9 +27,10 @@ from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined
 from leaktight.verify.leak.curve import Segment, undecided
 from leaktight.verify.leak.joint_boxes import SlopeBoxes
 from leaktight.verify.leak.joint_neurons import split_neurons
+from leaktight.verify.leak.plan import LIGHT, Plan
 from leaktight.verify.leak.raised import Raising
 from leaktight.verify.leak.throughout import Attained, around
-from leaktight.verify.leak.trace import LIGHT, Plan, Traced
+from leaktight.verify.leak.traced import Traced
 from leaktight.verify.search.bisect import FEW_INPUTS
 from leaktight.verify.search.relaxed import splittable
 

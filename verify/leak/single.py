@@ -128,14 +128,17 @@ class DipPass(Pass):
         return worth_single(grid)
 
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
-        if self.grid.carries(node):
-            charges = self.columns.charges(node)
-            self._ends(node, size @ charges.sizes[self.regions].mT, a @ charges.signed[self.regions].mT)
-            rows = a.reshape(-1, self.grid.count, *a.shape[1:])
-            change = (rows[:, 1:] - rows[:, :-1]).flatten(0, 1).abs_()
-            sunk = (change @ charges.change[self.segments].mT).squeeze(2).double()
-            self._sink(sunk.reshape(-1, self.grid.count - 1, a.shape[1]))
-        super().elementwise(node, a, size)
+        if not self.grid.carries(node):
+            super().elementwise(node, a, size)
+            return
+        charges, lines = self.columns.charges(node), self.s.lines(node).select(self.regions)
+        sizes = size @ torch.cat([charges.sizes[self.regions], lines.charge], 1).mT
+        self._ends(node, sizes[..., :2], a @ charges.signed[self.regions].mT)
+        rows = a.reshape(-1, self.grid.count, *a.shape[1:])
+        change = (rows[:, 1:] - rows[:, :-1]).flatten(0, 1).abs_()
+        sunk = (change @ charges.change[self.segments].mT).squeeze(2).double()
+        self._sink(sunk.reshape(-1, self.grid.count - 1, a.shape[1]))
+        self.hand_on(node, a, size, lines, sizes[..., 2])
 
     def weights_through(self, node: Node, last: Node, matrix: Tensor, units: Units) -> None:
         if self.grid.carries(node):  # the rows are the same at all slopes
@@ -146,7 +149,10 @@ class DipPass(Pass):
     def _start(self, node: Node, last: Node, matrix: Tensor, units: Units) -> tuple[Tensor, Tensor]:
         """What `sizes` and `signed` give for the entries' weights, ``(batch, rows, 2)``."""
         whole = (x[self.regions] for x in self.columns.starts(node, last, matrix))
-        sizes, signed = (x.gather(2, units.index.unsqueeze(1).expand(-1, 2, -1)).mT for x in whole)
+        if units.span is not None:
+            sizes, signed = (x[:, :, units.span].mT for x in whole)
+        else:
+            sizes, signed = (x.gather(2, units.index.unsqueeze(1).expand(-1, 2, -1)).mT for x in whole)
         return sizes, signed
 
     def _ends(self, node: Node, sizes: Tensor, signed: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import inf
 
@@ -26,11 +27,13 @@ from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.margin import MarginLines, combined
 from leaktight.verify.leak.neurons import over_all
 from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.rough import Rough, rough_lines
 from leaktight.verify.leak.segments import Lines
+from leaktight.verify.leak.single import DipPass
 from leaktight.verify.rounding import down
 
 PIECES = 32  # lines to begin with
-_GROUPS = (2, 4)  # regions with at most so many rows that matter are bounded together
+_GROUPS = (1, 3)  # regions with at most so many rows that matter are bounded together
 _ENOUGH = 1.0  # what may be lost before the next stage, in tolerances
 
 
@@ -72,21 +75,26 @@ class _Staged:
 
     def __init__(self, slopes: Slopes, case: Case, ends: Tensor, effort: Effort, stages: Sequence[Stage]) -> None:
         self.stages, self.pieces = stages, len(ends) - 1
+        self.apart = max(1, self.pieces // 4)  # pieces between slopes at which rows are compared
         self.slopes, self.case, self.ends, self.effort = slopes, case, ends, effort
         self.memory = effort.memory or default_memory()
         self.at = ends.expand(case.region.batch, -1)
         self.weights = case.unsafe.weights.double().expand(case.region.batch, -1, -1)
         self.grid = bounded_grid(slopes, case.region, self.at[:, :: stages[0].every], effort, None)
         self.known = over_all(self.grid)
-        self.lines, self.sagged = lines_on(self.grid, self.weights, self.at, self.memory)
+        self.first: Rough | None = None
+        if len(stages) > 1 and DipPass.fits(self.grid):
+            self.first = rough_lines(self.grid, self.weights, self.at, self.memory)
+            self.lines, self.sagged = self.first.lines, self.first.sagged
+        else:
+            self.lines, self.sagged = lines_on(self.grid, self.weights, self.at, self.memory)
+        self.rough = torch.full((case.region.batch,), self.first is not None)
 
     def advance(self, tolerance: float) -> None:
         """Goes through the stages while that is worth it."""
         for stage in self.stages[1:]:
-            open = (
-                margins_of(self.case, self.lines, self.pieces).loss.reshape(-1, self.pieces).amax(1)
-                > _ENOUGH * tolerance
-            )
+            lost = margins_of(self.case, self.lines, self.pieces).loss.reshape(-1, self.pieces).amax(1)
+            open = self.rough | (lost > _ENOUGH * tolerance)
             if not bool(open.any()) or self.effort.late:
                 return
             regions = open.nonzero().flatten()
@@ -94,17 +102,21 @@ class _Staged:
             kept = (self.sagged[regions] * matter).amax(1) <= stage.most * tolerance
             if bool(kept.any()):
                 self._stage(stage, regions[kept], matter[kept])
+                self.rough[regions[kept]] = False
 
     def _stage(self, stage: Stage, regions: Tensor, matter: Tensor) -> None:
         """Bounds the rows that matter; regions that have about as many go together."""
-        at = self.at[regions]
+        at, rough = self.at[regions], self.first
         if stage.every == self.stages[0].every:
-            grid = self.grid.pick(regions)
+            grid, place = self.grid.pick(regions), regions
         else:
             floor = {name: z.select(regions) for name, z in self.known.items()}
-            grid = bounded_grid(
-                self.slopes, self.case.region.select(regions), at[:, :: stage.every], self.effort, floor
-            )
+            grid, place = self._bounded_anew(stage, regions, floor), torch.arange(len(regions))
+            if rough is not None:
+                rough = rough_lines(grid, self.weights[regions], at, self.memory)
+                self._keep(regions, rough.lines)
+                matter = matter & self._that_matter(regions)
+                matter[:, 0] |= ~matter.any(1)
         counts = matter.sum(1)
         sizes = [0, *_GROUPS, matter.shape[1]]
         for few, many in pairwise(sizes):
@@ -112,30 +124,52 @@ class _Staged:
             if len(own):
                 index = matter[own].to(torch.uint8).topk(int(counts[own].amax()), dim=1).indices
                 fine = finer(grid.pick(own), at[own, :: stage.every // stage.between])
-                self._bound(fine, regions[own], index)
+                ahead = None if rough is None else rough.ahead(grid.at[own], fine.at, place[own], index)
+                self._bound(fine, regions[own], index, ahead)
 
-    def _bound(self, grid: Grid, regions: Tensor, index: Tensor) -> None:
+    def _bounded_anew(self, stage: Stage, regions: Tensor, floor: dict[str, Interval]) -> Grid:
+        """The grid of some regions with neurons bounded at more slopes."""
+        at = self.at[regions, :: stage.every]
+        grid = bounded_grid(self.slopes, self.case.region.select(regions), at, self.effort, floor)
+        for name, z in over_all(grid).items():
+            known = self.known[name].select(regions).meet(z)
+            self.known[name].lower[regions], self.known[name].upper[regions] = known.lower, known.upper
+        return grid
+
+    def _keep(self, regions: Tensor, found: Lines) -> None:
+        """Keeps the better lines of all rows of these regions."""
+        places = self._places(regions)
+        best = self.lines.select(places).where_higher(found)
+        for name in ("at_lo", "at_hi", "loss"):
+            getattr(self.lines, name)[places] = getattr(best, name)
+
+    def _bound(self, grid: Grid, regions: Tensor, index: Tensor, ahead: Tensor | None) -> None:
         """Bounds these rows ``(regions, k)``, and keeps the better lines; the others' losses do not matter."""
         rows = self.weights[regions]
         rows = rows.gather(1, index.unsqueeze(2).expand(-1, -1, rows.shape[2]))
-        found, sagged = lines_on(grid, rows, self.at[regions], self.memory)
+        found, sagged = lines_on(grid, rows, self.at[regions], self.memory, ahead)
         _put(found, index.repeat_interleave(self.pieces, 0), self.lines, self._places(regions))
         self.sagged[regions] = torch.zeros_like(self.sagged[regions]).scatter(1, index, sagged)
 
     def _that_matter(self, regions: Tensor) -> Tensor:
         """The rows that may be the smallest margin somewhere, ``(regions, rows)``; at least one of each region."""
-        every, unsafe = max(1, self.pieces // 4), self.case.unsafe.select(regions)
-        lower = self.lines.at_lo[self._places(regions)].reshape(len(regions), self.pieces, -1)[:, ::every]
-        low, at = lower - unsafe.bounds.unsqueeze(1), self.ends[:-1:every]
-        points = centre(self.case.region.select(regions)).repeat_interleave(len(at), 0)
-        known = self.slopes.at(at.repeat(len(regions))).flat(points)
-        upper = unsafe.select(torch.arange(len(regions)).repeat_interleave(len(at))).margin(known)
+        unsafe = self.case.unsafe.select(regions)
+        lower = self.lines.at_lo[self._places(regions)].reshape(len(regions), self.pieces, -1)
+        low = lower[:, :: self.apart] - unsafe.bounds.unsqueeze(1)
         worst = low.new_full((*low.shape[:2], unsafe.disjuncts), -torch.inf)
         worst = worst.scatter_reduce(-1, unsafe.disjunct.expand(low.shape), low, "amax")
-        above = worst >= upper.reshape(len(low), -1, 1)
+        above = worst >= self.at_centres[regions].unsqueeze(2)
         matter = ~above.all(1)[:, unsafe.disjunct]
         matter[:, 0] |= ~matter.any(1)
         return matter
+
+    @cached_property
+    def at_centres(self) -> Tensor:
+        """The margins at the regions' centres at a few slopes, ``(regions, slopes)``; about so much is attained."""
+        at = self.ends[: -1 : self.apart]
+        many = torch.arange(self.case.region.batch).repeat_interleave(len(at))
+        values = self.slopes.at(at.repeat(self.case.region.batch)).flat(centre(self.case.region)[many])
+        return self.case.unsafe.select(many).margin(values).reshape(-1, len(at))
 
     def _places(self, regions: Tensor) -> Tensor:
         return (regions.unsqueeze(1) * self.pieces + torch.arange(self.pieces)).flatten()

@@ -7,145 +7,40 @@ and while halving is likely to close a part of that: what the last halving gaine
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
-from leaktight.specs.region import Box, Region
+from leaktight.specs.region import Box
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
 from leaktight.verify.leak.attack import along, attained, search
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
+from leaktight.verify.leak.domains import Domains, ends_of
 from leaktight.verify.leak.margin import MarginLines, margin_lines
-from leaktight.verify.leak.parametric import Effort, Floor
+from leaktight.verify.leak.parametric import Floor
+from leaktight.verify.leak.plan import LIGHT, Plan, Progress
 from leaktight.verify.leak.stages import PIECES, first_margins
 from leaktight.verify.leak.throughout import settled
+from leaktight.verify.leak.traced import Closer, Traced
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
+
 _ATTACKED = 4  # each so-manieth end of the first segments is attacked
+
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
+
 _HALVINGS = 12  # of segments that an input refutes at one end
+
 _ROUND = 2048  # domains halved at once
-_TRACING = 0.85  # of the time: to trace; the rest is for replays, the shift and constants
+
 _NARROW = 2.0**-12  # segments are not halved below this part of the range
-LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a curve is traced.
-
-    tolerance: of the gap, in units of the margin. optimise: turn the lines of relaxations where the sign is open.
-    boxes: halve boxes too where inputs are few. first: segments to begin with. most: domains of one region. deadline:
-    of time.monotonic(). attack: look for what inputs attain; without it, what halving may gain counts as the gap.
-    """
-
-    tolerance: float = 0.05
-    optimise: bool = True
-    boxes: bool = True
-    first: int = PIECES
-    most: int = 4096
-    memory: int | None = None
-    deadline: float | None = None
-    seed: int = 0
-    attack: bool = True
-
-    @property
-    def late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
-
-    @property
-    def tracing(self) -> Plan:
-        """The plan of tracing alone, from now on: some of the time is for what follows from the curve."""
-        now = time.monotonic()
-        return self if self.deadline is None else replace(self, deadline=now + _TRACING * (self.deadline - now))
-
-    def effort(self, optimise: bool) -> Effort:
-        return Effort(optimise, self.memory, self.deadline)
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What is known of one region: the segments of its curve, and the best input found at each of their ends.
-
-    attained: by slope the upper bound of the smallest margin there, and the input ``(n,)`` that attains it.
-    """
-
-    segments: list[Segment]
-    attained: dict[float, tuple[float, Tensor]]
-    domains: int
-    interrupted: bool = False
-
-
-class Closer(Protocol):
-    """Searches that close the sign of curves where the first bounds leave it open."""
-
-    def search(self, begun: list[Traced]) -> None:
-        """Searches the open slopes of all regions. Raises KeyboardInterrupt; what was found by then is kept."""
-
-    def closes(self, region: int, lo: float, hi: float) -> bool:
-        """Whether the sign on a segment of a region is closed by what was found."""
-
-    def told(self, traced: list[Traced]) -> list[Traced]:
-        """The curves with what was found."""
-
-    def raised(self, traced: list[Traced]) -> list[Traced]:
-        """The curves after searches for a smaller gap, where there are any; interrupted ones are marked."""
-
-
-@dataclass(frozen=True)
-class _Domains:
-    """Parts of regions with segments of slopes, what is proven there and what halving may gain; along one axis."""
-
-    owner: Tensor
-    region: Region
-    lo: Tensor
-    hi: Tensor
-    at_lo: Tensor
-    at_hi: Tensor
-    hope: Tensor
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def select(self, index: Tensor) -> _Domains:
-        return self._each(lambda x: x[index], self.region.select(index))
-
-    def _each(self, change: Callable[[Tensor], Tensor], region: Region) -> _Domains:
-        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
-        return replace(self, region=region, **{name: change(getattr(self, name)) for name in names})
-
-    def joined(self, other: _Domains) -> _Domains:
-        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
-        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
-        return replace(self, region=_together(self.region, other.region), **both)
-
-    @property
-    def least(self) -> Tensor:
-        return torch.minimum(self.at_lo, self.at_hi)
-
-    def better(self, found: MarginLines) -> _Domains:
-        """With the better of what was proven before and of `found`: of two chords the one with the higher lower end."""
-        new = torch.minimum(found.at_lo, found.at_hi) >= self.least
-        return replace(
-            self, at_lo=torch.where(new, found.at_lo, self.at_lo), at_hi=torch.where(new, found.at_hi, self.at_hi)
-        )
-
-
-def _together(first: Region, second: Region) -> Region:
-    parts = ("lower", "upper") if isinstance(first, Box) else ("centre", "radius", "lower", "upper")
-    both = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in parts}
-    return replace(first, **both)  # type: ignore[type-var]
 
 
 def trace(
@@ -194,7 +89,7 @@ class _Tracer:
         region = case.region if not isinstance(case.region, Box) else Box(case.region.lower, case.region.upper)
         nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
         first, last = self.ends[:-1].repeat(regions), self.ends[1:].repeat(regions)
-        self.domains = _Domains(owner, region.select(owner), first, last, nothing, nothing.clone(), -nothing)
+        self.domains = Domains(owner, region.select(owner), first, last, nothing, nothing.clone(), -nothing)
         self.known: dict[str, Interval] | None = None
         self.attained: list[dict[float, tuple[float, Tensor]]] = [{} for _ in range(regions)]
         self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
@@ -266,7 +161,7 @@ class _Tracer:
             self._optimise(len(self.domains) - len(children))
         return True
 
-    def _bounded(self, domains: _Domains, *, optimise: bool) -> MarginLines:
+    def _bounded(self, domains: Domains, *, optimise: bool) -> MarginLines:
         case = Case(domains.region, self.case.unsafe.select(domains.owner))
         floor = None if self.known is None else Floor(self.known, domains.owner)
         return margin_lines(self.slopes, case, domains.lo, domains.hi, self.plan.effort(optimise), floor)
@@ -327,24 +222,24 @@ class _Tracer:
         room = torch.bincount(domains.owner, minlength=self.case.region.batch) < self.plan.most
         return wanted & promising & room[domains.owner]
 
-    def _can_narrow(self, domains: _Domains) -> Tensor:
+    def _can_narrow(self, domains: Domains) -> Tensor:
         middle = domains.lo / 2 + domains.hi / 2  # of neighbouring floats it is one of them
         return (domains.hi - domains.lo > _NARROW * self.width) & (domains.lo < middle) & (middle < domains.hi)
 
-    def _can_shrink(self, domains: _Domains) -> Tensor:
+    def _can_shrink(self, domains: Domains) -> Tensor:
         sides = (domains.region.upper - domains.region.lower).amax(1)
         return sides > 1e-6 * (self.case.region.upper - self.case.region.lower).amax(1)[domains.owner]
 
-    def _by_slope(self, domains: _Domains, gaps: Tensor) -> Tensor:
+    def _by_slope(self, domains: Domains, gaps: Tensor) -> Tensor:
         """Whether to halve the segment rather than the box: where its width costs more than half of the gap."""
         narrow = self._can_narrow(domains)
         if not self.halves_boxes:
             return narrow
         return narrow & ((domains.hope > gaps / 2) | ~self._can_shrink(domains))
 
-    def _halved(self, parents: _Domains, by_slope: Tensor, middle: Tensor) -> _Domains:
+    def _halved(self, parents: Domains, by_slope: Tensor, middle: Tensor) -> Domains:
         """Both halves of every domain, the first ones first, with what is proven of their parents."""
-        chords = [Chord(*ends) for ends in zip(*(x.tolist() for x in _ends(parents)), strict=True)]
+        chords = [Chord(*ends) for ends in zip(*(x.tolist() for x in ends_of(parents)), strict=True)]
         between = torch.tensor([c.at(a) for c, a in zip(chords, middle.tolist(), strict=True)], dtype=torch.float64)
         first = replace(
             parents, hi=torch.where(by_slope, middle, parents.hi), at_hi=torch.where(by_slope, between, parents.at_hi)
@@ -395,7 +290,7 @@ class _Tracer:
     def curves(self, interrupted: bool) -> list[Traced]:
         d = self.domains
         chords: dict[int, list[Chord]] = defaultdict(list)
-        for owner, *ends in zip(d.owner.tolist(), *(x.tolist() for x in _ends(d)), strict=True):
+        for owner, *ends in zip(d.owner.tolist(), *(x.tolist() for x in ends_of(d)), strict=True):
             chords[owner].append(Chord(*ends))
         counts = torch.bincount(d.owner, minlength=self.case.region.batch).tolist()
         found = []
@@ -423,7 +318,3 @@ class _Tracer:
             return settled(self.slopes, case, segments, self.attained[owner], _HALVINGS, self.plan.deadline)
         except TimeUp:  # what is proven and attained at their ends stands
             return segments
-
-
-def _ends(domains: _Domains) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return domains.lo, domains.hi, domains.at_lo, domains.at_hi
