@@ -452,7 +452,7 @@ def test_each_row_has_all_of_its_neurons() -> None:
     _, q, slopes = quadratic(1, 1, 1, 5)
     q, push = q.abs() + 0.5, slopes[:1] * 0.7
     size = slopes[0].abs().sum()
-    good = Weights((0.7 * size / 2).reshape(1), (2 * q * size + 0.35) * slopes.abs())
+    good = Weights((0.7 * size / 2).reshape(1), (q * size + 0.35) * slopes.abs())  # enough for one of them
     both = Weights(good.first.expand(2), good.rest.expand(2, -1))
     twice, none = torch.cat([q, q], 1), torch.zeros(1, 2).double()
     fall = fall_over_cube(push.expand(2, -1), torch.cat([none, twice]), slopes.expand(2, -1), both)
