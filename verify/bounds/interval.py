@@ -45,7 +45,11 @@ class Interval:
     @cached_property
     def largest(self) -> Tensor:
         """The largest absolute value of any entry, ``(batch,)``."""
-        return torch.maximum(self.upper.flatten(1).amax(1), -self.lower.flatten(1).amin(1))
+        entries = self.lower.shape[1:].numel()
+        if not entries:
+            return self.lower.new_zeros(len(self.lower))
+        lower, upper = (x.reshape(-1, entries) for x in (self.lower, self.upper))
+        return torch.maximum(upper.amax(1), -lower.amin(1))
 
     def meet(self, other: Interval) -> Interval:
         """The interval that both enclose. Two sound bounds always overlap; rounding cannot make them miss."""
