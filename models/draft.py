@@ -36,16 +36,20 @@ class Draft:
     def bypass(self, name: str, by: str) -> None:
         """Removes a node; who read it reads `by`."""
         del self.nodes[name]
+        self.reroute(name, by)
+
+    def reroute(self, name: str, by: str) -> None:
+        """Who read the one value reads the other."""
         for node in list(self.nodes.values()):
-            if name in node.inputs:
+            if name in node.inputs and node.name != by:
                 self.nodes[node.name] = replace(node, inputs=tuple(by if x == name else x for x in node.inputs))
 
-    def put(self, node: Node, *, instead_of: tuple[str, ...]) -> None:
-        """Puts a node in the place of the last of some others, all of which disappear."""
-        kept = {}
+    def put(self, *nodes: Node, instead_of: tuple[str, ...]) -> None:
+        """Puts nodes in the place of the last of some others, all of which disappear."""
+        kept = dict[str, Node]()
         for name, present in self.nodes.items():
             if name == instead_of[-1]:
-                kept[node.name] = node
+                kept.update((node.name, node) for node in nodes)
             elif name not in instead_of:
                 kept[name] = present
         self.nodes = kept

@@ -140,7 +140,7 @@ class Network(Movable):
     def flat(self, x: Tensor) -> Tensor:
         """All outputs ``(batch, output_size)`` of inputs given as ``(batch, input_size)``."""
         known = self.values(*x.split([port.size for port in self.inputs], -1))
-        return torch.cat([known[port.name].flatten(1) for port in self.outputs], 1)
+        return torch.cat([known[port.name].reshape(-1, port.size) for port in self.outputs], 1)
 
     def to(self, dtype: torch.dtype) -> Network:
         """The network with parameters in `dtype`; each conversion's error is kept in its operator."""

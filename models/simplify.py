@@ -3,7 +3,7 @@
 Every rewrite is a function of a draft and one node, and says whether it changed something. Parameters that a rewrite
 computes carry bounds on what rounding took away (leaktight.models.enclosure), so that the simplified network encloses
 the original one. The names of outputs and of activations, and every node's origin, survive; a value that keeps its name
-keeps its meaning, with one exception: an activation that absorbs a following Scale.
+keeps its meaning, with one exception: an activation that absorbs a following Scale. Values without axes get one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from leaktight.models.folding import (
     scale_into_two_slope_before,
 )
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Concat, Reshape, Scale, Select, Shape, Sum
+from leaktight.models.ops import Affine, Concat, Constant, Elementwise, Maximum, Reshape, Scale, Select, Shape, Sum
 
 Rewrite = Callable[[Draft, Node], bool]
 
@@ -36,7 +36,7 @@ def simplify(network: Network) -> Network:
     operators' error terms account for it. Inputs, outputs and source are those of `network`.
     """
     draft = Draft(network)
-    for rewrites in (_MOVES, _AFFINE, _ACTIVATIONS, _MOVES):
+    for rewrites in ((give_an_axis,), _MOVES, _AFFINE, _ACTIVATIONS, _MOVES):
         while _pass(draft, rewrites):
             draft.prune()
     return replace(network, nodes=tuple(draft.nodes.values()))
@@ -50,6 +50,42 @@ def _pass(draft: Draft, rewrites: tuple[Rewrite, ...]) -> bool:
             if name in draft.nodes and rewrite(draft, draft.nodes[name]):
                 changed = True
     return changed
+
+
+def give_an_axis(draft: Draft, node: Node) -> bool:
+    """A value without axes is worked out as the one entry of an axis, as all rules expect it; outputs stay so."""
+    output = node.name in draft.outputs
+    if node.shape or not isinstance(node.op, Affine | Elementwise | Maximum):
+        return False
+    if isinstance(node.op, Reshape | Select | Constant) and not output:
+        return False
+    wide, inner = _with_an_axis(draft, node)
+    known = output or not isinstance(node.op, Affine)  # by the name of what has an axis now
+    other = draft.fresh(f"{node.name}/{'scalar' if known else 'entry'}")
+    inside, outside = (node.name, other) if known else (other, node.name)
+    back = Node(outside, Reshape((1,), ()), (inside,), (), node.origin)
+    draft.put(*wide, replace(inner, name=inside), back, instead_of=(node.name,))
+    if known:
+        draft.reroute(inside, outside)
+    return True
+
+
+def _with_an_axis(draft: Draft, node: Node) -> tuple[list[Node], Node]:
+    """The node with an axis, and what its inputs have to go through for that."""
+    op = node.op
+    if isinstance(op, Reshape):
+        return [], replace(node, op=Reshape(op.input_shape, (1,)), shape=(1,))
+    if isinstance(op, Select):
+        return [], replace(node, op=replace(op, index=op.index.reshape(1)), shape=(1,))
+    if isinstance(op, Constant):
+        error = None if op.error is None else op.error.reshape(1)
+        return [], replace(node, op=Constant(op.value.reshape(1), error), shape=(1,))
+    shapes = [draft.nodes[name].shape for name in node.inputs]
+    wide = [
+        Node(draft.fresh(f"{node.name}/{i}"), Reshape(shape, (1, *shape)), (name,), (1, *shape), node.origin)
+        for i, (name, shape) in enumerate(zip(node.inputs, shapes, strict=True))
+    ]
+    return wide, replace(node, inputs=tuple(given.name for given in wide), shape=(1,))
 
 
 def drop_no_op(draft: Draft, node: Node) -> bool:

@@ -271,6 +271,16 @@ def _reduction(m: Maker, x: str, kind: str) -> str:
 
 
 @family
+def scalars(m: Maker) -> str | list[str]:
+    """Values without any axis, before, at and behind activations."""
+    total = m.node("ReduceSum", m.input(1, 3), keepdims=0)
+    bent = m.node("LeakyRelu", m.node("Mul", total, m.constant(m.random.normal())), alpha=0.1)
+    moved = m.node("Add", bent, m.node("Abs", total))
+    last = m.node("Relu", moved) if m.pick(True, False) else m.node("Mul", moved, m.constant(2.0))
+    return [last, m.node("Relu", m.node("Unsqueeze", bent, m.whole(0)))] if m.pick(True, False) else last
+
+
+@family
 def activations(m: Maker) -> str:
     x = m.input(1, 3, 4)
     for kind in m.random.permutation(["Relu", "Abs", "Sigmoid", "Tanh", "HardSigmoid"]):

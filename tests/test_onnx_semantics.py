@@ -48,7 +48,7 @@ def random_inputs(network: Network, seed: int) -> list[np.ndarray]:
 def assert_agreement(network: Network, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
     values = network.values(*(torch.from_numpy(x).double() for x in inputs))
     for port, wanted in zip(network.outputs, expected, strict=True):
-        found = values[port.name].numpy()
+        found = values[port.name].reshape(-1, *port.shape).numpy()
         assert found.shape == wanted.shape
         scale = max(1.0, float(np.abs(wanted).max(initial=0)))
         assert float(np.abs(found - wanted).max(initial=0)) <= 1e-5 * scale

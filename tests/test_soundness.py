@@ -12,10 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import KINDS, Draft, build, exact_outputs
+from onnx_zoo import zoo_model
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.models.onnx import network_from_bytes
 from leaktight.models.ops import Constant, Conv, ConvTranspose, Linear, Op, Scale, TwoSlope
+from leaktight.models.simplify import simplify
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds
 
@@ -270,3 +273,22 @@ def test_the_error_of_one_parameter_is_in_the_bounds_whole(kind: str, engine: st
         box = bound(network, Box(at, at), engine=engine)
         assert float(box.lower) <= 2.0 - wide
         assert float(box.upper) >= 2.0 + wide
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_without_axes_are_bounded_by_every_engine(seed: int) -> None:
+    network = simplify(network_from_bytes(zoo_model("scalars", seed).SerializeToString(), path="scalars.onnx"))
+    generator = torch.Generator().manual_seed(seed)
+    region = ball(torch.randn(2, network.input_size, generator=generator, dtype=torch.float64), 0.5, Norm.LINF)
+    points = (
+        region.lower
+        + (region.upper - region.lower) * torch.rand(999, *region.lower.shape, generator=generator).double()
+    )
+    values = torch.stack([network.flat(x) for x in points])
+    for engine in ENGINES:
+        found = bound(network, region, engine=engine)
+        lower, upper = (
+            torch.cat([found.outputs[port.name][end].reshape(2, -1) for port in network.outputs], 1) for end in (0, 1)
+        )
+        assert bool((values >= lower).all())
+        assert bool((values <= upper).all())

@@ -38,6 +38,10 @@ class Interval:
     upper: Tensor
 
     @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        return self.lower, self.upper
+
+    @property
     def magnitude(self) -> Tensor:
         """The largest absolute value, entry by entry."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
@@ -158,13 +162,9 @@ def _rounding_terms(op: Affine, *key: Any) -> tuple[Tensor, Tensor]:
 
 def outputs(network: Network, known: Mapping[str, Interval]) -> Interval:
     """The bounds of all outputs, flattened and joined: ``(batch, output_size)``."""
-    found = [known[port.name] for port in network.outputs]
-    return Interval(
-        *(
-            torch.cat([end.flatten(1) for end in ends], 1)
-            for ends in ([x.lower for x in found], [x.upper for x in found])
-        )
-    )
+    ends = [[end.reshape(-1, port.size) for end in known[port.name].ends] for port in network.outputs]
+    lower, upper = (torch.cat(found, 1) for found in zip(*ends, strict=True))
+    return Interval(lower, upper)
 
 
 def lower_of_outputs(network: Network, known: Mapping[str, Interval], objectives: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
     """Linear functions of all outputs together, ``(batch, rows, output_size)``, as rows on the output nodes."""
     parts = torch.split(objectives, [port.size for port in network.outputs], -1)
     return [
-        Rows(port.name, part.reshape(*part.shape[:2], *port.shape))
+        Rows(port.name, part.reshape(*part.shape[:2], *network.by_name[port.name].shape))
         for port, part in zip(network.outputs, parts, strict=True)
     ]
 

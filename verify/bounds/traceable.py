@@ -68,7 +68,8 @@ class Traceable(nn.Module):
         for node, layer in zip(self.network, self.layers, strict=True):
             if not isinstance(node.op, Input):
                 known[node.name] = layer(*(known[name] for name in node.inputs) if node.inputs else (first,))
-        found = [_flat(known[port.name], self.shape(port.shape)) for port in self.network.outputs]
+        last = [self.network.by_name[port.name] for port in self.network.outputs]
+        found = [_flat(known[node.name], self.shape(node.shape)) for node in last]
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def _split(self, x: Tensor) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def secants(
     found: dict[str, Interval] = {}
     parts = torch.split(objectives, [port.size for port in network.outputs], -1)
     for port, part in zip(network.outputs, parts, strict=True):
-        rows = part.reshape(*part.shape[:2], *port.shape)
+        rows = part.reshape(*part.shape[:2], *network.by_name[port.name].shape)
         _add(found, port.name, Interval(rows, rows))
     for node in reversed(network.nodes):
         rows_at = found.pop(node.name, None)

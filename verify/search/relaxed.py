@@ -230,7 +230,8 @@ class Relaxed:
         pending: dict[str, Tensor] = {}
         start = 0
         for port in self.network.outputs:
-            plus(pending, port.name, rows[..., start : start + port.size].reshape(*lead, *port.shape))
+            own, shape = rows[..., start : start + port.size], self.network.by_name[port.name].shape
+            plus(pending, port.name, own.reshape(*lead, *shape))
             start += port.size
         found = Pass(offset, offset, offset, *(torch.empty_like(ray) for _ in range(4)))
         for node in reversed(self.network.nodes):
@@ -316,7 +317,7 @@ class Relaxed:
             if lines.raised:
                 y = y + lines.value_at_kink[part]
             known[node.name] = y.reshape(batch, *node.shape)
-        found.outputs = torch.cat([known[port.name].flatten(1) for port in self.network.outputs], 1)
+        found.outputs = torch.cat([known[port.name].reshape(-1, port.size) for port in self.network.outputs], 1)
         return found
 
 
