@@ -230,8 +230,8 @@ class Relaxed:
         pending: dict[str, Tensor] = {}
         start = 0
         for port in self.network.outputs:
-            own, shape = rows[..., start : start + port.size], self.network.by_name[port.name].shape
-            plus(pending, port.name, own.reshape(*lead, *shape))
+            last = self.network.by_name[port.name]
+            plus(pending, last.name, rows[..., start : start + last.size].reshape(*lead, *last.shape))
             start += port.size
         found = Pass(offset, offset, offset, *(torch.empty_like(ray) for _ in range(4)))
         for node in reversed(self.network.nodes):
