@@ -151,7 +151,7 @@ MUTANTS = (
     Mutant("by neurons: scaled weights", CONCAVE, "bend * factor, rest * factor.unsqueeze(1), centre", "bend * factor, rest, centre", f"{CURVED} -k 'cube or one_square'"),
     Mutant("by neurons: the centre's part of a matrix", CONCAVE, "matrix = -(gram / wide + outer", "matrix = -(gram / wide + 0 * outer", f"{CURVED} -k 'paid_for'"),
     Mutant("by neurons: which neurons", CONCAVE, "count = int((q > 0).sum(1).amax())", "count = int((q > 0).sum(1).amin())", f"{CURVED} -k 'each_row'"),
-    Mutant("what a domain's decisions say of the first layer", "verify/search/multipliers.py", "up(z.upper[:, columns] - kink))", "z.upper[:, columns] - kink - 0.1)", f"{CURVED} -k 'curves_prove'"),
+    Mutant("what a domain's decisions say of the first layer", "verify/search/multipliers.py", "up(z.upper[:, columns] - kink))", "z.upper[:, columns] - kink - 0.1)", f"{CURVED} -k 'decisions_leave_it'"),
     Mutant("float32: a sum's share", REFERENCES, "off = (terms + 2) * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
     Mutant("float32: a row's dot product", REFERENCES, "off = 1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)", "off = 0.0", f"{SHORT} -k lose_most"),
     Mutant("float32: half of the lines' distance", REFERENCES, "torch.addcmul(gap, half, at).neg_()", "torch.addcmul(gap, half, at).mul_(-0.999)", f"{SHORT} -k same_lines"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from leaktight.verify.bounds import vectors
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.concave import Weights, fall_over_cube
 from leaktight.verify.bounds.crown import intermediate_bounds
-from leaktight.verify.bounds.curved import curvable, curved_bounds, curved_outputs
+from leaktight.verify.bounds.curved import concluded, curvable, curved_bounds, curved_outputs
 from leaktight.verify.bounds.first_layer import FirstLayer, Sums, carried, first_layer
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.parabolas import Parabolas, levels, proven
@@ -398,6 +399,33 @@ def test_no_point_of_a_domain_is_below_what_curves_prove_of_it(kind: str) -> Non
         kept = inside(bounding, domains, i, points)
         assert kept[i]
         assert bool((question_margins(bounding, 0, points[kept]) >= bound[i]).all())
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "per_channel"])
+@torch.no_grad()
+def test_the_first_layer_is_where_a_domains_decisions_leave_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(kind, 3)
+    case = single(network, 3)
+    bounding, generator, seen = bounding_of(network, case), torch.Generator().manual_seed(1), list[FirstLayer]()
+
+    def noted(layer: FirstLayer, *rest: Any) -> Tensor:
+        seen.append(layer)
+        return concluded(layer, *rest)
+
+    monkeypatch.setattr("leaktight.verify.search.multipliers.concluded", noted)
+    bounding.curve()
+    points = case.region.select(torch.zeros(4000, dtype=torch.long)).sample(generator)
+    domains = at_random(bounding, points[:40], generator)
+    bounding.proven(bounding.unpacked(domains))
+    (layer,) = seen
+    z = (points - layer.centre) / layer.radius @ layer.slopes.mT + layer.middle
+    nearest = torch.tensor(torch.inf).double()
+    for i in range(len(domains)):
+        own = z[inside(bounding, domains, i, points)]
+        assert bool((own >= layer.lower[i] - layer.lost - 1e-12).all())
+        assert bool((own <= layer.upper[i] + layer.lost + 1e-12).all())
+        nearest = torch.minimum(nearest, torch.minimum(own - layer.lower[i], layer.upper[i] - own).amin())
+    assert float(nearest) < 0.05  # so that a wall that is moved by a tenth is noticed
 
 
 @torch.no_grad()
