@@ -238,7 +238,7 @@ def test_every_curve_comes_back_from_a_device_the_same(
         assert elsewhere.proved_up_to == pytest.approx(here.proved_up_to, abs=0.01)
     else:
         assert told(here) == told(elsewhere)
-    assert not there.reciprocals
+    assert there.reciprocals <= {"verify/search/splits.unpacked"}  # any turn is sound
 
 
 @pytest.mark.slow
