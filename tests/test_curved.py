@@ -16,7 +16,7 @@ from test_neurons import KINDS, MEMORY, asked, at_random, bounding_of, inside, n
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.models.ops import Linear, TwoSlope
+from leaktight.models.ops import Linear, Sum, TwoSlope
 from leaktight.specs.property import Case, Unsafe
 from leaktight.specs.region import Box
 from leaktight.verify.bounds import vectors
@@ -399,6 +399,21 @@ def test_no_point_of_a_domain_is_below_what_curves_prove_of_it(kind: str) -> Non
         kept = inside(bounding, domains, i, points)
         assert kept[i]
         assert bool((question_margins(bounding, 0, points[kept]) >= bound[i]).all())
+
+
+def test_the_first_layer_may_have_neurons_that_come_after_deeper_ones() -> None:
+    draft = Draft(0)
+    x = draft.input(4)
+    deep = draft.leaky(draft.linear(draft.leaky(draft.linear(x, 5)), 5))
+    network = draft.network(draft.linear(draft.add(Sum((1, 1)), deep, draft.leaky(draft.linear(x, 5))), 2))
+    region = Box(-torch.ones(1, 4).double(), torch.ones(1, 4).double())
+    assert curvable(network, region)
+    known = intermediate_bounds(network, region, MEMORY)
+    found = curved_bounds(network, region, known, **LIMITS)
+    values = network.values(region.select(torch.zeros(999, dtype=torch.long)).sample(torch.Generator().manual_seed(0)))
+    for name, z in found.items():
+        assert bool((values[name] >= z.lower).all())
+        assert bool((values[name] <= z.upper).all())
 
 
 @pytest.mark.parametrize("kind", ["fully_connected", "per_channel"])

@@ -14,7 +14,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.first_layer import FirstLayer, Sums, carried, first_layer
 from leaktight.verify.bounds.interval import Interval
-from leaktight.verify.bounds.optimise import ascend, default_tilts
+from leaktight.verify.bounds.optimise import Tilts, ascend, default_tilts
 from leaktight.verify.bounds.parabolas import proven
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import Rows, Units
@@ -56,25 +56,25 @@ def concluded(layer: FirstLayer, sums: Sums, descent: Descent) -> Tensor:
     return torch.cat(best)
 
 
-class _Curving:
-    """Bounds entries of nodes by lines, and by parabolas where lines are turned as is best for lines."""
-
-    def __init__(self, steps: Sequence[float], late: Callable[[], bool]) -> None:
-        self.steps, self.late = steps, late
-        self.layer: FirstLayer | None = None
-
-    def __call__(self, backward: Backward, units: Units) -> Tensor:
-        tilts = default_tilts(backward.network, backward.known, units.index.shape[1], before=units.node)
-        best = ascend(
-            lambda: backward.turned(tilts).lower(units),
-            tilts,
-            self.steps,
-            lambda best: torch.full_like(best, not self.late(), dtype=torch.bool),
-        )
-        self.layer = self.layer or FirstLayer.of(backward)
-        if self.layer is None or self.late():
-            return best
-        return torch.maximum(best, curved(backward.turned(tilts), self.layer, units))
+def _best(
+    backward: Backward,
+    layer: FirstLayer | None,
+    starts: Sequence[Rows | Units],
+    tilts: Tilts,
+    steps: Sequence[float],
+    late: Callable[[], bool],
+    descent: Descent,
+) -> Tensor:
+    """Lower bounds ``(1, rows)`` by lines, turned from `tilts` as is best for lines, and by parabolas with these."""
+    best = ascend(
+        lambda: backward.turned(tilts).lower(*starts),
+        tilts,
+        steps,
+        lambda best: torch.full_like(best, not late(), dtype=torch.bool),
+    )
+    if layer is None or late():
+        return best
+    return torch.maximum(best, curved(backward.turned(tilts), layer, *starts, descent=descent))
 
 
 def curved_bounds(
@@ -87,16 +87,17 @@ def curved_bounds(
     late: Callable[[], bool],
 ) -> dict[str, Interval]:
     """Bounds of all nodes within `known`, those of neurons that bend by parabolas over the first layer."""
-    return intermediate_bounds(network, region, memory, floor=known, refine=_Curving(_TURNS, late), deadline=deadline)
+    layer = FirstLayer.of(Backward(network, region, known))
+
+    def refine(backward: Backward, units: Units) -> Tensor:
+        tilts = default_tilts(network, backward.known, units.index.shape[1], before=units.node)
+        return _best(backward, layer, [units], tilts, _TURNS, late, NEURONS)
+
+    return intermediate_bounds(network, region, memory, floor=known, refine=refine, deadline=deadline)
 
 
 def curved_outputs(question: Question, known: Mapping[str, Interval]) -> Tensor:
     """Lower bounds ``(1, rows)`` of the question's rows, by lines and by parabolas over the first layer."""
     backward, starts = Backward(question.network, question.region, known), question.starts()
     tilts = default_tilts(question.network, known, question.objectives.shape[1])
-    hope = lambda best: torch.full_like(best, not question.late, dtype=torch.bool)  # noqa: E731
-    best = ascend(lambda: backward.turned(tilts).lower(*starts), tilts, _LAST_TURNS, hope)
-    layer = FirstLayer.of(backward)
-    return (
-        best if layer is None else torch.maximum(best, curved(backward.turned(tilts), layer, *starts, descent=OUTPUTS))
-    )
+    return _best(backward, FirstLayer.of(backward), starts, tilts, _LAST_TURNS, lambda: question.late, OUTPUTS)
