@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import prod
@@ -122,7 +122,8 @@ class Network(Movable):
         """Every node's value ``(batch, *node.shape)``."""
         if len(inputs) != len(self.inputs):
             raise ValueError(f"the network has {len(self.inputs)} inputs, and {len(inputs)} were given")
-        given = {port.name: x.reshape(-1, *port.shape) for port, x in zip(self.inputs, inputs, strict=True)}
+        shapes = [self.by_name[port.name].shape for port in self.inputs]
+        given = {port.name: x.reshape(-1, *s) for port, x, s in zip(self.inputs, inputs, shapes, strict=True)}
         batch = len(next(iter(given.values())))
         known: dict[str, Tensor] = {}
         for node in self.nodes:
@@ -136,6 +137,11 @@ class Network(Movable):
         known = self.values(*inputs)
         found = tuple(known[p.name].reshape(-1, *self.visible(p.shape)) for p in self.outputs)
         return found[0] if len(found) == 1 else found
+
+    def parted(self, x: Tensor, ports: Sequence[Port]) -> Iterator[tuple[str, Tensor]]:
+        """Entries ``(..., n)`` of all these ports together as values of their nodes, ``(..., *shape)``, by name."""
+        for port, part in zip(ports, x.split([port.size for port in ports], -1), strict=True):
+            yield port.name, part.reshape(*part.shape[:-1], *self.by_name[port.name].shape)
 
     def flat(self, x: Tensor) -> Tensor:
         """All outputs ``(batch, output_size)`` of inputs given as ``(batch, input_size)``."""

@@ -24,7 +24,7 @@ from leaktight.models.folding import (
     scale_into_two_slope_before,
 )
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Concat, Constant, Elementwise, Maximum, Reshape, Scale, Select, Shape, Sum
+from leaktight.models.ops import Affine, Concat, Constant, Input, Reshape, Scale, Select, Shape, Sum
 
 Rewrite = Callable[[Draft, Node], bool]
 
@@ -53,14 +53,12 @@ def _pass(draft: Draft, rewrites: tuple[Rewrite, ...]) -> bool:
 
 
 def give_an_axis(draft: Draft, node: Node) -> bool:
-    """A value without axes is worked out as the one entry of an axis, as all rules expect it; outputs stay so."""
+    """A value without axes becomes the one entry of an axis, as all rules expect it; inputs and outputs stay so."""
     output = node.name in draft.outputs
-    if node.shape or not isinstance(node.op, Affine | Elementwise | Maximum):
-        return False
-    if isinstance(node.op, Reshape | Select | Constant) and not output:
+    if node.shape or (isinstance(node.op, Reshape | Select | Constant) and not output):
         return False
     wide, inner = _with_an_axis(draft, node)
-    known = output or not isinstance(node.op, Affine)  # by the name of what has an axis now
+    known = output or not isinstance(node.op, Affine)  # also what bends, and inputs: by the name of what has an axis
     other = draft.fresh(f"{node.name}/{'scalar' if known else 'entry'}")
     inside, outside = (node.name, other) if known else (other, node.name)
     back = Node(outside, Reshape((1,), ()), (inside,), (), node.origin)
@@ -73,6 +71,8 @@ def give_an_axis(draft: Draft, node: Node) -> bool:
 def _with_an_axis(draft: Draft, node: Node) -> tuple[list[Node], Node]:
     """The node with an axis, and what its inputs have to go through for that."""
     op = node.op
+    if isinstance(op, Input):
+        return [], replace(node, shape=(1,))
     if isinstance(op, Reshape):
         return [], replace(node, op=Reshape(op.input_shape, (1,)), shape=(1,))
     if isinstance(op, Select):

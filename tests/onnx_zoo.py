@@ -272,8 +272,8 @@ def _reduction(m: Maker, x: str, kind: str) -> str:
 
 @family
 def scalars(m: Maker) -> str | list[str]:
-    """Values without any axis, before, at and behind activations."""
-    total = m.node("ReduceSum", m.input(1, 3), keepdims=0)
+    """Values without any axis: an input, before, at and behind activations, outputs."""
+    total = m.node("ReduceSum", m.input(1, 3), keepdims=0) if m.pick(True, True, False) else m.input()
     bent = m.node("LeakyRelu", m.node("Mul", total, m.constant(m.random.normal())), alpha=0.1)
     moved = m.node("Add", bent, m.node("Abs", total))
     last = m.node("Relu", moved) if m.pick(True, False) else m.node("Mul", moved, m.constant(2.0))

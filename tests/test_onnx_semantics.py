@@ -34,7 +34,7 @@ def runtime_outputs(network: Network, inputs: list[np.ndarray]) -> list[np.ndarr
     session = session_of(network.source.onnx)
     names = [port.name for port in network.outputs]
     runs = [
-        session.run(names, {port.name: x[i] for port, x in zip(network.inputs, inputs, strict=True)})
+        session.run(names, {port.name: np.asarray(x[i]) for port, x in zip(network.inputs, inputs, strict=True)})
         for i in range(BATCH)
     ]
     return [np.stack(values) for values in zip(*runs, strict=True)]

@@ -77,12 +77,8 @@ def propagate(network: Network, region: Region) -> dict[str, Interval]:
 
 def input_intervals(network: Network, region: Region) -> dict[str, Interval]:
     """The bounding box of the region, cut into the network's inputs."""
-    sizes = [port.size for port in network.inputs]
-    ends = zip(region.lower.split(sizes, -1), region.upper.split(sizes, -1), strict=True)
-    return {
-        port.name: Interval(low.reshape(-1, *port.shape), high.reshape(-1, *port.shape))
-        for port, (low, high) in zip(network.inputs, ends, strict=True)
-    }
+    lower, upper = (network.parted(end, network.inputs) for end in (region.lower, region.upper))
+    return {name: Interval(low, high) for (name, low), (_, high) in zip(lower, upper, strict=True)}
 
 
 def step(node: Node, inputs: Sequence[Interval], batch: int) -> Interval:

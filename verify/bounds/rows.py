@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
@@ -25,11 +24,7 @@ def is_whole(regions: Tensor | slice, batch: int) -> bool:
 
 def rows_on_outputs(network: Network, objectives: Tensor) -> list[Rows]:
     """Linear functions of all outputs together, ``(batch, rows, output_size)``, as rows on the output nodes."""
-    parts = torch.split(objectives, [port.size for port in network.outputs], -1)
-    return [
-        Rows(port.name, part.reshape(*part.shape[:2], *network.by_name[port.name].shape))
-        for port, part in zip(network.outputs, parts, strict=True)
-    ]
+    return [Rows(name, part) for name, part in network.parted(objectives, network.outputs)]
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class Traceable(nn.Module):
 
     def arrange(self, x: Tensor) -> Tensor:
         """``(batch, n)`` entries in the shape that `forward` takes."""
-        ports = self.network.inputs
-        return x.reshape(len(x), *self.shape(ports[0].shape)) if len(ports) == 1 else x
+        first, *others = self.network.inputs
+        return x if others else x.reshape(len(x), *self.shape(self.network.by_name[first.name].shape))
 
     def forward(self, x: Tensor) -> Tensor:
         known = self._split(x)
@@ -78,7 +78,8 @@ class Traceable(nn.Module):
             return {ports[0].name: x}
         known, start = {}, 0
         for port in ports:
-            known[port.name] = _shaped(x[:, start : start + port.size], self.shape(port.shape))
+            shape = self.network.by_name[port.name].shape
+            known[port.name] = _shaped(x[:, start : start + port.size], self.shape(shape))
             start += port.size
         return known
 

@@ -61,10 +61,8 @@ def secants(
     network, last = networks
     behind = _behind(network, set(wanted))
     found: dict[str, Interval] = {}
-    parts = torch.split(objectives, [port.size for port in network.outputs], -1)
-    for port, part in zip(network.outputs, parts, strict=True):
-        rows = part.reshape(*part.shape[:2], *network.by_name[port.name].shape)
-        _add(found, port.name, Interval(rows, rows))
+    for name, rows in network.parted(objectives, network.outputs):
+        _add(found, name, Interval(rows, rows))
     for node in reversed(network.nodes):
         rows_at = found.pop(node.name, None)
         if rows_at is None or node.name not in behind:

@@ -228,11 +228,8 @@ class Relaxed:
         """
         lead = rows.shape[:-1]
         pending: dict[str, Tensor] = {}
-        start = 0
-        for port in self.network.outputs:
-            last = self.network.by_name[port.name]
-            plus(pending, last.name, rows[..., start : start + last.size].reshape(*lead, *last.shape))
-            start += port.size
+        for name, own in self.network.parted(rows, self.network.outputs):
+            plus(pending, name, own)
         found = Pass(offset, offset, offset, *(torch.empty_like(ray) for _ in range(4)))
         for node in reversed(self.network.nodes):
             tick()
@@ -243,9 +240,10 @@ class Relaxed:
                 self._activation(node, part, pending, found, shape, ray, pull, cuts)
             elif node.name in pending:
                 self._affine(node, pending, found)
+        first = [self.network.by_name[port.name] for port in self.network.inputs]
         ends = [
-            pending[p.name].flatten(-len(p.shape)) if p.name in pending else rows.new_zeros(*lead, p.size)
-            for p in self.network.inputs
+            pending[n.name].flatten(-len(n.shape)) if n.name in pending else rows.new_zeros(*lead, n.size)
+            for n in first
         ]
         wide = np.broadcast_shapes(*(a.shape[:-1] for a in ends))  # cuts may lie behind one of several inputs only
         found.ends = ends[0] if len(ends) == 1 else torch.cat([a.expand(*wide, -1) for a in ends], -1)
@@ -297,10 +295,8 @@ class Relaxed:
 
     def replay(self, found: Pass) -> Pass:
         """Adds the values that the lines of the pass give at its point."""
-        batch, known, start, lines = len(found.point), dict[str, Tensor](), 0, self.lines
-        for port in self.network.inputs:
-            known[port.name] = found.point[:, start : start + port.size].reshape(batch, *port.shape)
-            start += port.size
+        batch, lines = len(found.point), self.lines
+        known = dict(self.network.parted(found.point, self.network.inputs))
         found.inputs = torch.empty_like(found.slopes)
         for node in self.network:
             if isinstance(node.op, Input):
