@@ -357,7 +357,7 @@ def test_the_first_layer_is_what_reads_the_input_through_affine_maps_alone() -> 
     )
     draft.add(TwoSlope(*(torch.tensor(p, dtype=torch.float64) for p in (0.1, 1.0, 0.0, 0.0))), first)
     network = draft.network(draft.add(Linear(torch.eye(4).double()), rounded))
-    assert [node.name for node in first_layer(network)] == [first]
+    assert list(first_layer(network)) == [first]
 
 
 @torch.no_grad()

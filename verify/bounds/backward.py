@@ -37,12 +37,6 @@ from leaktight.verify.rounding import gamma, underflow, unit
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-def _widest(x: Tensor) -> Tensor:
-    """The largest of all rows' entries, ``(batch, *shape)`` of ``(batch, rows, *shape)``."""
-    return x.squeeze(1) if x.shape[1] == 1 else x.amax(1)
-
-
 SomeWalk = TypeVar("SomeWalk", bound=Walk)
 _LARGEST_MATRIX = 2**22  # entries of a convolution that is kept as a matrix too
 
@@ -347,3 +341,8 @@ class Backward:
         lines = relax.maximum_lines(z.lower, z.upper)
         vector = 4 * unit(self.dtype) * z.magnitude.amax(-1) + gamma(node.size, self.dtype) * lines.upper_offset.abs()
         return _Slack(vector.flatten(1), constant)
+
+
+def _widest(x: Tensor) -> Tensor:
+    """The largest of all rows' entries, ``(batch, *shape)`` of ``(batch, rows, *shape)``."""
+    return x.squeeze(1) if x.shape[1] == 1 else x.amax(1)

@@ -18,21 +18,22 @@ from leaktight.models.ops import Affine, Input, TwoSlope
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.rows import Rows, Units
+from leaktight.verify.bounds.splits import bends
 from leaktight.verify.bounds.walk import Walk
 from leaktight.verify.rounding import down, gamma, underflow, up
 
 _DTYPE = torch.float64
 
 
-def first_layer(network: Network) -> list[Node]:
-    """The activations with two slopes, exactly known, in front of which everything is affine."""
-    straight, found = set[str](), []
+def first_layer(network: Network) -> dict[str, TwoSlope]:
+    """The activations with two slopes, exactly known, in front of which everything is affine, by name."""
+    straight, found = set[str](), dict[str, TwoSlope]()
     for node in network:
         ahead = all(name in straight for name in node.inputs)
         if isinstance(node.op, Input) or (isinstance(node.op, Affine) and ahead):
             straight.add(node.name)
         elif isinstance(node.op, TwoSlope) and ahead and node.op.precision == 0:
-            found.append(node)
+            found[node.name] = node.op
     return found
 
 
@@ -61,21 +62,19 @@ class FirstLayer:
     @classmethod
     def of(cls, backward: Backward) -> FirstLayer | None:
         """From passes over a network whose first layers' intervals are known; None where nothing bends there."""
-        region, nodes = backward.region, first_layer(backward.network)
+        region, nodes = backward.region, backward.network.by_name
         if not isinstance(region, Box) or region.batch != 1 or backward.dtype != _DTYPE:
             return None
-        bending = {}
-        for node in nodes:
-            z, op = backward.known[node.inputs[0]], node.op
-            assert isinstance(op, TwoSlope)
-            bends = (z.lower < op.kink) & (z.upper > op.kink) & (op.left != op.right)
-            if bool(bends.any()):
-                bending[node.name] = bends.flatten().nonzero().flatten()
+        ops, bending = first_layer(backward.network), dict[str, Tensor]()
+        for name, op in ops.items():
+            at = bends(op, backward.known[nodes[name].inputs[0]])[0].nonzero().flatten()
+            if len(at):
+                bending[name] = at
         if not bending:
             return None
         centre = region.lower[0] / 2 + region.upper[0] / 2
         radius = up(torch.maximum(up(region.upper[0] - centre), up(centre - region.lower[0])))
-        parts = [_part(backward, backward.network.by_name[name], at, centre) for name, at in bending.items()]
+        parts = [_part(backward, nodes[name], ops[name], at, centre) for name, at in bending.items()]
         rows, *rest = (torch.cat(part) for part in zip(*parts, strict=True))
         slopes = rows * radius
         middle, lost, lower, upper, left, right, value = rest
@@ -99,10 +98,9 @@ class FirstLayer:
         return up(size * (1 + gamma(self.slopes.shape[1] + 1, _DTYPE)))
 
 
-def _part(backward: Backward, node: Node, at: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
+def _part(backward: Backward, node: Node, op: TwoSlope, at: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
     """Of some neurons of a node: slopes in ``x``, middle, what is lost, interval, parameters; see `FirstLayer`."""
-    op, source = node.op, node.inputs[0]
-    assert isinstance(op, TwoSlope)
+    source = node.inputs[0]
     (rows, floor), (turned, ceiling) = (_affine(backward, source, at, sign) for sign in (1.0, -1.0))
     size = backward.region.magnitude[0]
     # -z >= turned x + ceiling, and the two rows are each other's negatives, up to what is said here

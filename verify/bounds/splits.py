@@ -70,14 +70,18 @@ def empty(known: Mapping[str, Interval]) -> Tensor:
     return torch.stack(crossed).any(0)
 
 
+def bends(op: TwoSlope, z: Interval) -> Tensor:
+    """The entries ``(batch, size)`` whose side their bounds do not decide."""
+    left, right = kink_between(op)
+    return ((z.lower < right) & (z.upper > left) & (op.left != op.right)).expand(z.lower.shape).flatten(1)
+
+
 def undecided_entries(network: Network, known: Mapping[str, Interval], splits: Splits) -> dict[str, Tensor]:
     """The entries ``(batch, size)`` of each `TwoSlope` whose side neither its bounds nor the splits decide."""
     found = {}
     for node in network:
         if isinstance(node.op, TwoSlope):
-            z, (left, right) = known[node.inputs[0]], kink_between(node.op)
-            open_ = (z.lower < right) & (z.upper > left) & (node.op.left != node.op.right)
-            open_ = open_.expand(z.lower.shape).flatten(1)
+            open_ = bends(node.op, known[node.inputs[0]])
             found[node.name] = open_ & (splits[node.name] == 0) if node.name in splits else open_
     return found
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from leaktight.specs.region import Box, Region
 from leaktight.verify.leak.margin import MarginLines
 
+_TENSORS = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
+
 
 @dataclass(frozen=True)
 class Domains:
@@ -31,12 +33,10 @@ class Domains:
         return self._each(lambda x: x[index], self.region.select(index))
 
     def _each(self, change: Callable[[Tensor], Tensor], region: Region) -> Domains:
-        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
-        return replace(self, region=region, **{name: change(getattr(self, name)) for name in names})
+        return replace(self, region=region, **{name: change(getattr(self, name)) for name in _TENSORS})
 
     def joined(self, other: Domains) -> Domains:
-        names = ("owner", "lo", "hi", "at_lo", "at_hi", "hope")
-        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
+        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in _TENSORS}
         return replace(self, region=together(self.region, other.region), **both)
 
     @property

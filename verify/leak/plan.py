@@ -11,9 +11,7 @@ from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.stages import PIECES
 
 _TRACING = 0.85  # of the time: to trace; the rest is for replays, the shift and constants
-
 LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
-
 Progress = Callable[[str], None]
 
 

@@ -31,15 +31,10 @@ from leaktight.verify.leak.throughout import settled
 from leaktight.verify.leak.traced import Closer, Traced
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
-
 _ATTACKED = 4  # each so-manieth end of the first segments is attacked
-
 _SPEND = 6.0  # what a segment's width costs in all, in multiples of what it costs in the last pass (measured)
-
 _HALVINGS = 12  # of segments that an input refutes at one end
-
 _ROUND = 2048  # domains halved at once
-
 _NARROW = 2.0**-12  # segments are not halved below this part of the range
 
 

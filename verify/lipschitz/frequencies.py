@@ -48,10 +48,10 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
         if deadline is not None and time.monotonic() > deadline:
             break
         some = _at(chain, sorted(seen))
-        found = search(some, _between(some, sizes, start, best)[0], turn)
+        found = search(some, _between(some, sizes, start, best, squares[sorted(seen)])[0], turn)
         own = float(largest(some, found.exp().split(sizes)).max())
         everywhere = largest(chain, found.exp().split(sizes))
-        moved, there = _between(chain, sizes, found, best)
+        moved, there = _between(chain, sizes, found, best, squares)
         if float(there.max()) < float(squares.max()):
             best, squares = moved, there
         start = found
@@ -70,12 +70,14 @@ def _joining(squares: Tensor, own: float) -> list[int]:
     return [*spaced.tolist(), *worst.tolist()]
 
 
-def _between(chain: Sequence[Wave], sizes: list[int], found: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """A point near `found` that is feasible, and the squares at all frequencies.
+def _between(
+    chain: Sequence[Wave], sizes: list[int], found: Tensor, inside: Tensor, squares: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A point near `found` that is feasible, and the squares at all frequencies; `squares`: those of `inside`.
 
     Either on the way from `inside`, or with every ``T`` enlarged where it is not above its ``S``.
     """
-    best, squares = inside, largest(chain, inside.exp().split(sizes))
+    best = inside
     mixed = (-torch.log(share * (-found).exp() + (1 - share) * (-inside).exp()) for share in _SHARES)
     raised = (_raised(chain, found.exp().split(sizes), room).log() for room in _ROOMS)
     for family in (mixed, raised):

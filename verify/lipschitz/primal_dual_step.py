@@ -41,6 +41,11 @@ class Point:
     root: Tensor
     slack: Tensor
 
+    @property
+    def whole(self) -> Tensor:
+        """``(rho, mu)``."""
+        return _whole(self.rho, self.mu)
+
     @cached_property
     def gap(self) -> float:
         return float((self.dual * self.form).sum() + self.slack @ self.mu)
@@ -51,10 +56,14 @@ class Point:
         return Point(self.rho, *(part.to(dtype) for part in parts))
 
 
+def _whole(rho: float, mu: Tensor) -> Tensor:
+    return torch.cat([mu.new_tensor([rho]), mu])
+
+
 def sharpened(matrices: Matrices, rough: Point) -> Point | None:
     """The same point in full length; None: there it is outside."""
     point = rough.to(torch.float64)
-    form = matrices.form(torch.cat([point.mu.new_tensor([point.rho]), point.mu])).sub_(matrices.output)
+    form = matrices.form(point.whole).sub_(matrices.output)
     factor, failed = torch.linalg.cholesky_ex(form)
     root, also = torch.linalg.cholesky_ex(point.dual)
     return None if bool(failed) or bool(also) else replace(point, form=form, factor=factor, root=root)
@@ -66,7 +75,7 @@ def begun(matrices: Matrices) -> Point | None:
     None: in floating point they are not feasible.
     """
     mu = torch.full((matrices.neurons,), 2.0, dtype=torch.float64)
-    form = matrices.form(torch.cat([mu.new_tensor([2.0]), mu])).sub_(matrices.output)
+    form = matrices.form(_whole(2.0, mu)).sub_(matrices.output)
     factor, failed = torch.linalg.cholesky_ex(form)
     inverse = torch.cholesky_inverse(factor)
     scale = 1.0 / float(inverse.diagonal()[: matrices.inputs].sum())
@@ -150,7 +159,7 @@ def _arrived(matrices: Matrices, here: Point, step: _Step, back: float) -> tuple
     """The point at this share of the way to the boundary on both sides, or at less where that is outside."""
     length, length_dual = min(1.0, back * step.far), min(1.0, back * step.far_dual)
     for _ in range(_HALVINGS):
-        at = torch.cat([here.mu.new_tensor([here.rho]), here.mu]) + length * step.change
+        at = here.whole + length * step.change
         rho, mu = float(at[0]), at[1:]
         form = matrices.form(at).sub_(matrices.output)
         factor, failed = torch.linalg.cholesky_ex(form)

@@ -120,6 +120,7 @@ class Bounding:
         self.network, self.region, self.known, self.questions = network, region, known, questions
         self.floors = floors
         self.curves: FirstLayer | None = None
+        self.curved_columns = torch.zeros(0, dtype=torch.long)  # its neurons among all
         self.worth: Tensor | float = 1.0
         self.activations = Activations.of(network)
         self.base = self.activations.joined(known)
@@ -305,16 +306,13 @@ class Bounding:
         layer = FirstLayer.of(self.backward)
         if layer is not None and layer.slopes.numel() <= _CHEAP:
             self.curves = layer
-            first = torch.isin(self.columns, self._first(layer))
-            self.worth = torch.where(first, _CURVED, 1.0)
-
-    def _first(self, layer: FirstLayer) -> Tensor:
-        """The places of the first layer's bending neurons among all neurons."""
-        return torch.cat([self.activations.parts[name].start + at for name, at in layer.bending.items()])
+            parts = self.activations.parts
+            self.curved_columns = torch.cat([parts[name].start + at for name, at in layer.bending.items()])
+            self.worth = torch.where(torch.isin(self.columns, self.curved_columns), _CURVED, 1.0)
 
     def _curved(self, layer: FirstLayer, z: Interval, backward: Backward, starts: list[Rows]) -> Tensor:
         """Lower bounds ``(batch,)`` of the rows of domains, by parabolas over the first layer."""
-        columns = self._first(layer)
+        columns = self.curved_columns
         kink = self.activations.kink[columns]
         layer = layer.within(down(z.lower[:, columns] - kink), up(z.upper[:, columns] - kink))
         return concluded(layer, carried(backward, layer, *starts), NEURONS)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from leaktight.errors import Contradiction, ModelError
 from leaktight.models.network import Network
-from leaktight.models.placed import PROCESSOR, placed, working_on
 from leaktight.specs.property import Case
+from leaktight.verify.device import CPU
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.membership import representable, settle
 from leaktight.verify.verdict import Counterexample
@@ -32,7 +32,7 @@ class Replay:
     """
 
     def __init__(self, network: Network) -> None:
-        self.network = network.on(PROCESSOR)
+        self.network = CPU.of(network)
 
     def run(self, point: Tensor) -> Arrays:
         """The outputs by name, in the file's shapes and dtypes, for a point ``(n,)`` cast to the inputs' dtypes.
@@ -119,10 +119,9 @@ def confirm(network: Network, case: Case, points: Tensor, replay: Replay | None 
     """
     if case.region.batch != 1:
         raise ValueError(f"confirm takes one region; got a batch of {case.region.batch} (see Region.select)")
-    with working_on(PROCESSOR):
-        network = network.on(PROCESSOR)
+    with CPU.at_work():
         runner = Replay(network) if replay is None else replay
-        return _confirmed(network, placed(case, PROCESSOR), points.to(PROCESSOR), runner)
+        return _confirmed(*CPU.of((network, case, points)), runner)
 
 
 def _confirmed(network: Network, case: Case, points: Tensor, runner: Replay) -> Counterexample | None:
