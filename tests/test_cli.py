@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pickle
@@ -461,18 +462,107 @@ torch.Generator().manual_seed(1)
     assert done.returncode == 0, done.stderr
 
 
-def test_whoever_asks_torch_for_what_is_left_out_gets_it() -> None:
-    code = """
+_LATE = """
 from leaktight.eager import eager_only
 eager_only()
 import sys, torch
+assert "torch.optim.adam" not in sys.modules or not torch.__version__.startswith("2.13")
+"""
+_NAMES = """
+import importlib.metadata
+import json
+print(json.dumps({name: sorted(vars(module)) for name, module in sorted(sys.modules.items()) if "torch" in name[:8]}))
+"""
+
+
+def test_whoever_asks_torch_for_what_is_left_out_gets_the_whole_of_it() -> None:
+    ask = """
 torch.Generator().manual_seed(1)
 assert "torch._decomp.decompositions" not in sys.modules
 assert torch.broadcast_shapes((2, 1), (1, 3)) == (2, 3)
 assert "torch._decomp.decompositions" in sys.modules
-assert torch.ones(2, device="meta").sum().shape == ()
+assert torch.vmap is torch.func.vmap
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    late, whole = (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120).stdout
+        for code in (_LATE + ask + _NAMES, "import sys, torch; torch.broadcast_shapes((2, 1), (1, 3))" + _NAMES)
+    )
+    missed = {name: names for name, names in json.loads(whole).items() if json.loads(late).get(name) != names}
+    assert len(json.loads(whole)) > 400
+    assert not missed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "use",
+    [
+        "torch.vmap(torch.sum)(torch.ones(2, 3))",
+        "torch.cond(torch.tensor(True), lambda x: x + 1, lambda x: -x, (torch.ones(2),))",
+        "torch.func.grad(lambda x: x * x)(torch.tensor(1.0))",
+        "torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))",
+        "torch.fx.symbolic_trace(torch.nn.Linear(2, 2))",
+        "torch.jit.script(torch.nn.Linear(2, 2))(torch.ones(1, 2))",
+        "torch.compile(torch.nn.Linear(2, 2), backend='eager')(torch.ones(1, 2))",
+        "torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)",
+        "torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged).sin()",
+        "torch.distributions.Normal(0.0, 1.0).sample()",
+        "torch.utils.data.DataLoader([1, 2])",
+        "torch.ao.quantization.get_default_qconfig()",
+        "torch.masked.masked_tensor(torch.ones(2), torch.tensor([True, False])).sum()",
+        "torch.ones(2, device='meta').sum()",
+        "torch.profiler.profile()",
+        "torch.compiler.is_compiling()",
+        "from torch.utils.data import DataLoader, TensorDataset",
+        "from torch.optim import Adam; from torch.optim.lr_scheduler import StepLR",
+        "import torch.fx.passes.shape_prop",
+        "import torch._dynamo, torch._inductor, torch.onnx",
+        "import torchgen.model",
+        "torch.autograd.gradcheck(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))",
+    ],
+)
+def test_each_door_to_what_is_left_out_opens(use: str) -> None:
+    subprocess.run([sys.executable, "-c", _LATE + use], check=True, capture_output=True, timeout=120)
+
+
+def test_other_versions_of_torch_are_imported_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from leaktight import eager
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for tested, finders in ((("2.0",), 0), (eager._TESTED, int(_torch_version() in eager._TESTED))):
+        path = [finder for finder in sys.meta_path if finder is not eager._finder]
+        monkeypatch.setattr(sys, "meta_path", path)
+        monkeypatch.setattr(eager, "_TESTED", tested)
+        eager.eager_only()
+        assert sys.meta_path.count(eager._finder) == finders
+
+
+def _torch_version() -> str:
+    return ".".join(importlib.metadata.version("torch").split(".")[:2])
+
+
+_AT_THE_END = """
+import atexit, sys, threading, time
+from leaktight import __main__ as entry
+def late():
+    time.sleep(0.3)
+    print("thread")
+entry.run = lambda arguments: (threading.Thread(target=late).start(), atexit.register(print, "atexit"), 3)[-1]
+{before}
+entry.main()
+"""
+
+
+@pytest.mark.parametrize("before", ["", "sys.setprofile(lambda *_: None)"])
+def test_the_end_waits_for_threads_and_for_what_is_registered(before: str) -> None:
+    code = _AT_THE_END.format(before=before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "thread\natexit\n", "")
+
+
+def test_a_profiler_of_the_process_gets_to_its_report() -> None:
+    command = [sys.executable, "-m", "cProfile", "-m", "leaktight", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "function calls" in done.stdout
 
 
 def test_every_public_name_is_there() -> None:
