@@ -29,8 +29,9 @@ from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.parabolas import Parabolas, levels, proven
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import rows_on_outputs
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.search.stages import CURVES, Stage, _planned, staged
+from leaktight.verify.search.stages import CURVES, Ground, Stage, _planned, staged
 from leaktight.verify.search.tighten import Effort
 
 LIMITS = {"memory": MEMORY, "deadline": None, "late": never}
@@ -458,6 +459,34 @@ def test_domains_are_proved_by_curves_too() -> None:
     curves = bounding.proven(batch)
     assert bool((curves >= lines).all())
     assert float((curves - lines).mean()) > 0.1 * float(lines.abs().mean())
+
+
+@torch.no_grad()
+def test_a_search_begins_with_the_bounds_of_neurons_that_one_before_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, region = wide()
+    rows = torch.tensor([[[1.0, -1.0, 0.0]]], dtype=torch.float64)
+    points = region.select(torch.zeros(999, dtype=torch.long)).sample(torch.Generator().manual_seed(0))
+    least = float((network.flat(points) @ rows[0, 0]).amin())
+    ground, stages = Ground(), (Stage(None, 0), Stage(CURVES, 0), Stage(Effort(1, 1), 0))
+    nothing = torch.full((1, 1), -torch.inf, dtype=torch.float64)
+
+    def search(level: float, stages: Any) -> tuple[float, Bounding]:
+        case = Case(region, Unsafe(rows, torch.full((1, 1), level).double(), torch.zeros(1).long()))
+        found, rest = staged(network, case, nothing, Replay(network), **LIMITS, stages=stages, ground=ground)
+        assert found.lower + level <= least
+        return found.lower + level, rest.bounding
+
+    search(least + 1, stages[:2])
+    assert ground.reached == 1
+    for name in ("intermediate_bounds", "turned_bounds", "curved_bounds"):  # all that is not to be done again
+        monkeypatch.setattr(f"leaktight.verify.search.stages.{name}", None)
+    lower, bounding = search(least + 2, stages[:2])
+    assert bounding.known is ground.known
+    assert bounding.curves is not None
+    better, bounding = search(least + 2, stages)
+    assert ground.reached == 2
+    assert bounding.curves is not None
+    assert better >= lower
 
 
 def test_parabolas_that_open_upwards_count_as_lines() -> None:

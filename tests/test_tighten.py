@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from rational import Fraction, smallest_margin
 from leaktight import cli
 from leaktight.errors import UsageError
 from leaktight.specs.property import Property
+from leaktight.verify import branching
+from leaktight.verify.search import stages
 from leaktight.verify.tighten import least_margin, moved
 from leaktight.verify.verdict import Status
 
@@ -41,6 +44,24 @@ def test_where_many_inputs_do_not_move_the_margin_is_found_by_splitting_neurons(
     assert found.margin.lower is not None
     assert found.margin.upper is not None
     assert found.margin.upper - found.margin.lower <= 1e-6
+    assert Fraction(found.margin.lower) <= exact <= Fraction(found.margin.upper) + Fraction(10) ** -9
+
+
+def test_the_neurons_of_each_case_are_bounded_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny_network("residual", 8, inputs=2 + FIXED)
+    cases = (padded(tiny_case(8)),)
+    exact, bounded, asked = min(smallest_margin(network, case) for case in cases), list[object](), list[object]()
+
+    def noted(log: list[object], call: Callable[..., object]) -> Callable[..., object]:
+        return lambda *given, **named: log.append(given) or call(*given, **named)
+
+    monkeypatch.setattr(stages, "intermediate_bounds", noted(bounded, stages.intermediate_bounds))
+    monkeypatch.setattr(branching, "split", noted(asked, branching.split))
+    found = least_margin(network, Property(cases), 1e-5, timeout=60)
+    assert len(asked) > len(cases) >= len(bounded) > 0
+    assert found.margin.lower is not None
+    assert found.margin.upper is not None
+    assert found.margin.upper - found.margin.lower <= 1e-5
     assert Fraction(found.margin.lower) <= exact <= Fraction(found.margin.upper) + Fraction(10) ** -9
 
 

@@ -98,6 +98,7 @@ def split_neurons(network: Network, standing: Standing, budget: Budget, replay: 
             deadline=budget.deadline,
             late=lambda: budget.spent,
             leaf=leaf_of(network, standing.case, budget, replay),
+            ground=standing.ground,
             say=say,
         )
     standing.conclude(replace(found, lower=whole_margin(standing.case, standing.atoms, found.lower)))

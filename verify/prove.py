@@ -7,7 +7,7 @@ concrete input that onnxruntime confirms to be unsafe. Everything else is unknow
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.stages import Ground
 from leaktight.verify.standing import Standing, origin
 from leaktight.verify.standing import verdict as verdict_of
 from leaktight.verify.verdict import Counterexample, Guarantee, Status, Verdict
@@ -70,6 +71,7 @@ def prove(
     effort: float = EFFORT,
     device: str | Device = CPU,
     progress: Progress | None = None,
+    grounds: Sequence[Ground] | None = None,
 ) -> Verdict:
     """Does the property hold?
 
@@ -81,8 +83,9 @@ def prove(
     where these are few, and else to split neurons, where all activations have two slopes; "milp" decides small
     networks by linear programs. timeout: seconds. dtype: the arithmetic of the bounds (the guarantee is the same in
     float32). memory: a cap in bytes. cross_check: also ask auto_LiRPA. effort: multiplications that an attack may cost
-    at most. device: where it is computed, ``cpu``, ``cuda`` or ``cuda:N``. Ctrl-C ends it with what is known by then,
-    as an UNKNOWN that says `interrupted`.
+    at most. device: where it is computed, ``cpu``, ``cuda`` or ``cuda:N``. grounds: one for each case, if several
+    properties of the same network with the same regions are asked one after the other: what can be shared is found
+    once. Ctrl-C ends it with what is known by then, as an UNKNOWN that says `interrupted`.
     Raises: PropertyError: the property does not fit the network. UsageError: an argument is not allowed, or there is no
     such device. Contradiction: auto_LiRPA and leaktight exclude each other.
     """
@@ -96,8 +99,8 @@ def prove(
     with budget.device.at_work():
         arranged = budget.device.of(property).arranged(network.inputs, network.outputs)
         cases = arranged.fitted(network.input_size, network.output_size)
-        for case in cases:
-            standings.append(standing := Standing.of(case))
+        for case, ground in zip(cases, grounds or [Ground() for _ in cases], strict=True):
+            standings.append(standing := Standing.of(case, ground))
             with alarm(budget.deadline) as clock:
                 try:
                     _settle(there, standing, engine, budget, replay, say)

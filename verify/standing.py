@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from leaktight.specs.property import Case
 from leaktight.verify.budget import Budget
 from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.outcome import Searched
+from leaktight.verify.search.stages import Ground
 from leaktight.verify.verdict import Counterexample, Guarantee, Margin, Status, Verdict
 
 
@@ -24,12 +25,13 @@ class Standing:
     attained: float = torch.inf
     found: Counterexample | None = None
     searched: Searched | None = None
+    ground: Ground = field(default_factory=Ground)
 
     @classmethod
-    def of(cls, case: Case) -> Standing:
-        """Of a case of which nothing is known."""
+    def of(cls, case: Case, ground: Ground | None = None) -> Standing:
+        """Of a case of which nothing is known, but for what searches over its regions left."""
         nothing = torch.full((case.region.batch, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
-        return cls(case, nothing)
+        return cls(case, nothing, ground=Ground() if ground is None else ground)
 
     @property
     def lower(self) -> float:

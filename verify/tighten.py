@@ -3,7 +3,8 @@
 "The margin is above ``t``" is a property too: its output conditions are those of the first, moved by ``t``. Proved, it
 raises the proven bound to ``t``; refuted, its counterexample lowers the attained one. The first ``t`` is a tolerance
 below what is attained, which ends the matter where the attack found the least margin; wherever it did not, ``t`` goes
-half-way between the two, so that each answer halves what is left.
+half-way between the two, so that each answer halves what is left. The regions stay where they are: bounds of neurons
+that one answer needed are there for the next.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property, Unsafe
 from leaktight.verify.prove import prove
 from leaktight.verify.rounding import down, up
+from leaktight.verify.search.stages import Ground
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 _MOST = 100  # questions asked in one go
@@ -40,12 +42,13 @@ def least_margin(
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise UsageError(f"--margin must be a tolerance above zero; got {tolerance}")
     began = time.monotonic()
-    verdict = prove(network, property, timeout=timeout, **options)
     cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
+    grounds = tuple(Ground() for _ in cases)
+    verdict = prove(network, property, timeout=timeout, **options, grounds=grounds)
     search = _Tightening(network, cases, tolerance, None if timeout is None else began + timeout, verdict)
     if not verdict.reason.startswith("interrupted"):
         try:
-            search.run(options)
+            search.run({**options, "effort": _LIGHT, "grounds": grounds})
         except KeyboardInterrupt:  # what is proven stands
             search.ended = "interrupted"
     return replace(search.answer(), seconds=time.monotonic() - began)
@@ -82,7 +85,7 @@ class _Tightening:
             if not near and self.lower > -math.inf:
                 target = min(target, self.lower / 2 + self.upper / 2)
             before = (self.lower, self.upper)
-            answer = prove(self.network, moved(self.cases, target), timeout=left, **options, effort=_LIGHT)
+            answer = prove(self.network, moved(self.cases, target), timeout=left, **options)
             self._learn(answer, target)
             near = answer.status is Status.PROVED
             if answer.status in (Status.UNKNOWN, Status.TIMEOUT) or before == (self.lower, self.upper):

@@ -82,6 +82,17 @@ STAGES = (
 )
 
 
+@dataclass
+class Ground:
+    """What searches over the same regions share, whatever they ask there: bounds of all nodes, once they are known.
+
+    reached: the last stage whose effort they have; a search begins with it.
+    """
+
+    known: dict[str, Interval] | None = None
+    reached: int = 0
+
+
 WARM_UP = (
     Stage(None, 1000),
     Stage(CURVES, 1000),
@@ -115,31 +126,42 @@ def staged(
     begin: Begin = lambda _: None,
     stages: Sequence[Stage] = STAGES,
     floor: Mapping[str, Interval] | None = None,
+    ground: Ground | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Searched, Search]:
     """How far a search over neurons came, and the search itself, to be carried on.
 
     atoms ``(regions, atoms)``: proven lower bounds that were found before. leaf: see `neurons.branch`. begin: the
     domains to begin with, for a search over a part of the case. floor: proven bounds of nodes over the regions, of an
-    earlier search. Deep networks are searched in stages, each of which begins with better bounds of single neurons.
+    earlier search. ground: what searches before this one left for it, and this one leaves for others.
+
+    Deep networks are searched in stages, each of which begins with better bounds of single neurons.
     """
-    known, search = _first(network, case, atoms, memory, deadline, late, begin, floor)
+    ground = Ground() if ground is None else ground
+    known, search = _first(network, case, atoms, memory, deadline, late, begin, floor, ground)
     began = Searched(-torch.inf, False, None, torch.inf, 0)
     deep, questions = _deep(network), search.bounding.questions
     floors: Tensor | None = None
     limits: dict[str, Any] = {"memory": memory, "deadline": deadline, "late": late, "say": say}
     if not deep and len(search.waiting):
         search.bounding.imply()
-    for stage in _planned(stages, curvable(network, case.region)):
-        if stage.effort is not None:
+    planned = _planned(stages, curvable(network, case.region))
+    for at, stage in enumerate(planned):
+        if at < ground.reached:
+            continue
+        curving = any(done.effort == CURVES for done in planned[: at + 1])
+        if at > ground.reached and stage.effort is not None:
             try:
                 known, floors = _better(network, case, known, questions, stage.effort, floors, **limits)
             except KeyboardInterrupt:
                 return replace(began, interrupted=True), search
+            ground.known, ground.reached = known, at
             bounding = Bounding(network, case.region, known, questions, floors=floors)
-            if floors is not None:
+            if curving:
                 bounding.curve()
             search = Search(bounding, late, memory, begin=begin(bounding))
+        elif curving:
+            search.bounding.curve()
         most = stage.domains * (1 if search.bounding.curves is None else _CURVED_MORE) if deep else torch.inf
         began = _after(began, branch(search, case, replay, leaf=leaf, most=most, say=say))
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
@@ -193,17 +215,21 @@ def _first(
     late: Callable[[], bool],
     begin: Begin,
     floor: Mapping[str, Interval] | None,
+    ground: Ground,
 ) -> tuple[dict[str, Interval], Search]:
     """Bounds of all nodes, and a search that has bounded what it begins with and nothing else."""
     keep_freed_memory()
-    questions = open_questions(case, atoms)
-    known = intermediate_bounds(network, case.region, memory, floor=floor, deadline=deadline)
+    questions, known = open_questions(case, atoms), ground.known
+    fresh = floor is None and known is None
+    if known is None:
+        known = intermediate_bounds(network, case.region, memory, floor=floor, deadline=deadline)
     bounding = Bounding(network, case.region, known, questions)
     search = Search(bounding, late, memory, begin=begin(bounding))
-    if floor is None and _deep(network) and len(search.waiting) and not late():
+    if fresh and _deep(network) and len(search.waiting) and not late():
         known = _turned(network, case, known, memory, deadline)
         bounding = Bounding(network, case.region, known, questions)
         search = Search(bounding, late, memory, begin=begin(bounding))
+        ground.known = known
     return known, search
 
 
