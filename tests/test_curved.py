@@ -391,7 +391,7 @@ def test_no_point_of_a_domain_is_below_what_curves_prove_of_it(kind: str) -> Non
     network = build(kind, 3)
     case = single(network, 3)
     bounding, generator = bounding_of(network, case), torch.Generator().manual_seed(1)
-    bounding.curve()
+    bounding.curve(MEMORY)
     points = case.region.select(torch.zeros(400, dtype=torch.long)).sample(generator)
     domains = at_random(bounding, points[:12], generator)
     batch = bounding.unpacked(domains)
@@ -429,7 +429,7 @@ def test_the_first_layer_is_where_a_domains_decisions_leave_it(kind: str, monkey
         return concluded(layer, *rest)
 
     monkeypatch.setattr("leaktight.verify.search.multipliers.concluded", noted)
-    bounding.curve()
+    bounding.curve(MEMORY)
     points = case.region.select(torch.zeros(4000, dtype=torch.long)).sample(generator)
     domains = at_random(bounding, points[:40], generator)
     bounding.proven(bounding.unpacked(domains))
@@ -455,7 +455,7 @@ def test_domains_are_proved_by_curves_too() -> None:
     batch = bounding.unpacked(domains)
     batch.multiplier.zero_()
     lines = bounding.proven(batch)
-    bounding.curve()
+    bounding.curve(MEMORY)
     curves = bounding.proven(batch)
     assert bool((curves >= lines).all())
     assert float((curves - lines).mean()) > 0.1 * float(lines.abs().mean())
@@ -487,6 +487,25 @@ def test_a_search_begins_with_the_bounds_of_neurons_that_one_before_it_found(mon
     assert ground.reached == 2
     assert bounding.curves is not None
     assert better >= lower
+
+
+@pytest.mark.parametrize(("memory", "most"), [(1 << 16, 1), (1 << 20, 11), (1 << 30, 24)])
+def test_memory_says_how_many_rows_are_looked_at_together_and_nothing_else(
+    memory: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, rows, seen = made(0, 24, 12), sums(0, made(0, 24, 12), 24), list[int]()
+    whole = concluded(layer, rows, vectors.Descent(20), 1 << 40)
+    looked_at = vectors.found
+
+    def noted(layer: FirstLayer, sums: Sums, descent: vectors.Descent) -> Any:
+        seen.append(len(sums.offset))
+        return looked_at(layer, sums, descent)
+
+    monkeypatch.setattr("leaktight.verify.bounds.curved.found", noted)
+    parts = concluded(layer, rows, vectors.Descent(20), memory)
+    assert sum(seen) == 24
+    assert max(seen) == most
+    assert torch.allclose(parts, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_parabolas_that_open_upwards_count_as_lines() -> None:

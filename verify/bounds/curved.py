@@ -19,9 +19,10 @@ from leaktight.verify.bounds.parabolas import proven
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import Rows, Units
 from leaktight.verify.bounds.vectors import Descent, found
+from leaktight.verify.device import on_processor
 
 MOST_INPUTS = 1024  # a step of the search for parabolas multiplies them by the neurons that bend, for every row
-_BYTES = 128 << 20
+_BYTES = 128 << 20  # of rows that are looked at together, where memory does not say less
 NEURONS, OUTPUTS = Descent(25, rate=0.2, decay=0.93), Descent(100)
 _TURNS = (0.5, 0.3, 0.2, 0.1)
 _LAST_TURNS = tuple(0.5 * 0.85**k for k in range(20))
@@ -39,15 +40,14 @@ def curvable(network: Network, region: Region) -> bool:
     )
 
 
-def curved(backward: Backward, layer: FirstLayer, *starts: Rows | Units, descent: Descent = NEURONS) -> Tensor:
-    """Lower bounds ``(1, rows)`` of these rows over the single region of `backward`."""
-    return concluded(layer, carried(backward, layer, *starts), descent).unsqueeze(0)
+def concluded(layer: FirstLayer, sums: Sums, descent: Descent, memory: int) -> Tensor:
+    """Lower bounds ``(rows,)`` of sums of bends; `memory` in bytes is for all that is alive meanwhile.
 
-
-def concluded(layer: FirstLayer, sums: Sums, descent: Descent) -> Tensor:
-    """Lower bounds ``(rows,)`` of sums of bends."""
+    How many rows are looked at together moves their bounds by last places of single precision only.
+    """
     count, inputs = layer.slopes.shape
-    size = max(1, _BYTES // (8 * (4 * min(inputs, count) ** 2 + 60 * (count + inputs))))
+    most = min(_BYTES, memory // 4) if on_processor() else memory // 4
+    size = max(1, most // (8 * (4 * min(inputs, count) ** 2 + 60 * (count + inputs))))
     best = []
     for start in range(0, len(sums.offset), size):
         some = slice(start, start + size)
@@ -64,6 +64,7 @@ def _best(
     steps: Sequence[float],
     late: Callable[[], bool],
     descent: Descent,
+    memory: int,
 ) -> Tensor:
     """Lower bounds ``(1, rows)`` by lines, turned from `tilts` as is best for lines, and by parabolas with these."""
     best = ascend(
@@ -74,7 +75,8 @@ def _best(
     )
     if layer is None or late():
         return best
-    return torch.maximum(best, curved(backward.turned(tilts), layer, *starts, descent=descent))
+    curves = concluded(layer, carried(backward.turned(tilts), layer, *starts), descent, memory)
+    return torch.maximum(best, curves.unsqueeze(0))
 
 
 def curved_bounds(
@@ -87,11 +89,11 @@ def curved_bounds(
     late: Callable[[], bool],
 ) -> dict[str, Interval]:
     """Bounds of all nodes within `known`, those of neurons that bend by parabolas over the first layer."""
-    layer = FirstLayer.of(Backward(network, region, known))
+    layer, room = FirstLayer.of(Backward(network, region, known)), memory // torch.get_num_threads()
 
     def refine(backward: Backward, units: Units) -> Tensor:
         tilts = default_tilts(network, backward.known, units.index.shape[1], before=units.node)
-        return _best(backward, layer, [units], tilts, _TURNS, late, NEURONS)
+        return _best(backward, layer, [units], tilts, _TURNS, late, NEURONS, room)
 
     return intermediate_bounds(network, region, memory, floor=known, refine=refine, deadline=deadline)
 
@@ -100,4 +102,5 @@ def curved_outputs(question: Question, known: Mapping[str, Interval]) -> Tensor:
     """Lower bounds ``(1, rows)`` of the question's rows, by lines and by parabolas over the first layer."""
     backward, starts = Backward(question.network, question.region, known), question.starts()
     tilts = default_tilts(question.network, known, question.objectives.shape[1])
-    return _best(backward, FirstLayer.of(backward), starts, tilts, _LAST_TURNS, lambda: question.late, OUTPUTS)
+    layer = FirstLayer.of(backward)
+    return _best(backward, layer, starts, tilts, _LAST_TURNS, lambda: question.late, OUTPUTS, question.memory)

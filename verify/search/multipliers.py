@@ -120,6 +120,7 @@ class Bounding:
         self.network, self.region, self.known, self.questions = network, region, known, questions
         self.floors = floors
         self.curves: FirstLayer | None = None
+        self.curves_memory = 0
         self.curved_columns = torch.zeros(0, dtype=torch.long)  # its neurons among all
         self.worth: Tensor | float = 1.0
         self.activations = Activations.of(network)
@@ -301,11 +302,14 @@ class Bounding:
         lost = lost + 2 * gamma(2 * mix.shape[1] + 4, shift.dtype) * size.sum(1)
         return trusted_lower(down(found - shift.sum(1) - level.sum(1) - lost - 4 * underflow(shift.dtype)))
 
-    def curve(self) -> None:
-        """From now on proofs of domains look for parabolas too, where that is cheap enough: over a single box."""
+    def curve(self, memory: int) -> None:
+        """From now on proofs of domains look for parabolas too, where that is cheap enough: over a single box.
+
+        memory: what they may take for it, in bytes.
+        """
         layer = FirstLayer.of(self.backward)
         if layer is not None and layer.slopes.numel() <= _CHEAP:
-            self.curves = layer
+            self.curves, self.curves_memory = layer, memory // torch.get_num_threads()  # as many parts at once
             parts = self.activations.parts
             self.curved_columns = torch.cat([parts[name].start + at for name, at in layer.bending.items()])
             self.worth = torch.where(torch.isin(self.columns, self.curved_columns), _CURVED, 1.0)
@@ -315,7 +319,7 @@ class Bounding:
         columns = self.curved_columns
         kink = self.activations.kink[columns]
         layer = layer.within(down(z.lower[:, columns] - kink), up(z.upper[:, columns] - kink))
-        return concluded(layer, carried(backward, layer, *starts), NEURONS)
+        return concluded(layer, carried(backward, layer, *starts), NEURONS, self.curves_memory)
 
     def _tilts(self, batch: Batch) -> dict[str, Tensor]:
         """Where to turn the free lines of each activation, ``(batch, 1, *shape)`` in [0, 1]."""

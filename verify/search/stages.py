@@ -102,7 +102,11 @@ WARM_UP = (
 )
 """What comes before a search is divided among workers: bounds of single neurons are for all of its domains."""
 PART = (Stage(None, 40000), Stage(Effort(14, 24), torch.inf))
-"""What a worker does with its part: it looks for bounds of its own where the common ones do not reach."""
+"""What a worker does with its part: it looks for bounds of its own where the common ones do not reach.
+
+Its domains are proved by lines alone: the common bounds of neurons have parabolas in them, and with those lines need
+five times the domains that parabolas do, each of which costs an eighth.
+"""
 
 
 def split(network: Network, case: Case, atoms: Tensor, replay: Replay, **ways: Any) -> Searched:
@@ -158,10 +162,10 @@ def staged(
             ground.known, ground.reached = known, at
             bounding = Bounding(network, case.region, known, questions, floors=floors)
             if curving:
-                bounding.curve()
+                bounding.curve(memory)
             search = Search(bounding, late, memory, begin=begin(bounding))
         elif curving:
-            search.bounding.curve()
+            search.bounding.curve(memory)
         most = stage.domains * (1 if search.bounding.curves is None else _CURVED_MORE) if deep else torch.inf
         began = _after(began, branch(search, case, replay, leaf=leaf, most=most, say=say))
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
