@@ -47,7 +47,7 @@ class Mutant:
 
 RELAX, INTERVAL = "verify/relax.py", "verify/bounds/interval.py"
 BACKWARD, WALK, CENTRED = (f"verify/bounds/{name}.py" for name in ("backward", "walk", "centred"))
-REGION, SUPPORT, ROUNDING, OPS = "specs/region.py", "specs/support.py", "verify/rounding.py", "models/ops.py"
+REGION, SUPPORT, ROUNDING, OPS = "specs/region.py", "specs/support.py", "verify/rounding.py", "models/ops/affine.py"
 LEAKY = "tests/test_relax.py -k enclose_the_leaky_relu"
 TWO_SLOPES = "tests/test_relax.py -k enclose_every_two_slope"
 RAYS = "tests/test_rays.py"
