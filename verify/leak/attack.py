@@ -13,9 +13,8 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
-from leaktight.specs.product import Product
 from leaktight.specs.property import Case
-from leaktight.specs.region import Box, Region, toward
+from leaktight.specs.region import Box, Product, Region, toward
 from leaktight.verify.bounds.interval import Interval, outputs, propagate
 from leaktight.verify.leak.joint import with_slope_input
 from leaktight.verify.rounding import gamma, trusted_upper, underflow, up
