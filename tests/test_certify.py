@@ -12,8 +12,9 @@ from torch import Tensor
 
 from leaktight.errors import PropertyError, UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.certification import Certification
 from leaktight.verify.certify import certify

@@ -23,8 +23,9 @@ from leaktight.models.network import Network
 from leaktight.models.onnx import network_from_bytes
 from leaktight.models.simplify import simplify
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, Region, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import independent, radius, trace
 from leaktight.verify.leak import leak as room

@@ -15,8 +15,9 @@ from twins import fully_connected
 from leaktight.models.onnx import network_from_bytes
 from leaktight.models.ops import Linear
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Norm, Product, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.leak import attack
 from leaktight.verify.leak.joint import with_slope_input
 from leaktight.verify.search.exact import lies_in_unsafe_set

@@ -84,7 +84,6 @@ def lipschitz(
         pattern = None if interrupted else _pattern(question, seed)
     if lower > bounds[best]:
         raise InternalError(f"{best} says that the constant is at most {bounds[best]}, and inputs attain {lower}")
-    source = network.source
     return LipschitzBound(
         kind,
         bounds[best],
@@ -95,7 +94,7 @@ def lipschitz(
         timed_out=question.late,
         interrupted=interrupted,
         curve=None if slopes is None or interrupted else tuple(curve(Slopes.of(network), *slopes, question)),
-        network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
+        network=network.file,
         asked={} if radius is None else {"radius": radius},
         seconds=time.monotonic() - began,
         pattern=pattern,
