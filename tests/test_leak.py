@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from math import inf, nextafter, prod
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak import independent, radius, trace
+from leaktight.verify.leak import independent, plan, radius, trace
 from leaktight.verify.leak import leak as room
-from leaktight.verify.leak.curve import Chord
+from leaktight.verify.leak.curve import Chord, undecided
 from leaktight.verify.leak.result import Curve, LeakResult
 from leaktight.verify.report.schemas import check
 from leaktight.verify.search.exact import lies_in_unsafe_set
@@ -502,6 +503,26 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, after: 
         return real(*given, **named)
 
     monkeypatch.setattr(place, name, call)
+
+
+def test_halving_leaves_time_to_tell_where_inputs_are_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round of halving takes a fifth of the time; what inputs attain between slopes is asked when it is over."""
+    slopes, case = tiny(0)
+    case = replace(case, unsafe=replace(case.unsafe, bounds=case.unsafe.bounds + 2.0))
+    now, halve, rounds = [time.monotonic()], trace._Tracer.halve, []
+
+    def slow(tracer: trace._Tracer) -> bool:
+        now[0] += 200.0
+        rounds.append(halve(tracer))
+        return rounds[-1]
+
+    monkeypatch.setattr(trace._Tracer, "halve", slow)
+    monkeypatch.setattr(plan, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    (traced,) = trace.trace(slopes, case, 0.0, 0.6, plan.Plan(tolerance=1e-9, deadline=now[0] + 1000.0))
+    assert len(rounds) > 3
+    assert all(rounds)
+    assert all(truth(slopes, case, a) < 0 for a in grid(0.0, 0.6, 8))
+    assert sum(b - a for a, b in undecided(traced.segments)) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def trace(
         tracer.begin()
         if closer is not None:
             closer.search(tracer.curves(False))
-        while not plan.late and tracer.halve():
+        halving = plan.halving
+        while not halving.late and tracer.halve():
             say(f"bounding: {len(tracer.domains)} parts of regions and slopes")
     except KeyboardInterrupt:
         interrupted = True
