@@ -27,7 +27,7 @@ from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.stages import Ground
-from leaktight.verify.standing import Standing, origin
+from leaktight.verify.standing import Standing
 from leaktight.verify.standing import verdict as verdict_of
 from leaktight.verify.verdict import Counterexample, Guarantee, Status, Verdict
 
@@ -97,8 +97,7 @@ def prove(
     replay, there = Replay(network), budget.device.of(network)
     standings, interrupted = list[Standing](), False
     with budget.device.at_work():
-        arranged = budget.device.of(property).arranged(network.inputs, network.outputs)
-        cases = arranged.fitted(network.input_size, network.output_size)
+        cases = budget.device.of(property).about(network)
         for case, ground in zip(cases, grounds or [Ground() for _ in cases], strict=True):
             standings.append(standing := Standing.of(case, ground))
             with alarm(budget.deadline) as clock:
@@ -120,8 +119,8 @@ def prove(
         verdict,
         cross_check=checked,
         seconds=time.monotonic() - began,
-        network=origin(network),
-        property={"path": property.path, "sha256": property.sha256},
+        network=network.file,
+        property=property.file,
     )
 
 

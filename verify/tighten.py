@@ -18,7 +18,8 @@ import torch
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.prove import prove
 from leaktight.verify.rounding import down, up
 from leaktight.verify.search.stages import Ground
@@ -42,7 +43,7 @@ def least_margin(
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise UsageError(f"--margin must be a tolerance above zero; got {tolerance}")
     began = time.monotonic()
-    cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
+    cases = property.about(network)
     grounds = tuple(Ground() for _ in cases)
     verdict = prove(network, property, timeout=timeout, **options, grounds=grounds)
     search = _Tightening(network, cases, tolerance, None if timeout is None else began + timeout, verdict)
