@@ -129,8 +129,7 @@ def test_neurons_are_split_on_a_device_as_here(there: Pretend) -> None:
     found = same_verdict(network, asked)
     assert found.status is Status.PROVED
     assert found.statistics["domains"] > 5
-    # turns of lines are kept in bytes, and any turn is sound
-    assert there.reciprocals <= {"verify/search/splits.unpacked"}
+    assert not there.reciprocals  # a search whose turns differ in a last place finds other bounds
 
 
 def test_parabolas_bound_the_same_on_a_device(there: Pretend) -> None:

@@ -96,8 +96,12 @@ def packed(tilt: Tensor) -> Tensor:
 
 
 def unpacked(turn: Tensor) -> Tensor:
-    """Bytes as turns in [0, 1], float32."""
-    return turn.float() / _TURNS
+    """Bytes as turns in [0, 1], float32.
+
+    A product, not a quotient: GPUs divide by a number as they multiply by its reciprocal, and a turn that differs in
+    its last place leads a search to another bound.
+    """
+    return turn.float() * (1 / _TURNS)
 
 
 class Pool:
