@@ -232,12 +232,8 @@ def test_every_curve_comes_back_from_a_device_the_same(
     _, network, case = question(kind, 1)
     asked = lt.Property((case,))
     here, elsewhere = (lt.leak(network, asked, slopes, device=where, **ways) for where in ("cpu", DEVICE))
-    if ways.get("engine") == "branch":  # a search may follow last places, and parts are of another size there
-        assert elsewhere.status is here.status
-        assert elsewhere.proved_up_to == pytest.approx(here.proved_up_to, abs=0.01)
-    else:
-        assert told(here) == told(elsewhere)
-    assert there.reciprocals <= {"verify/search/splits.unpacked"}  # any turn is sound
+    assert told(here) == told(elsewhere)
+    assert not there.reciprocals
 
 
 @pytest.mark.slow
