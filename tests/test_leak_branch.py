@@ -19,7 +19,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.rows import rows_on_outputs
-from leaktight.verify.leak import signs
+from leaktight.verify.leak import signs, told
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.joint_boxes import Line, SlopePasses, _beside, box_search
@@ -278,7 +278,7 @@ def test_boxes_beside_a_span_are_all_that_lies_outside_of_it() -> None:
 
 def test_pieces_of_a_curve_are_told_what_holds_on_all_of_them() -> None:
     segment = Segment(0.0, 1.0, (-1.0, 1.0), (2.0, 2.0))
-    pieces = signs._cut(segment, [0.25, 0.75], {})
+    pieces = told._cut(segment, [0.25, 0.75], {})
     assert [(s.lo, s.hi, s.lower) for s in pieces] == [
         (0.0, 0.25, (-1.0, pieces[0].lower[1])),
         (0.25, 0.75, pieces[1].lower),
@@ -288,8 +288,8 @@ def test_pieces_of_a_curve_are_told_what_holds_on_all_of_them() -> None:
         for a, low in zip((piece.lo, piece.hi), piece.lower, strict=True):
             assert 2 * a - 1 - 1e-12 <= low <= 2 * a - 1
     for lo, hi, holds in ((0.25, 0.75, True), (0.0, 1.0, True), (0.2505, 0.75, False), (0.25, 0.7495, False)):
-        assert signs._told(pieces[1], Answers(proved=[(lo, hi, 0.5)])).proved == holds
-        assert signs._told(pieces[1], Answers(refuted=[(lo, hi, -0.5)])).refuted == holds
+        assert told._on(pieces[1], Answers(proved=[(lo, hi, 0.5)])).proved == holds
+        assert told._on(pieces[1], Answers(refuted=[(lo, hi, -0.5)])).refuted == holds
 
 
 def test_a_proof_that_is_not_complete_closes_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
