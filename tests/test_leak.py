@@ -26,8 +26,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case, Property, Unsafe
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak import independent, radius, trace
-from leaktight.verify.leak import leak as room
+from leaktight.verify.leak import course, independent, questions, radius, trace
 from leaktight.verify.leak.curve import Chord
 from leaktight.verify.leak.result import Curve, LeakResult
 from leaktight.verify.report.schemas import check
@@ -497,9 +496,9 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, after: 
         (trace, "search", 1, "shared"),
         (independent, "sandwiched_margins", 0, "independent"),
         (independent, "along", 0, "independent"),
-        (room, "rates", 0, "shared"),
-        (room, "signal", 0, "shared"),
-        (room, "first_refuted", 0, "shared"),
+        (questions, "rates", 0, "shared"),
+        (course, "signal", 0, "shared"),
+        (questions, "first_refuted", 0, "shared"),
         (radius, "margin_lines", 0, "shared"),
     ],
 )

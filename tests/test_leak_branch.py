@@ -24,7 +24,10 @@ from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.joint_boxes import Line, SlopePasses, _beside, box_search
 from leaktight.verify.leak.joint_neurons import split_neurons
+from leaktight.verify.leak.plan import Plan
 from leaktight.verify.leak.raised import Raising, _Part
+from leaktight.verify.leak.told import refuted_spans
+from leaktight.verify.leak.trace import _Tracer
 from leaktight.verify.search.boxes import Boxes
 
 RANGES = [(0.0, 0.3), (-0.8, 0.2), (0.7, 1.8)]
@@ -290,6 +293,21 @@ def test_pieces_of_a_curve_are_told_what_holds_on_all_of_them() -> None:
     for lo, hi, holds in ((0.25, 0.75, True), (0.0, 1.0, True), (0.2505, 0.75, False), (0.25, 0.7495, False)):
         assert told._on(pieces[1], Answers(proved=[(lo, hi, 0.5)])).proved == holds
         assert told._on(pieces[1], Answers(refuted=[(lo, hi, -0.5)])).refuted == holds
+
+
+def test_what_was_refuted_before_stands_when_the_time_is_up() -> None:
+    slopes, case = tiny(0, (0, 1, 1))
+    case = moved(slopes, case, (0.0, 0.3))
+    tracer = _Tracer(slopes, case, 0.0, 0.3, Plan(tolerance=10.0))
+    tracer.begin()
+    (first,) = tracer.curves(False)
+    before = joined(refuted_spans(first.segments))
+    assert before, "nothing is refuted"
+    tracer.plan = replace(tracer.plan, deadline=0.0)
+    (late,) = tracer.curves(False)
+    assert joined(refuted_spans(late.segments)) == before
+    for s in late.segments:
+        assert not s.refuted or truth(slopes, case, s.lo) < 0 > truth(slopes, case, s.hi)
 
 
 def test_a_proof_that_is_not_complete_closes_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
