@@ -131,7 +131,6 @@ def _result(
             factors = signal(setting.moving, region, *ways.slopes, memory=ways.memory, deadline=plan.deadline)
     except KeyboardInterrupt:
         interrupted = True
-    source = network.source
     return LeakResult(
         slopes=ways.slopes,
         own=setting.moving.own,
@@ -144,6 +143,6 @@ def _result(
         interrupted=interrupted and not clock.rung,
         statistics={"domains": sum(traced.domains for some in found for traced in some)},
         constant=constant,
-        asked={"network": {"path": source.path if source else None, "sha256": source.sha256 if source else None}},
+        asked={"network": network.file},
         **question.told(),
     )

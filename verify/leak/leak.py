@@ -51,11 +51,10 @@ def leak(
     ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz, device)
 
     def asked(there: Device, _: Setting) -> OfProperty:
-        arranged = there.of(property).arranged(network.inputs, network.outputs)
-        return OfProperty(list(arranged.fitted(network.input_size, network.output_size)))
+        return OfProperty(list(there.of(property).about(network)))
 
     found = answered(network, ways, asked)
-    return found.about({"property": {"path": property.path, "sha256": property.sha256}})
+    return found.about({"property": property.file})
 
 
 def leak_of_data(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.leak.constant import Constant
 from leaktight.verify.leak.course import Setting
 from leaktight.verify.leak.critical import first_refuted
