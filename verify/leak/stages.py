@@ -49,13 +49,7 @@ class Stage:
     most: float = inf
 
 
-STAGES = (
-    Stage(PIECES, 1),
-    Stage(PIECES, 2, 0.5),
-    Stage(PIECES, 4, 0.5),
-    Stage(PIECES // 4, 2),
-    Stage(PIECES // 8, 2),
-)
+STAGES = (Stage(PIECES, 1), Stage(PIECES, 4, 0.5), Stage(PIECES // 4, 2), Stage(PIECES // 8, 2))
 
 
 def first_margins(
