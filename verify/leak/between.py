@@ -124,7 +124,7 @@ def lines_on(
 
 def not_below_intervals(grid: Grid, objectives: Tensor, lines: Lines) -> Lines:
     """The lines, or what intervals give where that is higher: lines may be looser."""
-    flat = lower_of_outputs(grid.network, grid.values, objectives.repeat_interleave(grid.count, 0))
+    flat = lower_of_outputs(grid.network, grid.known, objectives.repeat_interleave(grid.count, 0))
     parts = len(lines.at_lo) // (len(objectives) * (grid.count - 1))
     between = torch.maximum(*grid.pairs(flat)).flatten(0, 1).repeat_interleave(parts, 0)
     higher = between > torch.maximum(lines.at_lo, lines.at_hi)

@@ -71,8 +71,12 @@ def equal_parts(lo: float, hi: float, count: int) -> list[float]:
 def lowest(chords: Sequence[Chord]) -> list[Chord]:
     """Chords below all the given ones, which together cover a range: a curve of the smallest of what they bound.
 
-    Between neighbouring ends of all chords each is a line; their minimum is concave there, so its chord holds.
+    Between neighbouring ends of all chords each is a line; their minimum is concave there, so its chord holds. Chords
+    that follow each other are such a curve themselves.
     """
+    rising = sorted(chords, key=lambda chord: (chord.lo, chord.hi))
+    if all(left.lo < left.hi == right.lo < right.hi for left, right in pairwise(rising)):
+        return rising
     ends = sorted({end for chord in chords for end in (chord.lo, chord.hi)})
     spans = [(ends[0], ends[0])] if len(ends) == 1 else list(pairwise(ends))
     at_lo, at_hi = [inf] * len(spans), [inf] * len(spans)

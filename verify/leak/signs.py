@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -24,12 +23,13 @@ from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
-from leaktight.verify.leak.curve import Segment, undecided
+from leaktight.verify.leak.curve import undecided
 from leaktight.verify.leak.joint_boxes import SlopeBoxes
 from leaktight.verify.leak.joint_neurons import split_neurons
 from leaktight.verify.leak.plan import LIGHT, Plan
 from leaktight.verify.leak.raised import Raising
 from leaktight.verify.leak.throughout import Attained, around
+from leaktight.verify.leak.told import told
 from leaktight.verify.leak.traced import Traced
 from leaktight.verify.search.bisect import FEW_INPUTS
 from leaktight.verify.search.relaxed import splittable
@@ -194,8 +194,7 @@ class SignSearch:
                 known[a] = (upper, x)
         ends = sorted({end for lo, hi, _ in (*answers.proved, *answers.refuted) for end in (lo, hi)})
         known = self._attained_at(region, known, [a for a in ends if a not in one.attained])
-        pieces = [piece for segment in one.segments for piece in _cut(segment, ends, known)]
-        return replace(one, segments=[_told(piece, answers) for piece in pieces], attained=known, domains=domains)
+        return replace(one, segments=told(one.segments, answers, known), attained=known, domains=domains)
 
     def _attained_at(self, region: int, known: Attained, ends: list[float]) -> Attained:
         """What is known to be attained, at some more slopes too: the best of the inputs of the slopes next to them."""
@@ -212,25 +211,3 @@ class SignSearch:
             if a not in more or upper < more[a][0]:
                 more[a] = (upper, x)
         return more
-
-
-def _cut(segment: Segment, ends: list[float], known: Attained) -> list[Segment]:
-    """The parts of a segment between some slopes."""
-    places = [segment.lo, *(a for a in ends if segment.lo < a < segment.hi), segment.hi]
-    if len(places) == 2:
-        return [segment]
-    lower = [segment.chord.at(a) for a in places]
-    upper = [segment.upper[0], *(known.get(a, (inf,))[0] for a in places[1:-1]), segment.upper[1]]
-    return [
-        replace(segment, lo=a, hi=b, lower=(lower[k], lower[k + 1]), upper=(upper[k], upper[k + 1]))
-        for k, (a, b) in enumerate(pairwise(places))
-    ]
-
-
-def _told(piece: Segment, answers: Answers) -> Segment:
-    """A part of a curve with the best that searches say of all of it."""
-    over = [value for lo, hi, value in answers.proved if lo <= piece.lo and piece.hi <= hi]
-    under = [value for lo, hi, value in answers.refuted if lo <= piece.lo and piece.hi <= hi]
-    if over and not piece.proved:
-        piece = replace(piece, lower=(max(over), max(over)))
-    return replace(piece, throughout=min([piece.throughout, *under]))

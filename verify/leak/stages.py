@@ -106,17 +106,12 @@ class _Staged:
 
     def _stage(self, stage: Stage, regions: Tensor, matter: Tensor) -> None:
         """Bounds the rows that matter; regions that have about as many go together."""
-        at, rough = self.at[regions], self.first
+        at, rough, known_at = self.at[regions], self.first, self.grid.at[regions]
         if stage.every == self.stages[0].every:
-            grid, place = self.grid.pick(regions), regions
+            grid = self.grid.pick(regions)
         else:
             floor = {name: z.select(regions) for name, z in self.known.items()}
-            grid, place = self._bounded_anew(stage, regions, floor), torch.arange(len(regions))
-            if rough is not None:
-                rough = rough_lines(grid, self.weights[regions], at, self.memory)
-                self._keep(regions, rough.lines)
-                matter = matter & self._that_matter(regions)
-                matter[:, 0] |= ~matter.any(1)
+            grid = self._bounded_anew(stage, regions, floor)
         counts = matter.sum(1)
         sizes = [0, *_GROUPS, matter.shape[1]]
         for few, many in pairwise(sizes):
@@ -124,7 +119,7 @@ class _Staged:
             if len(own):
                 index = matter[own].to(torch.uint8).topk(int(counts[own].amax()), dim=1).indices
                 fine = finer(grid.pick(own), at[own, :: stage.every // stage.between])
-                ahead = None if rough is None else rough.ahead(grid.at[own], fine.at, place[own], index)
+                ahead = None if rough is None else rough.ahead(known_at[own], fine.at, regions[own], index)
                 self._bound(fine, regions[own], index, ahead)
 
     def _bounded_anew(self, stage: Stage, regions: Tensor, floor: dict[str, Interval]) -> Grid:
@@ -135,13 +130,6 @@ class _Staged:
             known = self.known[name].select(regions).meet(z)
             self.known[name].lower[regions], self.known[name].upper[regions] = known.lower, known.upper
         return grid
-
-    def _keep(self, regions: Tensor, found: Lines) -> None:
-        """Keeps the better lines of all rows of these regions."""
-        places = self._places(regions)
-        best = self.lines.select(places).where_higher(found)
-        for name in ("at_lo", "at_hi", "loss"):
-            getattr(self.lines, name)[places] = getattr(best, name)
 
     def _bound(self, grid: Grid, regions: Tensor, index: Tensor, ahead: Tensor | None) -> None:
         """Bounds these rows ``(regions, k)``, and keeps the better lines; the others' losses do not matter."""

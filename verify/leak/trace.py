@@ -22,6 +22,7 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
 from leaktight.verify.leak.attack import along, search
 from leaktight.verify.leak.attained import attained
+from leaktight.verify.leak.closing import Answers
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.domains import Domains, ends_of
 from leaktight.verify.leak.margin import MarginLines, margin_lines
@@ -29,6 +30,7 @@ from leaktight.verify.leak.parametric import Floor
 from leaktight.verify.leak.plan import LIGHT, Plan, Progress
 from leaktight.verify.leak.stages import PIECES, first_margins
 from leaktight.verify.leak.throughout import settled
+from leaktight.verify.leak.told import refuted_spans, told
 from leaktight.verify.leak.traced import Closer, Traced
 
 FEW_INPUTS = 8  # up to so many, boxes are halved too
@@ -69,10 +71,10 @@ def trace(
     if closer is None:
         return curves
     try:
-        told = closer.told(curves)
+        answered = closer.told(curves)
     except TimeUp:
         return curves
-    return told if interrupted else closer.raised(told)
+    return answered if interrupted else closer.raised(answered)
 
 
 class _Tracer:
@@ -89,6 +91,7 @@ class _Tracer:
         self.domains = Domains(owner, region.select(owner), first, last, nothing, nothing.clone(), -nothing)
         self.known: dict[str, Interval] | None = None
         self.attained: list[dict[float, tuple[float, Tensor]]] = [{} for _ in range(regions)]
+        self.refuted: list[list[tuple[float, float, float]]] = [[] for _ in range(regions)]
         self.halves_boxes = plan.boxes and isinstance(region, Box) and region.size <= FEW_INPUTS
 
     def begin(self) -> None:
@@ -306,12 +309,18 @@ class _Tracer:
         return found
 
     def _settled(self, owner: int, segments: list[Segment]) -> list[Segment]:
-        """The segments, with what the best inputs at their ends attain on all of them."""
-        if not self.attained[owner] or self.plan.late:
+        """The segments, with what the best inputs at their ends attain on all of them, and what was found so before."""
+        known = self.attained[owner]
+        segments = told(segments, Answers(refuted=self.refuted[owner]), known)
+        open_ = [s for s in segments if not s.refuted]
+        if not known or not open_ or self.plan.late:
             return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
         try:
-            return settled(self.slopes, case, segments, self.attained[owner], _HALVINGS, self.plan.deadline)
+            found = settled(self.slopes, case, open_, known, _HALVINGS, self.plan.deadline)
         except TimeUp:  # what is proven and attained at their ends stands
             return segments
+        segments = sorted([*(s for s in segments if s.refuted), *found], key=lambda s: (s.lo, s.hi))
+        self.refuted[owner] = refuted_spans(segments)
+        return segments
