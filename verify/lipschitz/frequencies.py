@@ -12,11 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor
 
+from leaktight.models.ops import Shape
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.spectra import Wave, advanced, spread
 from leaktight.verify.lipschitz.torus import Step
@@ -28,14 +29,23 @@ _LEARNING = 2  # turns that are rough
 _CLOSE = 2e-5  # of the bound's square, relatively: nearly as small as with the other frequencies
 _SHARES = (1.0, 0.98, 0.9, 0.7, 0.4, 0.1, 0.02)
 _ROOMS = (0.03, 0.2)
-Search = Callable[[Sequence[Wave], Tensor, int], Tensor]
-"""From the waves at some frequencies and a logarithm of ``T`` that is feasible there to a better one, in which turn."""
+Search = Callable[[Sequence[Wave], Tensor, float, int], Tensor]
+"""From the waves at some frequencies, a logarithm of ``T`` that is feasible there and the square of the bound that it
+gives to a better one, in which turn."""
 
 
 def separable(steps: Sequence[Step]) -> bool:
     """Whether no step mixes frequencies."""
     same = all(step.points == steps[0].points for step in steps)
     return same and not any(step.window.dense or max(step.window.stride) > 1 for step in steps)
+
+
+def without_opposites(chain: Sequence[Wave], points: Shape) -> list[Wave]:
+    """The waves at one of each frequency and its opposite, at which all matrices are conjugate (kernels are real)."""
+    places = torch.arange(prod(points)).reshape(points)
+    axes = list(range(len(points)))
+    opposite = places.flip(axes).roll([1] * len(points), axes)
+    return _at(chain, places[places <= opposite].tolist())
 
 
 def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | None = None) -> Tensor:
@@ -48,7 +58,8 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
         if deadline is not None and time.monotonic() > deadline:
             break
         some = _at(chain, sorted(seen))
-        found = search(some, _between(some, sizes, start, best, squares[sorted(seen)])[0], turn)
+        inside, there = _between(some, sizes, start, best, squares[sorted(seen)])
+        found = search(some, inside, float(there.max()), turn)
         own = float(largest(some, found.exp().split(sizes)).max())
         everywhere = largest(chain, found.exp().split(sizes))
         moved, there = _between(chain, sizes, found, best, squares)

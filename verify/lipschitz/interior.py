@@ -21,6 +21,7 @@ _GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
 _DEEP = 8  # stages from which the scales of the stages are worth a search of their own
+_USUAL = 11  # values of t
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -39,21 +40,36 @@ def optimal(
     reached, or as far as duality says never will be, no better multipliers are looked for.
     """
     asked = problem(network, multipliers, square)
-    best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
+    return asked.multipliers(least(asked, deadline, progress=progress, enough=enough / square)[1])
+
+
+def least(
+    asked: Problem,
+    deadline: float | None = None,
+    *,
+    progress: Progress | None = None,
+    enough: float = 0.0,
+    gap: float = _GAP,
+) -> tuple[float, Tensor]:
+    """``rho`` and ``mu`` where ``rho`` is the least; no worse than the given multipliers, which are ones.
+
+    gap: relatively, of ``rho``, at which the path ends.
+    """
+    best, found = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0
     if len(asked.sizes) >= _DEEP:  # the path begins far from there
         rho, mu = scaled(asked, deadline)
-        best, least = (mu, rho) if rho < least else (best, least)
-    for place, (here, t) in enumerate(path(asked, deadline)):
-        if here.rho < least:
-            best, least = here.mu, here.rho
-        if least < _SURELY * enough / square or here.rho - asked.parameter / t > enough / square > 0:
+        best, found = (mu, rho) if rho < found else (best, found)
+    for place, (here, t) in enumerate(path(asked, deadline, gap)):
+        if here.rho < found:
+            best, found = here.mu, here.rho
+        if found < _SURELY * enough or here.rho - asked.parameter / t > enough > 0:
             break
         if progress is not None:
-            progress(place + 1, 11)
-    return asked.multipliers(best)
+            progress(place + 1, max(_USUAL, place + 2))
+    return found, best
 
 
-def path(asked: Problem, deadline: float | None = None) -> Iterator[tuple[Point, float]]:
+def path(asked: Problem, deadline: float | None = None, gap: float = _GAP) -> Iterator[tuple[Point, float]]:
     """Points near the central path and their ``t``, each closer to the optimum than the one before.
 
     From a point of the path, Newton's step for ``factor t`` points along the path and is ``factor`` times too long, as
@@ -72,7 +88,7 @@ def path(asked: Problem, deadline: float | None = None) -> Iterator[tuple[Point,
             if decrement < _CENTRED:
                 break
         yield here, t
-        if asked.parameter / t < _GAP * here.rho:
+        if asked.parameter / t < gap * here.rho:
             return
         factor = min(12.0, max(1.5, 5.0 if factor == 1.0 else factor * (1.5 if steps < 5 else 0.6 if steps > 8 else 1)))
         t *= factor

@@ -1,14 +1,16 @@
 """Multipliers of LipSDP for convolutional chains, one for each channel, found by descent; proven elsewhere.
 
 The bound of leaktight.verify.lipschitz.spectra is a convex function of ``1 / T``, and grows without limit where a ``T``
-comes near its ``S``: every point that can be evaluated is feasible. It is minimised over ``log T`` by L-BFGS with
-halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
+comes near its ``S``: every point that can be evaluated is feasible. Where frequencies do not mix, few of them matter
+(leaktight.verify.lipschitz.frequencies), and Newton's method finds the least bound of these
+(leaktight.verify.lipschitz.jointly). Else it is minimised over ``log T`` by L-BFGS with halved steps; the largest
+eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, isfinite
 
 import torch
@@ -16,13 +18,14 @@ from torch import Tensor
 
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
-from leaktight.verify.lipschitz.frequencies import cut, separable
+from leaktight.verify.lipschitz.frequencies import Search, cut, separable, without_opposites
+from leaktight.verify.lipschitz.jointly import improved
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
-_TURNS = ((4,), (4, 7), (10, 13))  # with few frequencies a rough search says which others there should be
+_GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
 _ITERATIONS = 400
 _USUAL = 450  # of all descents together
 
@@ -35,17 +38,22 @@ def optimal(
     if start is None or not sum(map(len, start)):
         return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
-    fall = _Fall(sizes, deadline, progress)
     if separable(steps):
-        some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
-        point = cut(chain, point, lambda part, at, turn: fall.fallen(some, part, at, _turn(turn)), deadline)
+        point = cut(without_opposites(chain, steps[0].points), point, _jointly(sizes, deadline, progress), deadline)
     else:
-        point = fall.fallen(steps, chain, point, _SQUARINGS)
+        point = _Fall(sizes, deadline, progress).fallen(steps, chain, point, _SQUARINGS)
     return list(point.exp().split(sizes))
 
 
-def _turn(turn: int) -> Sequence[int]:
-    return _TURNS[min(turn, len(_TURNS) - 1)]
+def _jointly(sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
+    """A search at few frequencies, rough in the first turns: it says which others there should be."""
+
+    def search(some: Sequence[Wave], at: Tensor, square: float, turn: int) -> Tensor:
+        scales = [scale for scale in at.exp().split(sizes) if len(scale)]
+        gap = _GAPS[min(turn, len(_GAPS) - 1)]
+        return improved(some, scales, square, gap=gap, deadline=deadline, progress=progress).log()
+
+    return search
 
 
 @dataclass
