@@ -24,9 +24,9 @@ e_i e_i^T - U_i^T U_i`` the derivative of ``M`` by ``mu_i``,
 plus ``1 / mu_i^2`` on its diagonal.
 
 The matrices may be many at once, with a batch dimension in front, for which the same ``rho`` and ``mu`` have to do: the
-frequencies of a chain of convolutions (leaktight.verify.lipschitz.jointly), each with its own ``z``. Then the barrier is the
-sum of the ``-log det M`` of all of them, and so are its derivatives but for the terms of ``mu``. There they are complex,
-transposes are conjugate, and squares those of absolute values.
+frequencies of a chain of convolutions (leaktight.verify.lipschitz.jointly), each with its own ``z``. Then the barrier
+is the sum of the ``-log det M`` of all of them, and so are its derivatives but for the terms of ``mu``. There they are
+complex, transposes are conjugate, and squares those of absolute values.
 """
 
 from __future__ import annotations

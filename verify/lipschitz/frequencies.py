@@ -36,7 +36,7 @@ gives to a better one, in which turn."""
 
 def separable(steps: Sequence[Step]) -> bool:
     """Whether no step mixes frequencies."""
-    same = all(step.points == steps[0].points for step in steps)
+    same = all(step.points == steps[0].points and not step.fresh for step in steps)
     return same and not any(step.window.dense or max(step.window.stride) > 1 for step in steps)
 
 

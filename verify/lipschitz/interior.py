@@ -76,14 +76,16 @@ def path(asked: Problem, deadline: float | None = None, gap: float = _GAP) -> It
     the path is about a straight line in ``1 / t``. The factor follows how many steps the last one took.
     """
     here: Point | None = point(asked, 2.0, torch.full((sum(asked.sizes),), 2.0, dtype=torch.float64))
-    t, factor = asked.parameter / 6.0, 1.0
+    t, factor, spent = asked.parameter / 6.0, 1.0, 0.0
     while here is not None:
         length, steps = 1 / factor, 0
         while steps < _STEPS:
-            if deadline is not None and time.monotonic() > deadline:
+            began = time.monotonic()
+            if deadline is not None and began + spent > deadline:
                 yield here, t
                 return
             here, decrement = newton(asked, here, t, length)
+            spent = time.monotonic() - began
             steps, length = steps + 1, 1.0
             if decrement < _CENTRED:
                 break

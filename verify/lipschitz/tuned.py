@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import inf, isfinite
 
 import torch
@@ -26,17 +27,21 @@ from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
 _GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
+_STAGES = 50  # of all searches at few frequencies together, as usual
 _ITERATIONS = 400
 _USUAL = 450  # of all descents together
 
 
 def optimal(
     steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None, progress: Progress | None = None
-) -> list[Tensor]:
-    """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on."""
+) -> list[Tensor] | None:
+    """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on.
+
+    None: the closed form is not feasible in floating point.
+    """
     start = _closed_forms(steps, chain)
     if start is None or not sum(map(len, start)):
-        return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
+        return start
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
     if separable(steps):
         point = cut(without_opposites(chain, steps[0].points), point, _jointly(sizes, deadline, progress), deadline)
@@ -48,10 +53,17 @@ def optimal(
 def _jointly(sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
     """A search at few frequencies, rough in the first turns: it says which others there should be."""
 
+    done = count()
+
+    def told(*_: int) -> None:
+        if progress is not None:
+            so_far = next(done)
+            progress(so_far, max(_STAGES, so_far + 1))
+
     def search(some: Sequence[Wave], at: Tensor, square: float, turn: int) -> Tensor:
         scales = [scale for scale in at.exp().split(sizes) if len(scale)]
         gap = _GAPS[min(turn, len(_GAPS) - 1)]
-        return improved(some, scales, square, gap=gap, deadline=deadline, progress=progress).log()
+        return improved(some, scales, square, gap=gap, deadline=deadline, progress=told).log()
 
     return search
 
@@ -89,8 +101,11 @@ def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] 
         return found[-1]
 
     none = torch.zeros(0, dtype=torch.float64)
-    with torch.no_grad():
-        _walk(steps, chain, rule)
+    try:
+        with torch.no_grad():
+            _walk(steps, chain, rule)
+    except NotContained:
+        return None
     by_step, at = list[Tensor](), 0
     for wave in chain:
         by_step.append(found[at] if wave.loose else none)
@@ -105,7 +120,7 @@ def _walk(
     form: Tensor | None = None
     found = []
     for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
-        image = spread(wave, None if form is None else handed(form, step.points, step.window.stride))
+        image = spread(wave, None if form is None else handed(form, step))
         scale = rule(k, wave, image) if wave.loose else image.new_zeros(0).real
         form = advanced(wave, image, scale)
         found.append((image, form))
