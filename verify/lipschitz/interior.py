@@ -21,7 +21,8 @@ _GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
 _DEEP = 8  # stages from which the scales of the stages are worth a search of their own
-_USUAL = 11  # values of t
+_BOLD = 2.0  # times as long as a step that is sure to fall
+_USUAL = 15  # values of t
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -50,13 +51,14 @@ def least(
     progress: Progress | None = None,
     enough: float = 0.0,
     gap: float = _GAP,
+    scales: bool = True,
 ) -> tuple[float, Tensor]:
     """``rho`` and ``mu`` where ``rho`` is the least; no worse than the given multipliers, which are ones.
 
-    gap: relatively, of ``rho``, at which the path ends.
+    gap: relatively, of ``rho``, at which the path ends. scales: of the stages, whether to search for them first.
     """
     best, found = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0
-    if len(asked.sizes) >= _DEEP:  # the path begins far from there
+    if scales and len(asked.sizes) >= _DEEP:  # the path begins far from there
         rho, mu = scaled(asked, deadline)
         best, found = (mu, rho) if rho < found else (best, found)
     for place, (here, t) in enumerate(path(asked, deadline, gap)):
@@ -124,16 +126,16 @@ def _along(asked: Problem, here: Point, step: Tensor, length: float) -> Point | 
 def _searched(
     asked: Problem, here: Point, t: float, step: Tensor, decrement: float, longest: float
 ) -> tuple[Point, float]:
-    """The point along `step` with at least half of the way to the boundary left, where the function has fallen.
+    """A point along `step` where the function has fallen, not much farther than Newton's method is sure of.
 
-    Going farther may gain more at once, and ends in a corner from which Newton's method needs many steps.
+    The barrier is self-concordant: a step of ``1 / (1 + decrement^(1/2))`` stays inside, and falls (Nesterov and
+    Nemirovskii 1994). A few times as long is tried first. What goes farther may gain more at once, and ends in a corner
+    from which Newton's method needs many steps, each of which would have to be looked for again.
     """
-    now, length, seen = t * here.rho + here.barrier, longest, False
+    now, length = t * here.rho + here.barrier, min(longest, _BOLD / (1 + max(decrement, 0.0) ** 0.5))
     while length > 1e-12:
         moved = point(asked, here.rho + length * float(step[0]), here.mu + length * step[1:])
-        fallen = moved is not None and t * moved.rho + moved.barrier < now
-        if moved is not None and fallen and (seen or length == longest):
+        if moved is not None and t * moved.rho + moved.barrier < now:
             return moved, decrement
-        seen = fallen
         length *= 0.5
     return here, 0.0

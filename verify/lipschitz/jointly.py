@@ -33,7 +33,7 @@ def improved(
     scales: such diagonals with the bound ``square ** 0.5`` at these frequencies. gap: relatively, of the square. After
     `deadline` (of time.monotonic) the best that was found so far.
     """
-    rho, mu = least(problem(chain, scales, square), deadline, progress=progress, gap=gap)
+    rho, mu = least(problem(chain, scales, square), deadline, progress=progress, gap=gap, scales=False)
     return rho * torch.cat(list(scales)) / mu
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
-from leaktight.verify.lipschitz.frequencies import Search, cut, separable, without_opposites
+from leaktight.verify.lipschitz.frequencies import Search, cut, largest, separable, without_opposites
 from leaktight.verify.lipschitz.jointly import improved
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
@@ -44,25 +44,27 @@ def optimal(
         return start
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
     if separable(steps):
-        point = cut(without_opposites(chain, steps[0].points), point, _jointly(sizes, deadline, progress), deadline)
+        point = cut(without_opposites(chain, steps[0].points), point, _jointly(start, deadline, progress), deadline)
     else:
         point = _Fall(sizes, deadline, progress).fallen(steps, chain, point, _SQUARINGS)
     return list(point.exp().split(sizes))
 
 
-def _jointly(sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
-    """A search at few frequencies, rough in the first turns: it says which others there should be."""
+def _jointly(start: list[Tensor], deadline: float | None, progress: Progress | None) -> Search:
+    """A search at few frequencies, rough in the first turns: it says which others there should be.
 
-    done = count()
+    Every turn begins at the closed form, which is far from the boundary of what is feasible; the best of the turn
+    before is close to it, where Newton's method makes small steps.
+    """
+    done, scales = count(), [scale for scale in start if len(scale)]
 
     def told(*_: int) -> None:
         if progress is not None:
             so_far = next(done)
             progress(so_far, max(_STAGES, so_far + 1))
 
-    def search(some: Sequence[Wave], at: Tensor, square: float, turn: int) -> Tensor:
-        scales = [scale for scale in at.exp().split(sizes) if len(scale)]
-        gap = _GAPS[min(turn, len(_GAPS) - 1)]
+    def search(some: Sequence[Wave], turn: int) -> Tensor:
+        gap, square = _GAPS[min(turn, len(_GAPS) - 1)], float(largest(some, start).max())
         return improved(some, scales, square, gap=gap, deadline=deadline, progress=told).log()
 
     return search
