@@ -29,8 +29,8 @@ _LEARNING = 2  # turns that are rough
 _CLOSE = 2e-5  # of the bound's square, relatively: nearly as small as with the other frequencies
 _SHARES = (1.0, 0.98, 0.9, 0.7, 0.4, 0.1, 0.02)
 _ROOMS = (0.03, 0.2)
-Search = Callable[[Sequence[Wave], int], Tensor]
-"""From the waves at some frequencies to a logarithm of ``T`` that is feasible there and good, in which turn."""
+Search = Callable[[Sequence[Wave], Tensor, int], Tensor]
+"""From the waves at some frequencies and a logarithm of ``T`` that is feasible there to a better one, in which turn."""
 
 
 def separable(steps: Sequence[Step]) -> bool:
@@ -57,7 +57,7 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
         if deadline is not None and time.monotonic() > deadline:
             break
         some = _at(chain, sorted(seen))
-        found = search(some, turn)
+        found = search(some, _between(some, sizes, start, best, squares[sorted(seen)])[0], turn)
         own = float(largest(some, found.exp().split(sizes)).max())
         everywhere = largest(chain, found.exp().split(sizes))
         moved, there = _between(chain, sizes, found, best, squares)
@@ -66,6 +66,7 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
         joining = _joining(everywhere, own)
         if turn >= _LEARNING and not set(joining) - seen:
             break
+        start = found
         seen.update(joining)
     return best
 

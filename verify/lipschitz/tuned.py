@@ -2,7 +2,7 @@
 
 The bound of leaktight.verify.lipschitz.spectra is a convex function of ``1 / T``, and grows without limit where a ``T``
 comes near its ``S``: every point that can be evaluated is feasible. Where frequencies do not mix, few of them matter
-(leaktight.verify.lipschitz.frequencies), and Newton's method finds the least bound of these
+(leaktight.verify.lipschitz.frequencies), and in deep chains Newton's method finds the least bound of these
 (leaktight.verify.lipschitz.jointly). Else it is minimised over ``log T`` by L-BFGS with halved steps; the largest
 eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
 """
@@ -10,7 +10,7 @@ eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import inf, isfinite
 
@@ -26,6 +26,8 @@ from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, hand
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
+_TURNS = ((4,), (4, 7), (10, 13))  # sharpness of a descent at few frequencies, turn by turn
+_DEEP = 6  # steps with multipliers, from which Newton's method is better than descent
 _GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
 _STAGES = 50  # of all searches at few frequencies together, as usual
 _ITERATIONS = 400
@@ -44,10 +46,19 @@ def optimal(
         return start
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
     if separable(steps):
-        point = cut(without_opposites(chain, steps[0].points), point, _jointly(start, deadline, progress), deadline)
+        few = len(sizes) - sizes.count(0) < _DEEP
+        search = _creeping(steps, sizes, deadline, progress) if few else _jointly(start, deadline, progress)
+        point = cut(without_opposites(chain, steps[0].points), point, search, deadline)
     else:
         point = _Fall(sizes, deadline, progress).fallen(steps, chain, point, _SQUARINGS)
     return list(point.exp().split(sizes))
+
+
+def _creeping(steps: Sequence[Step], sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
+    """The same by descent, which is quicker where there are few steps."""
+    some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
+    fall = _Fall(sizes, deadline, progress)
+    return lambda part, at, turn: fall.fallen(some, part, at, _TURNS[min(turn, len(_TURNS) - 1)])
 
 
 def _jointly(start: list[Tensor], deadline: float | None, progress: Progress | None) -> Search:
@@ -63,7 +74,7 @@ def _jointly(start: list[Tensor], deadline: float | None, progress: Progress | N
             so_far = next(done)
             progress(so_far, max(_STAGES, so_far + 1))
 
-    def search(some: Sequence[Wave], turn: int) -> Tensor:
+    def search(some: Sequence[Wave], _: Tensor, turn: int) -> Tensor:
         gap, square = _GAPS[min(turn, len(_GAPS) - 1)], float(largest(some, start).max())
         return improved(some, scales, square, gap=gap, deadline=deadline, progress=told).log()
 
