@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from leaktight.models.load import load
 from leaktight.models.network import Network
-from leaktight.models.ops import Conv, Linear
+from leaktight.models.ops import Conv, Linear, Maximum, Select, Sum
 from leaktight.verify.lipschitz import spectra, tuned
 from leaktight.verify.lipschitz.torus import Step, chain
 from tests.networks import Draft
@@ -68,6 +69,62 @@ def two_and_two(place: Path) -> Network:
     return draft.network(draft.add(Linear(torch.from_numpy(stored["classifier_3_weight"]).double()), at))
 
 
+def lenet(place: Path) -> Network:
+    """LeNet5 of GLipSDP: 5x5 convolutions to 6 and 16 channels, averages of 2x2 behind each, dense layers; ReLU."""
+    stored = _stored(place)
+    draft = Draft(0)
+    at, channels = draft.input(1, 1, 28, 28), 1
+    for name, padding in (("net_0_weight", 2), ("net_3_weight", 0)):
+        weight = stored[name].reshape(-1, channels, 5, 5)
+        at = draft.leaky(draft.add(_convolution(weight, padding), at), 0.0)
+        channels = len(weight)
+        at = draft.add(_average(channels), at)
+    at = draft.flatten(at)
+    for name in ("net_7_weight", "net_9_weight"):
+        at = draft.leaky(draft.add(Linear(stored[name]), at), 0.0)
+    return draft.network(draft.add(Linear(stored["net_11_weight"]), at))
+
+
+def residual(place: Path) -> Network:
+    """C-R18 of GLipSDP: a 7x7 convolution, maxima of 2x2, eight residual blocks, averages of 2x2, a dense layer."""
+    stored = _stored(place)
+    draft = Draft(0)
+    stem = _convolution(stored["stem_0_conv_weight"].unsqueeze(1), 3)
+    at = draft.leaky(draft.add(stem, draft.input(1, 1, 28, 28)), 0.0)
+    places = torch.arange(16 * 28 * 28).reshape(1, 16, 28, 28).unfold(2, 2, 2).unfold(3, 2, 2)
+    at = draft.add(Maximum(), draft.add(Select(places.reshape(1, 16, 14, 14, 4), (1, 16, 28, 28)), at))
+    for k in range(8):
+        inner = draft.add(_convolution(stored[f"blocks_{k}_conv1_conv_weight"], 1), at)
+        inner = draft.add(_convolution(stored[f"blocks_{k}_conv2_conv_weight"], 1), draft.leaky(inner, 0.0))
+        at = draft.leaky(draft.add(Sum((1, 1)), inner, at), 0.0)
+    at = draft.flatten(draft.add(_average(16), at))
+    return draft.network(draft.add(Linear(stored["classifier_weight"]), at))
+
+
+def _stored(place: Path) -> dict[str, torch.Tensor]:
+    import scipy.io
+
+    found = scipy.io.loadmat(place, simplify_cells=True)
+    return {name: torch.from_numpy(found[name]).double() for name in found if name.endswith("weight")}
+
+
+def _convolution(weight: torch.Tensor, padding: int) -> Conv:
+    return Conv(weight.contiguous(), None, stride=(1, 1), padding=(padding,) * 2, dilation=(1, 1))
+
+
+def _average(channels: int) -> Conv:
+    quarter = torch.full((channels, 1, 2, 2), 0.25, dtype=torch.float64)
+    return Conv(quarter, None, stride=(2, 2), padding=(0, 0), dilation=(1, 1), groups=channels)
+
+
+VERSATILE: dict[str, tuple[Callable[[Path], Network], str]] = {
+    "2C2F": (two_and_two, "at least 6.886"),
+    "LeNet5ReLU": (lenet, "at least 9.519"),
+    "C-R18": (residual, "at least 16.341"),
+}
+"""Networks of other kinds, with the largest Jacobian that was published with their weights."""
+
+
 def measured(network: Network, seconds: float) -> str:
     """Cells of a row: product, closed form, tuned, each proven, with the CPU seconds of the last two."""
     steps: tuple[Step, ...] = chain(network)
@@ -76,7 +133,7 @@ def measured(network: Network, seconds: float) -> str:
         first = time.process_time()
         fast = spectra.certified(steps, spectra.closed_form, symbols)
         second = time.process_time()
-        scales = tuned.optimal(steps, symbols, time.monotonic() + seconds)
+        scales = tuned.optimal(steps, symbols, time.monotonic() + seconds) or []
         found = spectra.certified(steps, lambda k, *_: scales[k], symbols)
         third = time.process_time()
     cells = (f"{spectra.product(steps):.6g}", f"{fast:.6g} ({second - first:.2f})")
@@ -103,11 +160,12 @@ def main() -> None:
             print(f"skipped: {place} is missing", flush=True)
     if only:
         return
-    place = options.bench / "lipschitz/GLipSDP/Versatility/models/weights_mat/2C2F.mat"
-    if place.exists():
-        print(f"| 2C2F | {measured(two_and_two(place), options.seconds)} | at least 6.886 |", flush=True)
-    else:
-        print(f"skipped: {place} is missing", flush=True)
+    for name, (build, least) in VERSATILE.items():
+        place = options.bench / f"lipschitz/GLipSDP/Versatility/models/weights_mat/{name}.mat"
+        if place.exists():
+            print(f"| {name} | {measured(build(place), options.seconds)} | {least} |", flush=True)
+        else:
+            print(f"skipped: {place} is missing", flush=True)
     for name in ("cifar_base_kw", "cifar_wide_kw", "cifar_deep_kw"):
         place = options.bench / "oval21_2022/onnx" / f"{name}.onnx"
         if place.exists():

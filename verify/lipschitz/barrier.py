@@ -22,6 +22,11 @@ e_i e_i^T - U_i^T U_i`` the derivative of ``M`` by ``mu_i``,
     Hessian_ij  =  <V K_i V, K_j>  =  cov(w_i, w_j)^2 + cov(u_i, u_j)^2 - cov(u_i, w_j)^2 - cov(w_i, u_j)^2,
 
 plus ``1 / mu_i^2`` on its diagonal.
+
+The matrices may be many at once, with a batch dimension in front, for which the same ``rho`` and ``mu`` have to do: the
+frequencies of a chain of convolutions (leaktight.verify.lipschitz.jointly), each with its own ``z``. Then the barrier
+is the sum of the ``-log det M`` of all of them, and so are its derivatives but for the terms of ``mu``. There they are
+complex, transposes are conjugate, and squares those of absolute values.
 """
 
 from __future__ import annotations
@@ -59,12 +64,18 @@ class Problem:
 
     @property
     def sizes(self) -> list[int]:
-        return [len(weight) for weight, _, _ in self.stages]
+        return [weight.shape[-2] for weight, _, _ in self.stages]
+
+    @property
+    def inputs(self) -> int:
+        """Entries of all ``z`` together."""
+        return self.root[..., 0, :].numel()
 
     @property
     def parameter(self) -> int:
         """Of the barrier: on its path the bound's square is within ``parameter / t`` of the optimum."""
-        return len(self.root) + 2 * sum(self.sizes)
+        many = self.root[..., 0, 0].numel()
+        return self.inputs + (many + 1) * sum(self.sizes)
 
     def multipliers(self, mu: Tensor) -> list[Array]:
         """In the network's own units."""
@@ -122,20 +133,20 @@ def point(problem: Problem, rho: float, mu: Tensor) -> Point | None:
     total = PULL * mu.sum() - mu.log().sum()
     for (weight, through, feed), part in zip(reversed(problem.stages), reversed(mu.split(problem.sizes)), strict=True):
         across = form @ feed
-        lower, failed = torch.linalg.cholesky_ex(torch.diag(part) - feed.mT @ across)
-        if bool(failed):
+        lower, failed = torch.linalg.cholesky_ex(torch.diag(part) - feed.mH @ across)
+        if bool(failed.any()):
             return None
-        spill = torch.linalg.solve_triangular(lower, across.mT @ through, upper=False)
-        gains.append(torch.linalg.solve_triangular(lower.mT, spill, upper=True))
+        spill = torch.linalg.solve_triangular(lower, across.mH @ through, upper=False)
+        gains.append(torch.linalg.solve_triangular(lower.mH, spill, upper=True))
         factors.append(lower)
-        form = through.mT @ form @ through + spill.mT @ spill + weight.mT @ (part.unsqueeze(1) * weight)
-        form = (form + form.mT) / 2
-        total = total - 2 * lower.diagonal().log().sum()
-    left = -(problem.root.mT @ form @ problem.root)
-    left.diagonal().add_(rho)
+        form = through.mH @ form @ through + spill.mH @ spill + weight.mH @ (part.unsqueeze(1) * weight)
+        form = (form + form.mH) / 2
+        total = total - 2 * _logarithms(lower)
+    left = -(problem.root.mH @ form @ problem.root)
+    left.diagonal(dim1=-2, dim2=-1).add_(rho)
     last, failed = torch.linalg.cholesky_ex(left)
-    barrier = float(total - 2 * last.diagonal().log().sum())
-    if bool(failed) or not abs(barrier) < inf:
+    barrier = float(total - 2 * _logarithms(last))
+    if bool(failed.any()) or not abs(barrier) < inf:
         return None
     return Point(rho, mu, barrier, tuple(reversed(factors)), tuple(reversed(gains)), last)
 
@@ -145,25 +156,25 @@ def derivatives(problem: Problem, here: Point, t: float) -> tuple[Tensor, Tensor
     chain, count = _Chain(problem, here), len(here.mu)
     gradient, hessian = here.mu.new_empty(count + 1), here.mu.new_empty(count + 1, count + 1)
     spread = torch.cholesky_inverse(here.last)
-    gradient[0], hessian[0, 0] = t - spread.diagonal().sum(), spread.square().sum()
+    gradient[0], hessian[0, 0] = t - _diagonal(spread).sum(), _squares(spread).sum()
     state, at = problem.root @ spread, 1  # covariance of s_0 with z
-    moving = problem.root @ spread @ problem.root.mT  # of s_(k-1) with itself
-    with_u = with_w = moving.new_zeros(len(moving), 0)  # of s_(k-1) with all u and w before
+    moving = problem.root @ spread @ problem.root.mH  # of s_(k-1) with itself
+    with_u = with_w = moving[..., :0]  # of s_(k-1) with all u and w before
     for k, (weight, _, feed) in enumerate(problem.stages):
-        ends, before = slice(at, at + len(weight)), slice(1, at)
+        ends, before = slice(at, at + weight.shape[-2]), slice(1, at)
         own, noise = here.gains[k], torch.cholesky_inverse(here.factors[k])
-        hessian[0, ends] = (own @ state).square().sum(1) - (weight @ state).square().sum(1)
-        own_u, own_w = moving @ weight.mT, moving @ own.mT
-        among_w, among_u, mixed = own @ own_w + noise, weight @ own_u, weight @ own_w
-        gradient[ends] = among_u.diagonal() - among_w.diagonal() + PULL - 1 / here.mu[at - 1 : at - 1 + len(weight)]
-        hessian[ends, ends] = among_w.square() + among_u.square() - mixed.square() - mixed.square().mT
-        block = (weight @ with_u).square() - (weight @ with_w).square()
-        block += (own @ with_w).square() - (own @ with_u).square()
+        hessian[0, ends] = _squares(own @ state).sum(1) - _squares(weight @ state).sum(1)
+        own_u, own_w = moving @ weight.mH, moving @ own.mH
+        among_w, among_u, mixed = own @ own_w + noise, weight @ own_u, _squares(weight @ own_w)
+        gradient[ends] = _diagonal(among_u) - _diagonal(among_w) + PULL - 1 / here.mu[ends.start - 1 : ends.stop - 1]
+        hessian[ends, ends] = _squares(among_w) + _squares(among_u) - mixed - mixed.mT
+        block = _squares(weight @ with_u) - _squares(weight @ with_w)
+        block += _squares(own @ with_w) - _squares(own @ with_u)
         hessian[ends, before], hessian[before, ends] = block, block.mT
-        with_u = chain.step(k, torch.cat([with_u, own_u], 1))
-        with_w = torch.cat([chain.step(k, with_w), chain.step(k, own_w) + feed @ noise], 1)
+        with_u = chain.step(k, torch.cat([with_u, own_u], -1))
+        with_w = torch.cat([chain.step(k, with_w), chain.step(k, own_w) + feed @ noise], -1)
         state, moving = chain.step(k, state), chain.spread(k, moving, noise)
-        at += len(weight)
+        at = ends.stop
     hessian[1:, 0] = hessian[0, 1:]
     hessian.diagonal()[1:] += here.mu**-2
     return gradient, hessian
@@ -173,13 +184,12 @@ def gradient(problem: Problem, here: Point) -> tuple[float, Tensor]:
     """The gradient of the barrier alone, by ``rho`` and by ``mu``: what `derivatives` knows without a Hessian."""
     chain, found = _Chain(problem, here), []
     spread = torch.cholesky_inverse(here.last)
-    moving = problem.root @ spread @ problem.root.mT
+    moving = problem.root @ spread @ problem.root.mH
     for k, (weight, _, _) in enumerate(problem.stages):
         noise, own = torch.cholesky_inverse(here.factors[k]), here.gains[k]
-        of_u = ((weight @ moving) * weight).sum(1)
-        found.append(of_u - ((own @ moving) * own).sum(1) - noise.diagonal())
+        found.append(_lengths(weight, moving) - _lengths(own, moving) - _diagonal(noise))
         moving = chain.spread(k, moving, noise)
-    return -float(spread.diagonal().sum()), torch.cat(found) + PULL - 1 / here.mu
+    return -float(_diagonal(spread).sum()), torch.cat(found) + PULL - 1 / here.mu
 
 
 class _Chain:
@@ -195,4 +205,27 @@ class _Chain:
         return self.moves[k] @ columns
 
     def spread(self, k: int, covariance: Tensor, noise: Tensor) -> Tensor:
-        return self.moves[k] @ covariance @ self.moves[k].mT + self.feeds[k] @ noise @ self.feeds[k].mT
+        return self.moves[k] @ covariance @ self.moves[k].mH + self.feeds[k] @ noise @ self.feeds[k].mH
+
+
+def _logarithms(factors: Tensor) -> Tensor:
+    """Of the diagonals of all factors, summed up."""
+    return factors.diagonal(dim1=-2, dim2=-1).real.log().sum()
+
+
+def _diagonal(matrices: Tensor) -> Tensor:
+    """The sum of the diagonals, which are real."""
+    found = matrices.diagonal(dim1=-2, dim2=-1).real
+    return found if found.dim() == 1 else found.sum(0)
+
+
+def _squares(matrices: Tensor) -> Tensor:
+    """The squares of all entries' absolute values, summed up over the batch."""
+    found = matrices.real.square() + matrices.imag.square() if matrices.is_complex() else matrices.square()
+    return found if found.dim() == 2 else found.sum(0)
+
+
+def _lengths(rows: Tensor, covariance: Tensor) -> Tensor:
+    """``r covariance r^H`` for every row ``r``, summed up over the batch."""
+    found = ((rows @ covariance) * rows.conj()).sum(-1).real
+    return found if found.dim() == 1 else found.sum(0)

@@ -22,6 +22,8 @@ from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.layers import Layers, Stage
 from leaktight.verify.lipschitz.sectors import Sector
 
+_AT_ONCE = 1 << 19  # entries of a matrix that are scaled together
+
 
 @dataclass(frozen=True, eq=False)
 class CentredStage:
@@ -98,8 +100,7 @@ def _centred(stage: Stage, size: int) -> CentredStage:
     tick()
     middle, half = middle_and_half(stage.sector)
     weight = exactly(np.eye(size)) if stage.weight is None else stage.weight
-    through = exactly(middle[:, None]) * weight
-    tick()
+    through = _scaled(weight, middle[:, None])
     if stage.feed is not None:
         through = stage.feed @ through
     if stage.keep is not None:
@@ -107,6 +108,18 @@ def _centred(stage: Stage, size: int) -> CentredStage:
     tick()
     loose = np.flatnonzero(half)
     feed = exactly(np.eye(len(half))) if stage.feed is None else stage.feed
-    columns = feed.map(lambda x: np.ascontiguousarray(x[:, loose])) * exactly(half[None, loose])
+    columns = _scaled(feed.map(lambda x: np.ascontiguousarray(x[:, loose])), half[None, loose])
     rows = weight.map(lambda x: np.ascontiguousarray(x[loose]))
     return CentredStage(rows, through, columns, middle[loose], half[loose], loose)
+
+
+def _scaled(matrix: Enclosure, factor: Array) -> Enclosure:
+    """Every entry times the factor of its row ``(n, 1)`` or column ``(1, n)``; some rows at a time, for time limits."""
+    whole = np.broadcast_to(factor, matrix.value.shape)
+    parts, count = list[Enclosure](), max(1, _AT_ONCE // max(1, matrix.value.shape[1]))
+    for begin in range(0, max(1, len(whole)), count):
+        tick()
+        rows = slice(begin, begin + count)
+        parts.append(exactly(whole[rows]) * Enclosure(matrix.value[rows], matrix.error[rows]))
+    value, error = (np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "error"))
+    return Enclosure(value, error)

@@ -1,12 +1,11 @@
 """The quickest bound, in any norm: what sums of absolute weights say, in one pass forwards and one backwards.
 
 Whatever the slopes ``d``, every entry of ``J = W_L d W_(L-1) ... d W_1`` is at most that of ``A = |W_L| s ... s |W_1|``
-in absolute value, with ``s`` the steepest slope of each neuron; for other graphs the same holds of the sums over
-paths. So ``|J|_inf <= |A|_inf``, the largest entry of ``A 1``, which is one pass of the network with absolute weights,
-and ``|J|_1 <= |A|_1``, the largest entry of ``A^T 1``, a pass backwards. In L2 ``|J|^2 <= |J|_1 |J|_inf``. No matrix is
-made, so that this is there within any time limit; it is at most the product of the layers' norms, each bounded by such
-sums.
-"""
+in absolute value, with ``s`` the steepest slope of each neuron; for other graphs the same holds of the sums over paths
+(a maximum moves by one of its entries, with slope 1, whichever that is). So ``|J|_inf <= |A|_inf``, the largest entry
+of ``A 1``, which is one pass of the network with absolute weights, and ``|J|_1 <= |A|_1``, the largest entry of ``A^T
+1``, a pass backwards. In L2 ``|J|^2 <= |J|_1 |J|_inf``. No matrix is made, so that this is there within any time limit;
+it is at most the product of the layers' norms, each bounded by such sums."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Constant, Conv, ConvTranspose, Input, Linear, Scale, Sum
+from leaktight.models.ops import Affine, Constant, Conv, ConvTranspose, Input, Linear, Maximum, Scale, Sum
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz.norms import times, up
@@ -54,6 +53,8 @@ def _forwards(network: Network, nodes: Sequence[Node], known: Mapping[str, Inter
         elif isinstance(node.op, Affine):
             op = _absolute(node.op)
             values[node.name] = _raised(op.linear(*before), op.forward_terms).expand(node.shape)
+        elif isinstance(node.op, Maximum):
+            values[node.name] = node.op(before[0])
         else:
             values[node.name] = _raised(_steepest(node, known) * before[0], 1)
     return max(_largest(values[port.name]) for port in network.outputs)
@@ -74,6 +75,9 @@ def _backwards(network: Network, nodes: Sequence[Node], known: Mapping[str, Inte
             parts = op.adjoint(sums[node.name], shapes)
             for name, part, shape in zip(node.inputs, parts, shapes, strict=True):
                 add(name, _raised(part, op.adjoint_terms).reshape(shape))
+        elif isinstance(node.op, Maximum):
+            shape = network.by_name[node.inputs[0]].shape
+            add(node.inputs[0], sums[node.name].unsqueeze(-1).expand(shape))
         elif not isinstance(node.op, Input):
             add(node.inputs[0], _raised(_steepest(node, known) * sums[node.name], 1))
     return max((_largest(sums[port.name]) for port in network.inputs if port.name in sums), default=0.0)

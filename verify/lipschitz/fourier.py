@@ -41,7 +41,7 @@ def fourier(
     deadline: float | None = None,
     progress: Progress | None = None,
 ) -> FourierBounds:
-    """Proven Lipschitz constants in L2 of a chain of convolutions, activations and dense layers.
+    """Proven Lipschitz constants in L2 of a chain of convolutions, residual blocks, activations and dense layers.
 
     No matrix is larger than channels by channels (or a dense layer), whatever the size of the image. Never smaller than
     what LipSDP with one multiplier for each neuron proves, and as small for large images and no padding.
@@ -60,7 +60,7 @@ def fourier(
             tuned = inf
             if search:
                 scales = optimal(steps, symbols, None if deadline is None else deadline - proof, progress)
-                tuned = certified(steps, lambda k, *_: scales[k], symbols)
+                tuned = inf if scales is None else certified(steps, lambda k, *_: scales[k], symbols)
             return FourierBounds(product(steps), fast, tuned)
         except TimeUp:  # what is proven stands
             return FourierBounds(inf, fast, inf)

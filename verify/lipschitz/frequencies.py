@@ -12,11 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor
 
+from leaktight.models.ops import Shape
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.spectra import Wave, advanced, spread
 from leaktight.verify.lipschitz.torus import Step
@@ -34,8 +35,16 @@ Search = Callable[[Sequence[Wave], Tensor, int], Tensor]
 
 def separable(steps: Sequence[Step]) -> bool:
     """Whether no step mixes frequencies."""
-    same = all(step.points == steps[0].points for step in steps)
+    same = all(step.points == steps[0].points and not step.fresh for step in steps)
     return same and not any(step.window.dense or max(step.window.stride) > 1 for step in steps)
+
+
+def without_opposites(chain: Sequence[Wave], points: Shape) -> list[Wave]:
+    """The waves at one of each frequency and its opposite, at which all matrices are conjugate (kernels are real)."""
+    places = torch.arange(prod(points)).reshape(points)
+    axes = list(range(len(points)))
+    opposite = places.flip(axes).roll([1] * len(points), axes)
+    return _at(chain, places[places <= opposite].tolist())
 
 
 def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | None = None) -> Tensor:
@@ -54,10 +63,10 @@ def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | 
         moved, there = _between(chain, sizes, found, best, squares)
         if float(there.max()) < float(squares.max()):
             best, squares = moved, there
-        start = found
         joining = _joining(everywhere, own)
         if turn >= _LEARNING and not set(joining) - seen:
             break
+        start = found
         seen.update(joining)
     return best
 

@@ -21,6 +21,8 @@ _GAP = 3e-7  # of the bound's square, relative, at which the path ends
 _CENTRED = 0.3  # the square of the Newton decrement that is near enough to the path
 _SURELY = 1 - 1e-6  # of a square that is enough
 _DEEP = 8  # stages from which the scales of the stages are worth a search of their own
+_BOLD = 2.0  # times as long as a step that is sure to fall
+_USUAL = 15  # values of t
 _STEPS = 60  # of Newton's method at one value of t, at most
 
 
@@ -39,40 +41,58 @@ def optimal(
     reached, or as far as duality says never will be, no better multipliers are looked for.
     """
     asked = problem(network, multipliers, square)
-    best, least = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0  # the given ones, in their units
-    if len(asked.sizes) >= _DEEP:  # the path begins far from there
+    return asked.multipliers(least(asked, deadline, progress=progress, enough=enough / square)[1])
+
+
+def least(
+    asked: Problem,
+    deadline: float | None = None,
+    *,
+    progress: Progress | None = None,
+    enough: float = 0.0,
+    gap: float = _GAP,
+    scales: bool = True,
+) -> tuple[float, Tensor]:
+    """``rho`` and ``mu`` where ``rho`` is the least; no worse than the given multipliers, which are ones.
+
+    gap: relatively, of ``rho``, at which the path ends. scales: of the stages, whether to search for them first.
+    """
+    best, found = torch.ones(sum(asked.sizes), dtype=torch.float64), 1.0
+    if scales and len(asked.sizes) >= _DEEP:  # the path begins far from there
         rho, mu = scaled(asked, deadline)
-        best, least = (mu, rho) if rho < least else (best, least)
-    for place, (here, t) in enumerate(path(asked, deadline)):
-        if here.rho < least:
-            best, least = here.mu, here.rho
-        if least < _SURELY * enough / square or here.rho - asked.parameter / t > enough / square > 0:
+        best, found = (mu, rho) if rho < found else (best, found)
+    for place, (here, t) in enumerate(path(asked, deadline, gap)):
+        if here.rho < found:
+            best, found = here.mu, here.rho
+        if found < _SURELY * enough or here.rho - asked.parameter / t > enough > 0:
             break
         if progress is not None:
-            progress(place + 1, 11)
-    return asked.multipliers(best)
+            progress(place + 1, max(_USUAL, place + 2))
+    return found, best
 
 
-def path(asked: Problem, deadline: float | None = None) -> Iterator[tuple[Point, float]]:
+def path(asked: Problem, deadline: float | None = None, gap: float = _GAP) -> Iterator[tuple[Point, float]]:
     """Points near the central path and their ``t``, each closer to the optimum than the one before.
 
     From a point of the path, Newton's step for ``factor t`` points along the path and is ``factor`` times too long, as
     the path is about a straight line in ``1 / t``. The factor follows how many steps the last one took.
     """
     here: Point | None = point(asked, 2.0, torch.full((sum(asked.sizes),), 2.0, dtype=torch.float64))
-    t, factor = asked.parameter / 6.0, 1.0
+    t, factor, spent = asked.parameter / 6.0, 1.0, 0.0
     while here is not None:
         length, steps = 1 / factor, 0
         while steps < _STEPS:
-            if deadline is not None and time.monotonic() > deadline:
+            began = time.monotonic()
+            if deadline is not None and began + spent > deadline:
                 yield here, t
                 return
             here, decrement = newton(asked, here, t, length)
+            spent = time.monotonic() - began
             steps, length = steps + 1, 1.0
             if decrement < _CENTRED:
                 break
         yield here, t
-        if asked.parameter / t < _GAP * here.rho:
+        if asked.parameter / t < gap * here.rho:
             return
         factor = min(12.0, max(1.5, 5.0 if factor == 1.0 else factor * (1.5 if steps < 5 else 0.6 if steps > 8 else 1)))
         t *= factor
@@ -106,16 +126,16 @@ def _along(asked: Problem, here: Point, step: Tensor, length: float) -> Point | 
 def _searched(
     asked: Problem, here: Point, t: float, step: Tensor, decrement: float, longest: float
 ) -> tuple[Point, float]:
-    """The point along `step` with at least half of the way to the boundary left, where the function has fallen.
+    """A point along `step` where the function has fallen, not much farther than Newton's method is sure of.
 
-    Going farther may gain more at once, and ends in a corner from which Newton's method needs many steps.
+    The barrier is self-concordant: a step of ``1 / (1 + decrement^(1/2))`` stays inside, and falls (Nesterov and
+    Nemirovskii 1994). A few times as long is tried first. What goes farther may gain more at once, and ends in a corner
+    from which Newton's method needs many steps, each of which would have to be looked for again.
     """
-    now, length, seen = t * here.rho + here.barrier, longest, False
+    now, length = t * here.rho + here.barrier, min(longest, _BOLD / (1 + max(decrement, 0.0) ** 0.5))
     while length > 1e-12:
         moved = point(asked, here.rho + length * float(step[0]), here.mu + length * step[1:])
-        fallen = moved is not None and t * moved.rho + moved.barrier < now
-        if moved is not None and fallen and (seen or length == longest):
+        if moved is not None and t * moved.rho + moved.barrier < now:
             return moved, decrement
-        seen = fallen
         length *= 0.5
     return here, 0.0

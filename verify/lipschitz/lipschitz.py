@@ -90,7 +90,7 @@ def lipschitz(
         best,
         bounds,
         scope="global" if region is None else "local",
-        timed_out=question.late,
+        timed_out=question.late or question.cut_short,
         interrupted=interrupted,
         curve=None if slopes is None or interrupted else tuple(curve(Slopes.of(network), *slopes, question)),
         network=network.file,

@@ -17,6 +17,7 @@ from leaktight.models.ops import Affine, Concat, Conv, ConvTranspose, Linear, Re
 from leaktight.verify.clock import tick
 
 LARGEST = 1 << 23  # entries of a dense matrix: 64 MB, and as much again for its error
+_TOGETHER = 128  # columns of a matrix that go through an operator at once
 _MOVES = Select | Reshape | Concat
 
 
@@ -62,12 +63,15 @@ def _uncertainty(op: Affine) -> Affine | None:
 
 
 def _through(op: Affine, shapes: Sequence[Shape], at: int, columns: Array) -> Array:
-    """``W columns``, every column as one of a batch."""
-    tick()
-    batch = columns.shape[1]
-    inputs: list[Tensor] = [torch.zeros(batch, *shape, dtype=torch.float64) for shape in shapes]
-    inputs[at] = torch.from_numpy(np.ascontiguousarray(columns.T)).reshape(batch, *shapes[at])
-    found: Array = op.linear(*inputs).reshape(batch, -1).numpy().T
+    """``W columns``, every column as one of a batch; some at a time, so that time limits are kept."""
+    batch, rows = columns.shape[1], list[Tensor]()
+    for begin in range(0, max(batch, 1), _TOGETHER):
+        tick()
+        part = columns[:, begin : begin + _TOGETHER].T
+        inputs: list[Tensor] = [torch.zeros(len(part), *shape, dtype=torch.float64) for shape in shapes]
+        inputs[at] = torch.from_numpy(np.ascontiguousarray(part)).reshape(len(part), *shapes[at])
+        rows.append(op.linear(*inputs).reshape(len(part), -1))
+    found: Array = torch.cat(rows).numpy().T
     return np.ascontiguousarray(found)
 
 

@@ -14,6 +14,7 @@ from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
+from leaktight.verify.clock import TimeUp
 from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.centred import Centred, centred
@@ -31,6 +32,7 @@ SOLVERS = (*OWN, *convex.SOLVERS)
 _DENSE = 2200  # neurons up to which matrices of that size are no burden
 _SQUARE = 700  # neurons up to which several of them are none either, whatever the depth
 _SPEED = 1e10  # operations of matrix products in a second, on one core
+_AS_LONG = 1.5  # times as long as a proof took another may take
 _SHORT = 0.5  # seconds that a proof may take beyond a deadline
 _DEEP = 8  # stages from which it pays to go through them one by one
 
@@ -71,10 +73,15 @@ class Question:
     def closed_form(self) -> fast.Multipliers:
         return fast.closed_form(self.centred)
 
-    @cached_property
+    @property
     def fast(self) -> float:
-        found = self.closed_form
-        return repaired(self.centred, found.each, found.each, found.square)
+        return self._fast[0]
+
+    @cached_property
+    def _fast(self) -> tuple[float, float]:
+        """What the closed form proves, and the seconds that its proof took."""
+        found, began = self.closed_form, time.monotonic()
+        return repaired(self.centred, found.each, found.each, found.square), time.monotonic() - began
 
     @property
     def provable(self) -> bool:
@@ -93,16 +100,27 @@ class Question:
         found = self.closed_form
         if not self.centred.neurons:
             return list(found.each)
-        own = OWN.get(self.solver or usual(self.centred))
+        own, until = OWN.get(self.solver or usual(self.centred)), self._to_solve
         if own is not None:
-            return own(self.centred, found.each, found.square, deadline=self._to_solve, progress=self.progress)
-        assert self.solver is not None
-        left = None if self._to_solve is None else max(self._to_solve - time.monotonic(), 1.0)
-        return convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+            best = own(self.centred, found.each, found.square, deadline=until, progress=self.progress)
+        else:
+            assert self.solver is not None
+            left = None if until is None else max(until - time.monotonic(), 1.0)
+            best = convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+        self.__dict__["cut_short"] = until is not None and time.monotonic() > until
+        return best
+
+    @cached_property
+    def cut_short(self) -> bool:
+        """Whether the search for multipliers ended because the time was over."""
+        return False
 
     @property
     def _to_solve(self) -> float | None:
-        return None if self.deadline is None else self.deadline - proof_seconds(self.centred)
+        """When the search has to end: the proof that follows takes about as long as the closed form's."""
+        if self.deadline is None:
+            return None
+        return self.deadline - max(proof_seconds(self.centred), _AS_LONG * self._fast[1])
 
 
 def proof_seconds(network: Centred) -> float:
@@ -148,7 +166,13 @@ def _lipsdp(question: Question) -> float:
     found = question.closed_form
     if question.late or not question.provable:
         return _fast(question)
-    return repaired(question.centred, question.optimal, found.each, found.square)
+    safe = inf if question.deadline is None else question.fast  # what stands where another proof comes too late
+    try:
+        return min(safe, repaired(question.centred, question.optimal, found.each, found.square))
+    except TimeUp:
+        if safe == inf:
+            raise
+        return safe
 
 
 def _jacobian(question: Question) -> float:

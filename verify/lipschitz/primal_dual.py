@@ -62,6 +62,7 @@ class _Search:
     deadline: float | None
     progress: Progress | None
     steps: int = 0
+    began: float | None = None  # the last step
 
     def ended(self, here: Point) -> Point:
         length = 1.0
@@ -93,6 +94,9 @@ class _Search:
         return found
 
     def _goes_on(self, here: Point, gap: float, length: float) -> bool:
-        if self.steps == _STEPS or (self.deadline is not None and time.monotonic() > self.deadline):
+        began, self.began = self.began, time.monotonic()
+        if self.deadline is not None and 2 * self.began - (began or self.began) > self.deadline:  # a step more
+            return False
+        if self.steps == _STEPS:
             return False
         return length >= _SHORT and here.gap >= gap * here.rho and here.rho >= self.wanted * _SURELY

@@ -43,6 +43,8 @@ def descend(
             direction = -slope
         size = min(1.0, 1.0 / max(1e-300, float(direction.abs().max())))
         for _ in range(25):
+            if deadline is not None and time.monotonic() > deadline:
+                return point
             then, its_slope = function(point + size * direction)
             if then <= here + 1e-4 * size * float(direction @ slope):
                 break

@@ -30,6 +30,7 @@ from math import inf, isfinite, nextafter, prod, sqrt
 import torch
 from torch import Tensor
 
+from leaktight.errors import InternalError
 from leaktight.models.ops import Shape
 from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.centred import middle_and_half
@@ -128,12 +129,18 @@ def _advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
 
 
 def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
-    """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies."""
+    """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies.
+
+    Channels with a single slope have a ``T`` that is far above all others, and no part in sigma.
+    """
     assert wave.middle is not None
     assert wave.half is not None
-    largest = _largest(spread)
+    loose = wave.half > 0
+    places = loose.nonzero().flatten()
+    largest = _largest(spread[:, places][:, :, places])
+    others = largest if bool(loose.all()) else _largest(spread)
     ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
-    return max(largest, 1e-290) * (1 + ratio)
+    return torch.where(loose, max(largest, 1e-290), max(others, 1e-290)) * (1 + ratio)
 
 
 def _largest(matrices: Tensor) -> float:
@@ -150,9 +157,19 @@ def _parts(matrices: Tensor) -> Sequence[Tensor]:
     return torch.split(matrices, max(1, _AT_ONCE // (4 * matrices.shape[-1] ** 2)))
 
 
-def handed(field: Tensor, points: Shape, stride: Shape) -> Tensor:
-    """``Q`` behind a step ``(frequencies, c, c)``, as the next step with this stride wants it."""
-    return _by_alias(field.reshape(*points, *field.shape[-2:]), points, stride)
+def handed(field: Tensor, step: Step) -> Tensor:
+    """``Q`` in front of a step ``(frequencies, c, c)``, as the step wants it."""
+    if step.fresh:
+        field = _the_same(field).expand(prod(step.points), -1, -1)
+    return _by_alias(field.reshape(*step.points, *field.shape[-2:]), step.points, step.window.stride)
+
+
+def _the_same(field: Tensor) -> Tensor:
+    """A diagonal form ``(1, c, c)`` that is at least the given ones at all frequencies, which are diagonal."""
+    ends = field.diagonal(dim1=-2, dim2=-1)
+    if bool((field != torch.diag_embed(ends)).any()):
+        raise InternalError("forms behind max pooling are diagonal")
+    return torch.diag(ends.real.amax(0)).to(field.dtype).unsqueeze(0)
 
 
 def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = None) -> float:
@@ -162,7 +179,7 @@ def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = 
     chain = waves(steps) if given is None else given
     for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
         tick()
-        before = None if form is None else handed(form, step.points, step.window.stride)
+        before = None if form is None else handed(form, step)
         image, error = spread(wave, before), _error_of_spread(wave, before)
         if wave.middle is None and k + 1 == len(steps):
             return _root(image, error)

@@ -11,13 +11,15 @@ Masks. The next convolution wants zeros outside its input's ``m`` points, where 
 reads there, an activation has to be followed by a mask: its slopes there are 0, and the multipliers, which are the same
 for all points, are only valid for a sector that holds 0 as well: ``[min(0, low), max(0, high)]``. A convolution that
 reads nothing outside, and a dense layer, need no mask. (Sectors ``[a, 1]`` with padding are wrong: for the kernels of a
-shift and its inverse they would give bounds that tend to 0 where the true constant is 1.)
+shift and its inverse they would give bounds that tend to 0 where the true constant is 1.) Copies that the next
+convolution adds point by point, as in a residual block, need no mask either: what they are outside never comes in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,17 +27,21 @@ from leaktight.models.network import Network
 from leaktight.models.ops import Shape
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz.sectors import Sector
-from leaktight.verify.lipschitz.window_reader import drafts
+from leaktight.verify.lipschitz.window_reader import Draft, drafts
 from leaktight.verify.lipschitz.windows import Window
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A convolution on a torus of `points`, and the slopes behind it, one sector for each channel; None: linear."""
+    """A convolution on a torus of `points`, and the slopes behind it, one sector for each channel; None: linear.
+
+    fresh: its torus is not the one of the step in front of it, whose forms are the same at all frequencies.
+    """
 
     window: Window
     points: Shape
     sector: Sector | None
+    fresh: bool = False
 
 
 def chain(network: Network, known: Mapping[str, Interval] | None = None) -> tuple[Step, ...]:
@@ -45,12 +51,13 @@ def chain(network: Network, known: Mapping[str, Interval] | None = None) -> tupl
     Raises UnsupportedOperator: the network is no chain, or an operator has no place in one; it is named.
     """
     read = drafts(network, known)
-    windows = [draft.window for draft in read]
+    ends = [i + 1 for i, draft in enumerate(read) if draft.pooled] + [len(read)]
+    points = [own for a, b in pairwise([0, *ends]) if a < b for own in tori([draft.window for draft in read[a:b]])]
     steps = []
-    for i, (draft, points) in enumerate(zip(read, tori(windows), strict=True)):
-        masked = i + 1 < len(read) and windows[i + 1].reads_outside
-        window = replace(draft.window, stride=points) if draft.window.dense else draft.window
-        steps.append(Step(window, points, _with_mask(draft.sector, masked, len(window.kernel.value))))
+    for i, (draft, own) in enumerate(zip(read, points, strict=True)):
+        masked = i + 1 < len(read) and read[i + 1].window.reads_outside
+        window = replace(draft.window, stride=own) if draft.window.dense else draft.window
+        steps.append(Step(window, own, _with_mask(draft, masked), fresh=i in ends))
     return tuple(steps)
 
 
@@ -72,9 +79,12 @@ def _along(axis: int, windows: list[Window]) -> list[int]:
     return [first // factor for factor in shrunk[:seen]] + [1] * (len(windows) - seen)
 
 
-def _with_mask(found: Sector | None, masked: bool, channels: int) -> Sector | None:
+def _with_mask(draft: Draft, masked: bool) -> Sector | None:
+    """The slopes behind a window; copies that are read at their own points alone need no mask."""
     if not masked:
-        return found
-    one = np.ones(channels)
-    known = Sector(one, one) if found is None else found
-    return Sector(np.minimum(known.low, 0.0), np.maximum(known.high, 0.0))
+        return draft.sector
+    one = np.ones(len(draft.window.kernel.value))
+    known = Sector(one, one) if draft.sector is None else draft.sector
+    copied = np.arange(len(one)) >= len(one) - draft.copies
+    low, high = np.minimum(known.low, 0.0), np.maximum(known.high, 0.0)
+    return Sector(np.where(copied, known.low, low), np.where(copied, known.high, high))

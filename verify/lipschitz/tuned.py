@@ -1,14 +1,17 @@
 """Multipliers of LipSDP for convolutional chains, one for each channel, found by descent; proven elsewhere.
 
 The bound of leaktight.verify.lipschitz.spectra is a convex function of ``1 / T``, and grows without limit where a ``T``
-comes near its ``S``: every point that can be evaluated is feasible. It is minimised over ``log T`` by L-BFGS with
-halved steps. The largest eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
+comes near its ``S``: every point that can be evaluated is feasible. Where frequencies do not mix, few of them matter
+(leaktight.verify.lipschitz.frequencies), and in deep chains Newton's method finds the least bound of these
+(leaktight.verify.lipschitz.jointly). Else it is minimised over ``log T`` by L-BFGS with halved steps; the largest
+eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p = 2^k rising.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from math import inf, isfinite
 
 import torch
@@ -16,36 +19,66 @@ from torch import Tensor
 
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.ellipsoid import NotContained
-from leaktight.verify.lipschitz.frequencies import cut, separable
+from leaktight.verify.lipschitz.frequencies import Search, cut, largest, separable, without_opposites
+from leaktight.verify.lipschitz.jointly import improved
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
 from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
-_TURNS = ((4,), (4, 7), (10, 13))  # with few frequencies a rough search says which others there should be
+_TURNS = ((4,), (4, 7), (10, 13))  # sharpness of a descent at few frequencies, turn by turn
+_DEEP = 6  # steps with multipliers, from which Newton's method is better than descent
+_GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
+_STAGES = 50  # of all searches at few frequencies together, as usual
 _ITERATIONS = 400
 _USUAL = 450  # of all descents together
 
 
 def optimal(
     steps: Sequence[Step], chain: Sequence[Wave], deadline: float | None = None, progress: Progress | None = None
-) -> list[Tensor]:
-    """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on."""
+) -> list[Tensor] | None:
+    """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on.
+
+    None: the closed form is not feasible in floating point.
+    """
     start = _closed_forms(steps, chain)
     if start is None or not sum(map(len, start)):
-        return start or [torch.zeros(0, dtype=torch.float64)] * len(steps)
+        return start
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
-    fall = _Fall(sizes, deadline, progress)
     if separable(steps):
-        some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
-        point = cut(chain, point, lambda part, at, turn: fall.fallen(some, part, at, _turn(turn)), deadline)
+        few = len(sizes) - sizes.count(0) < _DEEP
+        search = _creeping(steps, sizes, deadline, progress) if few else _jointly(start, deadline, progress)
+        point = cut(without_opposites(chain, steps[0].points), point, search, deadline)
     else:
-        point = fall.fallen(steps, chain, point, _SQUARINGS)
+        point = _Fall(sizes, deadline, progress).fallen(steps, chain, point, _SQUARINGS)
     return list(point.exp().split(sizes))
 
 
-def _turn(turn: int) -> Sequence[int]:
-    return _TURNS[min(turn, len(_TURNS) - 1)]
+def _creeping(steps: Sequence[Step], sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
+    """The same by descent, which is quicker where there are few steps."""
+    some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
+    fall = _Fall(sizes, deadline, progress)
+    return lambda part, at, turn: fall.fallen(some, part, at, _TURNS[min(turn, len(_TURNS) - 1)])
+
+
+def _jointly(start: list[Tensor], deadline: float | None, progress: Progress | None) -> Search:
+    """A search at few frequencies, rough in the first turns: it says which others there should be.
+
+    Every turn begins at the closed form, which is far from the boundary of what is feasible; the best of the turn
+    before is close to it, where Newton's method makes small steps.
+    """
+    done, scales = count(), [scale for scale in start if len(scale)]
+
+    def told(*_: int) -> None:
+        if progress is not None:
+            so_far = next(done)
+            progress(so_far, max(_STAGES, so_far + 1))
+
+    def search(some: Sequence[Wave], _: Tensor, turn: int) -> Tensor:
+        gap, square = _GAPS[min(turn, len(_GAPS) - 1)], float(largest(some, start).max())
+        return improved(some, scales, square, gap=gap, deadline=deadline, progress=told).log()
+
+    return search
 
 
 @dataclass
@@ -81,8 +114,11 @@ def _closed_forms(steps: Sequence[Step], chain: Sequence[Wave]) -> list[Tensor] 
         return found[-1]
 
     none = torch.zeros(0, dtype=torch.float64)
-    with torch.no_grad():
-        _walk(steps, chain, rule)
+    try:
+        with torch.no_grad():
+            _walk(steps, chain, rule)
+    except NotContained:
+        return None
     by_step, at = list[Tensor](), 0
     for wave in chain:
         by_step.append(found[at] if wave.loose else none)
@@ -97,7 +133,7 @@ def _walk(
     form: Tensor | None = None
     found = []
     for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
-        image = spread(wave, None if form is None else handed(form, step.points, step.window.stride))
+        image = spread(wave, None if form is None else handed(form, step))
         scale = rule(k, wave, image) if wave.loose else image.new_zeros(0).real
         form = advanced(wave, image, scale)
         found.append((image, form))

@@ -1,4 +1,8 @@
-"""Reads a convolutional chain: a network as windows, one behind the other, and the slopes behind each."""
+"""Reads a convolutional chain: a network as windows, one behind the other, and the slopes behind each.
+
+A residual block ``z + W2 phi(W1 z)`` is a chain, too: its first window makes ``(W1 z, z)``, with slopes 1 behind the
+copy, and its second ``W2 v + z``. Max pooling is one channel at a time and stretches by slopes (see `_pool`).
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,31 @@ import numpy as np
 import torch
 
 from leaktight.errors import UnsupportedOperator
-from leaktight.models.enclosure import enclosed, exactly
+from leaktight.models.enclosure import Enclosure, enclosed, exactly
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Conv, Input, Linear, Reshape, Scale, Select, Shape
+from leaktight.models.ops import Conv, Input, Linear, Maximum, Reshape, Scale, Select, Shape, Sum
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz.sectors import Sector, has_sector, sector
 from leaktight.verify.lipschitz.windows import Window, convolution
 
-KNOWN = "convolutions, elementwise activations, scales of channels, padding, a flattening Reshape and dense layers"
+KNOWN = (
+    "convolutions, elementwise activations, scales of channels, padding, max pooling, a flattening Reshape, dense"
+    " layers and residual blocks of two convolutions"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A window with the slopes behind it, as far as the chain has been read."""
+    """A window with the slopes behind it, as far as the chain has been read.
+
+    pooled: what follows lies on other points. copies: so many of the last channels are copies of the window's input,
+    point by point, which the next window reads at their own points alone.
+    """
 
     window: Window
     sector: Sector | None = None
+    pooled: bool = False
+    copies: int = 0
 
 
 def drafts(network: Network, known: Mapping[str, Interval] | None = None) -> list[Draft]:
@@ -45,30 +58,100 @@ class _Reader:
         self.before: Shape | None = None  # padding that waits for its convolution
 
     def read(self) -> list[Draft]:
-        nodes = self._in_order()
-        axes = next((n.op.weight.dim() - 2 for n in nodes if isinstance(n.op, Conv)), None)
-        self.channels, self.extent = _image(nodes[0].shape, axes)
-        for node in nodes[1:]:
-            self._take(node)
-        if self.before is not None:
-            raise _refused(nodes[-1], "padding that no convolution follows")
+        if len(self.network.inputs) != 1 or len(self.network.outputs) != 1:
+            raise UnsupportedOperator("--method fourier needs one input and one output; use product, liplt or fast")
+        nodes = self._down_to(None, self.network.outputs[0].name)
+        axes = next((n.op.weight.dim() - 2 for n in self.network if isinstance(n.op, Conv)), None)
+        self.channels, self.extent = _image(self.network.by_name[self.network.inputs[0].name].shape, axes)
+        self._follow(nodes)
         if not self.drafts:
             self._identity()
         return self.drafts
 
-    def _in_order(self) -> list[Node]:
-        """The nodes from the input to the output."""
-        if len(self.network.inputs) != 1 or len(self.network.outputs) != 1:
-            raise UnsupportedOperator("--method fourier needs one input and one output; use product, liplt or fast")
-        at, found = self.network.outputs[0].name, list[Node]()
-        while True:
+    def _down_to(self, first: str | None, last: str) -> list[Node]:
+        """The nodes behind `first` (None: the input) up to `last`, without those inside of residual blocks."""
+        at, found = last, list[Node]()
+        while at != first:
             node = self.network.by_name[at]
+            if isinstance(node.op, Input) and first is None:
+                break
             found.append(node)
-            if isinstance(node.op, Input):
-                return found[::-1]
-            if len(node.inputs) != 1:
+            if isinstance(node.op, Sum) and first is None:
+                at = self._shortcut(node)
+            elif len(node.inputs) == 1:
+                at = node.inputs[0]
+            else:
                 raise _refused(node, "no chain: it has several inputs, or none")
-            at = node.inputs[0]
+        return found[::-1]
+
+    def _shortcut(self, node: Node) -> str:
+        """Which input of a sum is the one that the other is made from."""
+        if len(node.inputs) == 2 and isinstance(node.op, Sum) and node.op.signs == (1, 1):
+            for short, long in (node.inputs, node.inputs[::-1]):
+                at = long
+                while at != short and len(self.network.by_name[at].inputs) == 1:
+                    at = self.network.by_name[at].inputs[0]
+                if at == short != long:
+                    return short
+        raise _refused(node, "no chain, and no residual block: it has several inputs")
+
+    def _follow(self, nodes: list[Node]) -> None:
+        rest = list(reversed(nodes))
+        while rest:
+            node = rest.pop()
+            if isinstance(node.op, Select) and rest and isinstance(rest[-1].op, Maximum):
+                self._pool(node, node.op, rest.pop())
+            elif isinstance(node.op, Sum):
+                self._block(node)
+            else:
+                self._take(node)
+        if self.before is not None:
+            raise _refused(nodes[-1], "padding that no convolution follows")
+
+    def _block(self, node: Node) -> None:
+        """A residual block: two windows that carry a copy of what went in."""
+        short = self._shortcut(node)
+        inner = _Reader(self.network, self.known)
+        inner.channels, inner.extent = self.channels, self.extent
+        inner._follow(self._down_to(short, next(name for name in node.inputs if name != short)))
+        if len(inner.drafts) != 2 or inner.drafts[1].sector is not None or any(not _still(d) for d in inner.drafts):
+            raise _refused(
+                node, "a residual block that is not two convolutions which keep the size, an activation between"
+            )
+        first, second = inner.drafts
+        if len(second.window.kernel.value) != self.channels:
+            raise _refused(node, "a residual block that changes the number of channels")
+        one, width = np.ones(self.channels), np.ones(second.window.kernel.value.shape[1])
+        kept = first.sector or Sector(width, width)
+        slopes = Sector(np.concatenate([kept.low, one]), np.concatenate([kept.high, one]))
+        self.drafts.append(Draft(_beside(first.window, self.channels, 0), slopes, copies=self.channels))
+        self.drafts.append(Draft(_beside(second.window, self.channels, 1)))
+
+    def _pool(self, node: Node, op: Select, top: Node) -> None:
+        """Max pooling, with whatever windows. ``|y - y'| <= max |x - x'|`` over a window, so the squares of a channel's
+        differences sum up to at most those of its inputs, times the number of windows that an input may lie in.
+
+        That is what ``y = e x`` with ``|e| <= r`` says of the sums, all that is used where the same multiplier belongs
+        to all points of a channel; the points behind it may be others. Slopes in front of it are multiplied: with
+        ``S = H : T`` (parallel sum, ``H = (S^(-1) - T^(-1))^(-1)``) a sector ``m ± r`` of its own would end at ``m^2 H
+        + r^2 T >= (m + r)^2 S``, which is no less than what comes of one step with the steepest slope.
+        """
+        axes, count = len(self.extent), self.channels * prod(self.extent)
+        source = self.network.by_name[node.inputs[0]]
+        place, own = prod(self.extent), torch.arange(self.channels).unsqueeze(1)
+        index = op.index.reshape(self.channels, -1) if op.index.numel() % self.channels == 0 else own - 1
+        kept = source.size == count and top.size == self.channels * prod(top.shape[-axes:])
+        if self.before is not None or not kept or not bool((index // place == own).all()):
+            raise _refused(top, "max pooling over several channels, or of padded values")
+        if not self.drafts or self.drafts[-1].pooled:
+            self._identity()
+        often = int(torch.bincount(index.flatten(), minlength=count).max())
+        reach = 1.0 if often == 1 else float(np.nextafter(np.sqrt(often), np.inf))
+        last = self.drafts[-1]
+        steepest = np.ones(self.channels) if last.sector is None else last.sector.steepest
+        wide = steepest if often == 1 else np.nextafter(steepest * reach, np.inf)
+        self.drafts[-1] = replace(last, sector=Sector(-wide, wide), pooled=True)
+        self.extent = top.shape[-axes:]
 
     def _take(self, node: Node) -> None:
         op = node.op
@@ -137,7 +220,7 @@ class _Reader:
 
     def _slopes(self, found: Sector) -> None:
         """One sector for each channel: the hull of its points'; behind another, the products of slopes."""
-        if not self.drafts:
+        if not self.drafts or self.drafts[-1].pooled:
             self._identity()
         low, high = (end.reshape(self.channels, -1) for end in (found.low, found.high))
         own = Sector(low.min(1), high.max(1))
@@ -160,6 +243,27 @@ class _Reader:
         ):
             raise _refused(node, "a Select that is no padding")
         self.before = before
+
+
+def _still(draft: Draft) -> bool:
+    """Whether a window reads around each of its points, and keeps their number."""
+    window = draft.window
+    taps = window.kernel.value.shape[2:]
+    inside = all(b % d == 0 and b // d < k for b, d, k in zip(window.before, window.dilation, taps, strict=True))
+    return inside and window.outputs == window.extent and max(window.stride) == 1 and not (window.dense or draft.pooled)
+
+
+def _beside(window: Window, channels: int, axis: int) -> Window:
+    """The window that also copies so many channels: to further outputs (axis 0), or to sums from further inputs (1)."""
+    shape = window.kernel.value.shape
+    copy = np.zeros((channels, channels, *shape[2:]))
+    middle = tuple(b // d for b, d in zip(window.before, window.dilation, strict=True))
+    np.moveaxis(copy, (0, 1), (-2, -1))[middle] = np.eye(channels)
+    value, error = (
+        np.concatenate([window.kernel.value, copy], axis),
+        np.concatenate([window.kernel.error, np.zeros_like(copy)], axis),
+    )
+    return replace(window, kernel=Enclosure(value, error))
 
 
 def _image(shape: Shape, axes: int | None) -> tuple[int, Shape]:
