@@ -171,7 +171,7 @@ def _nearer(network: Network, node: Node, z: Interval) -> Tensor:
     """1 where the lower end is nearer to the kink behind it than the upper one, else -1; ``(batch, size)``."""
     kinks = (network.by_name[name].op for name in network.consumers[node.name])
     kink = next((op.kink for op in kinks if isinstance(op, TwoSlope) and not relax.is_leaky(op)), None)
-    middle = z.upper + z.lower if kink is None else (z.upper - kink) - (kink - z.lower)
+    middle = z.upper + z.lower if kink is None else ((z.upper - kink) - (kink - z.lower)).to(z.lower.dtype)
     return middle.sign_().clamp_(min=0).mul_(2).sub_(1).flatten(1)  # a comparison takes longer
 
 
