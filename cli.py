@@ -602,7 +602,7 @@ def init(folder: cli.Folder = Path("."), force: cli.Force = False) -> Answer:
     from leaktight.verify.run.samples import write_samples
 
     if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder")
+        raise UsageError(f"{folder}: {'this is no folder' if folder.exists() else 'there is no such folder'}")
     path = folder / NAME
     if path.exists() and not force:
         raise UsageError(f"{path}: there is a suite already; give --force to replace it")

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from benchmarks.networks import Recipe, classified, network, recipes
 from leaktight.models.network import Network
-from leaktight.specs.property import misclassified
 from leaktight.specs.region import Region, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.bounds import auto_lirpa
 from leaktight.verify.bounds.engine import lower_bounds
 

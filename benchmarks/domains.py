@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search

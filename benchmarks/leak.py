@@ -24,8 +24,9 @@ from benchmarks.bounds import circumstances, interleaved, table
 from benchmarks.networks import classified, network, recipes
 from leaktight.models.load import load
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.specs.vnnlib import read_property
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import closed_form, local, stepwise

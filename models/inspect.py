@@ -71,9 +71,8 @@ def inspect(network: Network) -> Inspection:
     for node in nodes:
         entries[operator_name(node.op)] += node.size
     activations = tuple(_activation(network, node) for node in nodes if not isinstance(node.op, Affine))
-    source = network.source
     return Inspection(
-        network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
+        network=network.file,
         inputs=network.inputs,
         outputs=network.outputs,
         batched=network.batched,

@@ -64,6 +64,8 @@ def _read(
         return read_state_dict(path, architecture, example_input, trust=trust)
     if not os.path.exists(path):
         raise ModelError(f"{path}: there is no such file; give the path of a network")
+    if os.path.isdir(path):
+        raise ModelError(f"{path}: this is a folder; give the path of a network")
     raise ModelError(
         f"{path}: files of type {suffix or '(none)'} are not read; allowed: .onnx, .onnx.gz, .pt2 and "
         "the state dicts "

@@ -61,6 +61,9 @@ class Source:
     folder: str | None = None  # where external data lies, for a runtime that has to find it
 
 
+_NO_FILE = {"path": None, "sha256": None}
+
+
 @dataclass(frozen=True, eq=False)
 class Network(Movable):
     """A directed acyclic graph of operators, in topological order; never changed after it is made.
@@ -103,6 +106,11 @@ class Network(Movable):
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
+
+    @property
+    def file(self) -> dict[str, str | None]:
+        """The file that it is from, as results name it."""
+        return {"path": self.source.path, "sha256": self.source.sha256} if self.source else dict(_NO_FILE)
 
     @property
     def input_size(self) -> int:

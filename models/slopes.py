@@ -19,7 +19,18 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Leaky, TwoSlope
 from leaktight.models.placed import PROCESSOR, placed, working_on
 
+LARGEST = 1e9  # layers multiply slopes, and float32 ends at 3e38
 _FILES = 8  # networks read from a file that are kept
+
+
+def check_range(lo: float, hi: float) -> None:
+    """Raises UsageError: the two are no range of slopes, or such that numbers overflow."""
+    if not (isfinite(lo) and isfinite(hi)):
+        raise UsageError(f"--slopes: {lo}:{hi} is not a range of finite numbers; write it like 0:0.3")
+    if max(abs(lo), abs(hi)) > LARGEST:
+        raise UsageError(f"--slopes: {lo}:{hi} goes beyond {LARGEST:g}, where products overflow; write it like 0:0.3")
+    if lo > hi:
+        raise UsageError(f"--slopes: {lo}:{hi} is empty; give the lower slope first, like {hi}:{lo}")
 
 
 @dataclass(frozen=True, eq=False)

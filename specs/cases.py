@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from leaktight.specs.formula import Atom, Bound, Condition, Conjunction, FormulaError, Number, both
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 
 NUMBERS = 100_000_000
 """The most float64 numbers that all boxes, or all output conditions, of one property may take."""

@@ -65,7 +65,8 @@ def read_data(
 ) -> LabelledData:
     """The first `limit` (or all) labelled inputs in a file; the format is recognised by content.
 
-    * npz: two arrays, called x and y (or X and y; inputs, images, data or features; labels, label, target or targets).
+    * npz: two arrays, called x and y (or X and y; inputs, images, data or features; labels, label, target or targets);
+    `labels` is not for these.
     * csv: one input a row, separated by comma, semicolon, tab or blanks; a first line of titles is skipped. `labels`
     is the column of the label (0, the first, by default; negative numbers count from the back).
     * idx, plain or gzip (the MNIST format): `labels` is the file of labels; by default the one beside it whose name
@@ -82,6 +83,8 @@ def read_data(
     with opened(place) as file:
         start = file.peek(4)[:4]
     if is_npz(start):
+        if labels is not None:
+            raise DataError(f"{place}: an npz file has its labels in itself; give none beside it")
         inputs, found = read_npz(place, limit)
     elif is_idx(start):
         if isinstance(labels, int):

@@ -21,7 +21,11 @@ def read_point(option: str, place: Path, size: int) -> Tensor:
     try:
         array = np.load(place, allow_pickle=False) if place.suffix == ".npy" else _written(place.read_text())
         found = np.asarray(array, np.float64).reshape(-1)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+    except OSError as error:
+        raise DataError(f"{option}: {place} cannot be read ({error.strerror}); give an .npy file or a text") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{option}: {place} is neither an .npy file nor a text; give one of these") from None
+    except (ValueError, EOFError, TypeError) as error:
         raise DataError(f"{option}: {place} cannot be read as numbers ({error}); give an .npy file or a text") from None
     if len(found) != size or not np.isfinite(found).all():
         raise DataError(f"{option}: {place} holds {len(found)} numbers; needed are {size}, all of them finite")

@@ -10,85 +10,16 @@ is positive exactly when ``y`` is safe (strict atoms, ``c . y < d``, make ``m(y)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from leaktight.errors import PropertyError
+from leaktight.specs.declared import Declared, Variable, entry_places
 from leaktight.specs.region import Norm, Region, ball
-
-
-@dataclass(frozen=True, eq=False)
-class Unsafe:
-    """An unsafe set of outputs in disjunctive normal form.
-
-    weights ``(batch or 1, atoms, outputs)`` and bounds ``(batch or 1, atoms)`` in float64: atom ``j`` says
-    ``weights[j] . y <= bounds[j]``. `disjunct` ``(atoms,)`` numbers the conjunction that each atom belongs to: 0, 1,
-    and so on. `strict` ``(atoms,)`` marks atoms that say ``<``. Bounds that float64 cannot hold are rounded up, so
-    that the unsafe set is enclosed; `inner_bounds` (by default the same) are rounded down, for whoever claims that a
-    point is unsafe.
-    """
-
-    weights: Tensor
-    bounds: Tensor
-    disjunct: Tensor
-    strict: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
-    inner_bounds: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        atoms = self.weights.shape[1:2]
-        if self.weights.dim() != 3 or self.bounds.shape != self.weights.shape[:2] or self.disjunct.shape != atoms:
-            raise ValueError(f"weights {tuple(self.weights.shape)} and bounds {tuple(self.bounds.shape)} do not fit")
-        if not (torch.isfinite(self.weights).all() and torch.isfinite(self.bounds).all()):
-            raise PropertyError("an output condition holds NaN or infinite numbers")
-        if not self.strict.numel():
-            object.__setattr__(self, "strict", torch.zeros(atoms, dtype=torch.bool))
-
-    @property
-    def disjuncts(self) -> int:
-        return int(self.disjunct.max()) + 1 if self.disjunct.numel() else 0
-
-    def combine(self, atoms: Tensor) -> Tensor:
-        """``min_i max_j`` over the last axis: from ``(..., atoms)`` values of ``c . y - d`` to ``(...)`` margins.
-
-        Given lower bounds of the atoms over a region it gives a lower bound of the margin over that region.
-        An unsafe set without any disjunct is empty: its margin is infinite.
-        """
-        worst = atoms.new_full((*atoms.shape[:-1], self.disjuncts), -torch.inf)
-        worst = worst.scatter_reduce(-1, self.disjunct.expand(atoms.shape), atoms, "amax")
-        return worst.amin(-1) if self.disjuncts else atoms.new_full(atoms.shape[:-1], torch.inf)
-
-    def atoms(self, y: Tensor) -> Tensor:
-        """``c . y - d`` of every atom, ``(batch, atoms)`` for ``(batch, outputs)``, in the dtype of `y`."""
-        weights, bounds = self.weights.to(y.dtype), self.bounds.to(y.dtype)
-        return (weights @ y.unsqueeze(-1)).squeeze(-1) - bounds
-
-    def margin(self, y: Tensor) -> Tensor:
-        """``m(y)`` of ``(batch, outputs)``, as ``(batch,)``."""
-        return self.combine(self.atoms(y))
-
-    def holds(self, y: Tensor) -> Tensor:
-        """Whether each of ``(batch, outputs)`` lies in the unsafe set, strict atoms taken strictly.
-
-        Computed in float64 with `inner_bounds`: no rounding changes the sign of an atom about one entry, or about the
-        difference of two. NaN is in no unsafe set.
-        """
-        bounds = self.bounds if self.inner_bounds is None else self.inner_bounds
-        atoms = (self.weights @ y.double().unsqueeze(-1)).squeeze(-1) - bounds
-        inside = torch.where(self.strict, atoms < 0, atoms <= 0)
-        every = inside.new_ones((*inside.shape[:-1], self.disjuncts), dtype=torch.int8)
-        every = every.scatter_reduce(-1, self.disjunct.expand(inside.shape), inside.to(torch.int8), "amin")
-        return every.bool().any(-1)
-
-    def select(self, index: Tensor | slice) -> Unsafe:
-        """The conditions of the inputs at `index` of the batch."""
-        if len(self.weights) == 1:
-            return self
-        inner = None if self.inner_bounds is None else self.inner_bounds[index]
-        return Unsafe(self.weights[index], self.bounds[index], self.disjunct, self.strict, inner)
+from leaktight.specs.unsafe import Unsafe, misclassified
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,25 +45,20 @@ class LabelCase:
     label: Label
 
 
-class Declared(Protocol):
-    """What a network says about one of its inputs or outputs (leaktight.models.network.Port)."""
+class Asked(Protocol):
+    """What a property is about (leaktight.models.network.Network)."""
 
     @property
-    def name(self) -> str: ...
+    def inputs(self) -> Sequence[Declared]: ...
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def outputs(self) -> Sequence[Declared]: ...
 
+    @property
+    def input_size(self) -> int: ...
 
-@dataclass(frozen=True)
-class Variable:
-    """A tensor as a property file (VNN-LIB 2.0) declares it. `name` is the network's word for it where the file says it
-    (`given`), else the file's own; `dtype` is the file's word for the element type, such as ``float32`` or ``real``."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "real"
-    given: bool = False
+    @property
+    def output_size(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +85,19 @@ class Property:
             raise PropertyError(f"the property is about {len(self.cases)} regions; take one of property.cases")
         return self.cases[0].region
 
+    @property
+    def file(self) -> dict[str, str | None]:
+        """The file that it is from, as results name it."""
+        return {"path": self.path, "sha256": self.sha256}
+
+    def about(self, network: Asked) -> tuple[Case, ...]:
+        """The cases that this network has to pass: `arranged` in its order, and `fitted` to its size.
+
+        Raises PropertyError: the property does not fit the network.
+        """
+        arranged = self.arranged(network.inputs, network.outputs)
+        return arranged.fitted(network.input_size, network.output_size)
+
     def arranged(self, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Property:
         """The property about a network with these inputs and outputs, its entries in the network's order.
 
@@ -169,8 +108,8 @@ class Property:
         name that the network does not have.
         """
         place = f"{self.path}: " if self.path else ""
-        columns = _columns(self.inputs, inputs, f"{place}input")
-        rows = _columns(self.outputs, outputs, f"{place}output")
+        columns = entry_places(self.inputs, inputs, f"{place}input")
+        rows = entry_places(self.outputs, outputs, f"{place}output")
         if columns is None and rows is None:
             return self
         moved = tuple(_moved(case, columns, rows) for case in self.cases)
@@ -214,39 +153,6 @@ def _check_batch(place: str, conditions: int, regions: int) -> None:
         )
 
 
-def _columns(variables: Sequence[Variable], ports: Sequence[Declared], place: str) -> Tensor | None:
-    """Where each entry of the network's flat space lies in the property's; None: at the same place."""
-    if not variables:
-        return None
-    names, wanted = [v.name for v in variables], [p.name for p in ports]
-    if len(names) != len(wanted):
-        raise PropertyError(
-            f"{place}: the property declares {len(names)} ({', '.join(names)}), but the network has "
-            f"{len(wanted)} ({', '.join(wanted)}); declare each of them"
-        )
-    absent = [v.name for v in variables if v.given and v.name not in wanted]
-    if absent:
-        raise PropertyError(f"{place}: the network has none called {absent[0]!r}; it has {', '.join(wanted)}")
-    order = [names.index(name) for name in wanted] if set(names) == set(wanted) else list(range(len(names)))
-    sizes = [prod(v.shape) for v in variables]
-    for port, variable in zip(ports, (variables[i] for i in order), strict=True):
-        if not _same_layout(variable.shape, port.shape):
-            raise PropertyError(
-                f"{place} {variable.name!r} has the shape {list(variable.shape)} in the property, but "
-                f"{port.name!r} has {list(port.shape)} in the network; declare that shape"
-            )
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    if order == sorted(order):
-        return None
-    return torch.cat([torch.arange(starts[i], starts[i] + sizes[i]) for i in order])
-
-
-def _same_layout(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:
-    """Whether entries correspond one to one in order: equal up to axes of length one, or declared flat."""
-    core = [tuple(n for n in shape if n != 1) for shape in (declared, actual)]
-    return core[0] == core[1] or (len(core[0]) == 1 and core[0][0] == prod(actual))
-
-
 def _moved(case: Case | LabelCase, columns: Tensor | None, rows: Tensor | None) -> Case | LabelCase:
     if not isinstance(case, Case):
         raise ValueError("only properties from files declare tensors")
@@ -276,24 +182,3 @@ def robust(
     centre = torch.as_tensor(x, dtype=torch.float64).reshape(1, -1)
     region = ball(centre, epsilon, Norm.named(norm), clip)
     return Property((LabelCase(region, Label(torch.as_tensor(label).reshape(1))),))
-
-
-def misclassified(labels: Tensor, classes: int) -> Unsafe:
-    """The unsafe sets "some other class scores at least as high as the label", for ``(batch,)`` labels.
-
-    Raises PropertyError: a label is not one of ``0 .. classes - 1``, or there is only one class.
-    """
-    if classes < 2:
-        raise PropertyError(f"robustness of a label needs a network with at least 2 outputs; this one has {classes}")
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        at = int(wrong.nonzero()[0])
-        raise PropertyError(
-            f"label {int(labels[at])} (input {at}) is out of range; the network has the classes 0 to "
-            f"{classes - 1}; correct the label or take another network"
-        )
-    eye = torch.eye(classes, dtype=torch.float64)
-    others = torch.stack([torch.cat([torch.arange(k), torch.arange(k + 1, classes)]) for k in labels.tolist()])
-    weights = eye[labels].unsqueeze(1) - eye[others]
-    bounds = torch.zeros(len(labels), classes - 1, dtype=torch.float64)
-    return Unsafe(weights, bounds, torch.arange(classes - 1))

@@ -20,6 +20,7 @@ import vnnlib
 
 from leaktight.errors import PropertyError
 from leaktight.specs.cases import NUMBERS, cases
+from leaktight.specs.declared import Variable
 from leaktight.specs.formula import (
     Condition,
     FormulaError,
@@ -33,7 +34,7 @@ from leaktight.specs.formula import (
     multiplied,
     subtracted,
 )
-from leaktight.specs.property import Property, Variable
+from leaktight.specs.property import Property
 
 DEPTH: Final = 200
 """The deepest nesting that is given to the package, whose parser is recursive."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine, TwoSlope
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Unsafe
+from leaktight.specs.unsafe import Unsafe
 
 Wide = np.longdouble
 Array = Any  # of Wide

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import Clip, Linear, Maximum, Reshape, Sum, TwoSlope, leaky_relu
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 
 SHAPES = ("chain", "residual", "per channel", "kinked", "clipped", "maximum")
 FIXED = 14  # inputs that a padded question has besides the two that vary: too many for halving boxes

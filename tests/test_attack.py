@@ -11,8 +11,9 @@ from torch import Tensor
 from twins import fully_connected, identity, random_weights
 
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Unsafe, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import Ball, Box, Norm, Region, ball
+from leaktight.specs.unsafe import Unsafe, misclassified
 from leaktight.verify.search.attack import attack
 from leaktight.verify.search.refute import refute, refute_each
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, Region, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.prove import prove
 from leaktight.verify.search.bisect import bisect
 from leaktight.verify.search.box_bounds import Bounder

@@ -155,6 +155,17 @@ USAGES = {
     "clip upside down": ([*CERTIFY, "--epsilon", "0.1", "--clip", "1", "0"], "clip"),
     "zero standard deviation": ([*CERTIFY, "--epsilon", "0.1", "--std", "0"], "std"),
     "means that are no numbers": ([*CERTIFY, "--epsilon", "0.1", "--mean", "0.1,x"], "--mean: 'x'"),
+    "labels beside labels": ([*CERTIFY, "--epsilon", "0.1", "--labels", IMAGES], "has its labels in itself"),
+    "slopes that overflow": (["leak", NETWORK, PROVED, "--slopes", "0:1e30"], "--slopes: 0.0:1e+30 goes beyond 1e+09"),
+    "a folder as the network": (["verify", DATA, PROVED], "this is a folder; give the path of a network"),
+    "a folder as the centre": (
+        ["lipschitz", NETWORK, "--center", DATA, "--radius", "1"],
+        "cannot be read (Is a directory)",
+    ),
+    "an archive as the centre": (["lipschitz", NETWORK, "--center", IMAGES, "--radius", "1"], "neither an .npy file"),
+    "a suite for a file": (["init", IMAGES], "this is no folder"),
+    "infinite margin": ([*VERIFY, "--margin", "inf"], "--margin: 'inf' is not a finite number"),
+    "one result to compare": (["report", "none.json", "--compare"], "give exactly two"),
     "missing data": (["certify", NETWORK, "none.npz", "--epsilon", "0.1"], "none.npz"),
     "unknown type of network": (["inspect", IMAGES], ".npz"),
 }

@@ -148,14 +148,14 @@ def test_bounds_without_a_limit_look_at_no_clock(monkeypatch: pytest.MonkeyPatch
     """So that they cannot depend on it."""
     monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: pytest.fail("looked")))
     network, asked, _ = tiny_question("chain", 0, 1e-3)
-    (case,) = asked.fitted(network.input_size, network.output_size)
+    (case,) = asked.about(network)
     assert bound(network, case.region).lower.isfinite().all()
     assert prove(network, asked).status is Status.PROVED
 
 
 def test_properties_of_several_cases_end_when_the_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
     network, asked, exact = tiny_question("chain", 1, 1e-3)
-    (case,) = asked.fitted(network.input_size, network.output_size)
+    (case,) = asked.about(network)
     assert exact < Fraction(0)
     leap(monkeypatch, 2)
     verdict = prove(network, Property((case, case, case)), engine="branch", timeout=1000)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import Linear, Sum, TwoSlope
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds import vectors
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.concave import Weights, fall_over_cube

@@ -16,8 +16,9 @@ from rational import Fraction, smallest_margin
 from leaktight.errors import UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import Elementwise, Maximum, TwoSlope
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Ball, Norm, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.interval import propagate
 from leaktight.verify.bounds.linear_program import Linearised
 from leaktight.verify.bounds.linear_solver import propose

@@ -15,11 +15,13 @@ from twins import fully_connected
 from leaktight.models.onnx import network_from_bytes
 from leaktight.models.ops import Linear
 from leaktight.models.slopes import Slopes
-from leaktight.specs.product import Product
-from leaktight.specs.property import Case, Unsafe
-from leaktight.specs.region import Box, Norm, ball
+from leaktight.specs.property import Case
+from leaktight.specs.region import Box, Norm, Product, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.leak import attack
+from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.joint import with_slope_input
+from leaktight.verify.leak.refuted import refuted, within_float32
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.membership import lies_inside
 from leaktight.verify.search.replay import Replay, flatten
@@ -50,7 +52,7 @@ def test_what_is_attained_is_at_least_the_exact_margin(kind: str, norm: Norm) ->
     case = Case(question.region, Unsafe(question.objectives, bounds, torch.tensor([0, 1, 1])))
     for _ in range(4):
         x, a = question.draw()
-        upper = attack.attained(question.slopes, case, x, a)
+        upper = attained(question.slopes, case, x, a)
         assert bool(torch.isfinite(upper).all())
         for i in range(len(x)):
             y = exact_at(question.plain, [Fraction(v) for v in x[i].tolist()], Fraction(float(a[i])))
@@ -65,7 +67,7 @@ def test_a_point_outside_attains_nothing() -> None:
     x, a = question.draw()
     x[1, 0] = torch.nextafter(question.region.upper[1, 0], torch.tensor(torch.inf).double())
     x[2, 1] = torch.nan
-    assert attack.attained(question.slopes, case, x, a).isinf().tolist() == [i in (1, 2) for i in range(len(x))]
+    assert attained(question.slopes, case, x, a).isinf().tolist() == [i in (1, 2) for i in range(len(x))]
 
 
 def test_a_coordinate_that_no_float_holds_is_enclosed() -> None:
@@ -77,7 +79,7 @@ def test_a_coordinate_that_no_float_holds_is_enclosed() -> None:
     above = torch.nextafter(below, torch.tensor(1.0).double())
     region = Box(below, above, above, below)
     case = Case(region, unsafe(torch.ones(1, 1, 1), torch.zeros(1, 1), [0]))
-    assert float(attack.attained(slopes, case, below, torch.zeros(1).double())) >= float(above)
+    assert float(attained(slopes, case, below, torch.zeros(1).double())) >= float(above)
 
 
 def hump(slope: float = 0.1) -> Slopes:
@@ -124,8 +126,8 @@ def test_searching_beats_sampling_and_its_bounds_are_those_of_its_points(kind: s
     found = attack.search(question.slopes, case, question.lo, question.hi)
     assert bool(question.region.contains(found.points).all())
     assert bool(((found.slopes >= question.lo) & (found.slopes <= question.hi)).all())
-    assert torch.equal(found.upper, attack.attained(question.slopes, case, found.points, found.slopes))
-    sampled = torch.stack([attack.attained(question.slopes, case, *question.draw()) for _ in range(200)]).amin(0)
+    assert torch.equal(found.upper, attained(question.slopes, case, found.points, found.slopes))
+    sampled = torch.stack([attained(question.slopes, case, *question.draw()) for _ in range(200)]).amin(0)
     assert bool((found.upper <= sampled + 5e-2 * (1 + sampled.abs())).all())
 
 
@@ -137,7 +139,7 @@ def test_a_refutation_is_a_replay_at_a_float32_slope_inside_the_range() -> None:
     lo = numbers([-0.5, -0.2, -0.3000000000000001])
     hi = numbers([-0.3, 0.9, -0.3])
     found = attack.search(slopes, case, lo, hi)
-    examples = attack.refuted(slopes, case, found, lo, hi)
+    examples = refuted(slopes, case, found, lo, hi)
     assert examples[1] is None
     assert examples[2] is None  # no float32 lies in the range
     assert examples[0] is not None
@@ -196,7 +198,7 @@ def test_slopes_are_rounded_into_their_range() -> None:
     a = numbers([0.1, 0.1, 0.1, 0.3])
     lo = numbers([0.0, 0.1, 0.1, -1.0])
     hi = numbers([1.0, 1.0, 0.1, 0.2])
-    near = attack.within_float32(a, lo, hi)
+    near = within_float32(a, lo, hi)
     assert float(near[0]) == float(np.float32(0.1))
     assert float(near[1]) >= 0.1
     assert bool(near[2].isnan())

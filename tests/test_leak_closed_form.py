@@ -17,7 +17,7 @@ from leaktight.specs.region import Box, Norm
 from leaktight.verify.leak import closed_form, local
 from leaktight.verify.leak.norms import affine_norms, length, spectral
 
-DRAWS = 6
+DRAWS = 3
 
 
 def number(x: float) -> Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leaktight.errors import InternalError
-from leaktight.specs.property import Unsafe
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest, proved_up_to, undecided
 from leaktight.verify.leak.margin import combined
 from leaktight.verify.leak.segments import Lines

@@ -21,7 +21,7 @@ from leaktight.verify.leak import closed_form, local
 from leaktight.verify.leak.intervals import over_range
 from leaktight.verify.leak.jacobian import secants
 
-DRAWS = 6
+DRAWS = 3
 
 
 def box(*ends: tuple[float, float]) -> Box:

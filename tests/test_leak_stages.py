@@ -8,8 +8,9 @@ from networks import fully_connected
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Unsafe, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import Unsafe, misclassified
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.stages import PIECES, STAGES, Stage, first_margins

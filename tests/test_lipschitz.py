@@ -324,7 +324,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),
         ({"centre": torch.zeros(4), "radius": -0.1}, "must be a finite number >= 0"),
-        ({"slopes": (1.0, 0.0)}, "two finite numbers in order"),
+        ({"slopes": (1.0, 0.0)}, "give the lower slope first"),
         ({"slopes": (0.0, 1.0), "centre": torch.zeros(4), "radius": 0.1}, "global"),
         ({"timeout": 0.0}, "not a positive number"),
     ],

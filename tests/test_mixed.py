@@ -10,8 +10,9 @@ from networks import KINDS, build, fully_connected
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.prove import prove
 from leaktight.verify.search import bisect as halving

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.prove import prove
 from leaktight.verify.search import neurons

@@ -134,7 +134,7 @@ def test_every_unsafe_input_lies_in_a_part(wide: bool, monkeypatch: pytest.Monke
 
 def halves(network: Network, asked: Property) -> tuple[Bounding, list[dict[str, Any]]]:
     """A case's bounds, and the two sides of one of its unstable neurons in one question, as parts have them."""
-    (case,) = asked.fitted(network.input_size, network.output_size)
+    (case,) = asked.about(network)
     atoms = torch.full((1, case.unsafe.weights.shape[1]), -torch.inf, dtype=torch.float64)
     known = intermediate_bounds(network, case.region, 1 << 28)
     bounding = Bounding(network, case.region, known, open_questions(case, atoms))
@@ -153,7 +153,7 @@ def test_bounds_and_boxes_arrive_as_they_were_sent_to_the_last_digit() -> None:
     for name, interval in found.items():
         assert torch.equal(interval.lower, bounding.known[name].lower.double()), name
         assert torch.equal(interval.upper, bounding.known[name].upper.double()), name
-    (case,) = asked.fitted(network.input_size, network.output_size)
+    (case,) = asked.about(network)
     ends = torch.rand(2, 3, network.input_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pieces = [
         {"owner": 0, "lower": low.tolist(), "upper": (low + high).tolist()} for low, high in zip(*ends, strict=True)

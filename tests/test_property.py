@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from leaktight.errors import PropertyError
-from leaktight.specs.property import Case, Label, LabelCase, Property, Unsafe, Variable, misclassified, robust
+from leaktight.specs.declared import Variable
+from leaktight.specs.property import Case, Label, LabelCase, Property, robust
 from leaktight.specs.region import Ball, Box
+from leaktight.specs.unsafe import Unsafe, misclassified
 
 
 def doubles(*rows: list[float]) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from leaktight.errors import PropertyError, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import Linear, leaky_relu
-from leaktight.specs.property import Case, Property, Unsafe, robust
+from leaktight.specs.property import Case, Property, robust
 from leaktight.specs.region import Box, Norm, Region, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.prove import prove
 from leaktight.verify.search.bisect import proves
@@ -66,7 +67,7 @@ def margins(network: Network, case: Case, count: int = 4000) -> Tensor:
 
 def check(network: Network, property: Property, verdict: Verdict) -> None:
     """What holds of every verdict, whatever it is."""
-    case = property.fitted(network.input_size, network.output_size)[0]
+    case = property.about(network)[0]
     assert verdict.guarantee is Guarantee.REAL
     assert verdict.reason
     lower, upper = verdict.margin.lower, verdict.margin.upper

@@ -17,8 +17,9 @@ from twins import fully_connected, identity, onnx_twin, random_weights
 
 from leaktight.errors import Contradiction, ModelError, UsageError
 from leaktight.models.network import Network, Source
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Ball, Box, Norm, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.search.counterexample_file import write_counterexample
 from leaktight.verify.search.membership import lies_inside, settle
 from leaktight.verify.search.refute import refute

@@ -27,8 +27,9 @@ from leaktight.models.ops import (
     TwoSlope,
     leaky_relu,
 )
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Norm, ball
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.centred import Centred
 from leaktight.verify.bounds.engine import ENGINES, bound, lower_bounds

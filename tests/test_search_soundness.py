@@ -106,7 +106,7 @@ def test_linear_programs_decide_diamonds_as_well(seed: int, monkeypatch: pytest.
 def test_the_tree_alone_decides_and_is_tight(shape: str, seed: int) -> None:
     """Without an attack before it, on a property that holds by a millionth, or fails by one."""
     network, asked, exact = tiny_question(shape, seed, 1e-6)
-    (case,) = asked.fitted(network.input_size, network.output_size)
+    (case,) = asked.about(network)
     found = complete(network, case, Replay(network))
     assert found.proved == (exact > 0)
     assert (found.found is not None) == (exact < 0)
@@ -173,8 +173,9 @@ def test_what_cannot_be_decided_exactly_is_refused_by_name() -> None:
 
 
 def _any_case(size: int):  # type: ignore[no-untyped-def]
-    from leaktight.specs.property import Case, Unsafe
+    from leaktight.specs.property import Case
     from leaktight.specs.region import Box
+    from leaktight.specs.unsafe import Unsafe
 
     ones = torch.ones(1, size, dtype=torch.float64)
     unsafe = Unsafe(torch.ones(1, 1, 3, dtype=torch.float64), torch.zeros(1, 1).double(), torch.zeros(1).long())

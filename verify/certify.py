@@ -11,8 +11,8 @@ from torch import Tensor
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import misclassified
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.answered import GROUP, answer_group, groups, unanswered
 from leaktight.verify.branching import AUTO
 from leaktight.verify.budget import Budget
@@ -21,7 +21,6 @@ from leaktight.verify.device import CPU, Device
 from leaktight.verify.inputs import Question
 from leaktight.verify.prove import SECOND_OPINION, engine_names
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.standing import origin
 
 Certified = Callable[[int, int], None]
 
@@ -89,7 +88,7 @@ def certify(
             question = replace(question, network=there.of(network))
             results, interrupted = _here(question, there.of(flat), there.of(labels), epsilon, radius, progress)
     seconds = time.monotonic() - began
-    return Certification(results, epsilon, chosen, engine, seconds, origin(network), interrupted=interrupted)
+    return Certification(results, epsilon, chosen, engine, seconds, network.file, interrupted=interrupted)
 
 
 def _here(

@@ -24,7 +24,6 @@ from leaktight.verify.search.neurons import branch
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import WARM_UP, staged, whole_margin
-from leaktight.verify.standing import origin
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 _ROUNDS = 64
@@ -59,8 +58,7 @@ def divide(
     began = time.monotonic()
     budget = replace(Budget.starting_now(timeout, dtype, memory, seed), effort=effort)
     replay, found = Replay(network), list[_Begun]()
-    arranged = property.arranged(network.inputs, network.outputs)
-    cases = arranged.fitted(network.input_size, network.output_size)
+    cases = property.about(network)
     for place, case in enumerate(cases):
         found.append(_begun(network, place, case, max(1, parts // len(cases)), engine, budget, replay))
         if found[-1].example is not None:
@@ -210,8 +208,8 @@ def _told(network: Network, property: Property, found: list[_Begun], engine: str
         reason=reason,
         seconds=time.monotonic() - began,
         statistics={"domains": sum(one.domains for one in found), "cases": len(property.cases)},
-        network=origin(network),
-        property={"path": property.path, "sha256": property.sha256},
+        network=network.file,
+        property=property.file,
     )
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Property, misclassified
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.branching import AUTO, BRANCH, MILP
 from leaktight.verify.budget import Budget
 from leaktight.verify.certification import InputResult

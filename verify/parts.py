@@ -30,7 +30,6 @@ from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.stages import PART, split
-from leaktight.verify.standing import origin
 from leaktight.verify.verdict import Margin, Status, Verdict
 
 Part = Mapping[str, Any]
@@ -58,8 +57,7 @@ def prove_part(
     Raises: as `prove`.
     """
     began = time.monotonic()
-    arranged = property.arranged(network.inputs, network.outputs)
-    case = arranged.fitted(network.input_size, network.output_size)[part["case"]]
+    case = property.about(network)[part["case"]]
     limits: dict[str, Any] = {"timeout": timeout, "dtype": dtype, "memory": memory, "seed": seed}
     budget = Budget.starting_now(timeout, dtype, memory, seed)
     if "boxes" in part:
@@ -73,8 +71,8 @@ def prove_part(
         verdict,
         engine=engine,
         seconds=time.monotonic() - began,
-        network=origin(network),
-        property={"path": property.path, "sha256": property.sha256},
+        network=network.file,
+        property=property.file,
     )
 
 

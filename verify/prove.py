@@ -26,7 +26,7 @@ from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.standing import Standing, origin
+from leaktight.verify.standing import Standing
 from leaktight.verify.standing import verdict as verdict_of
 from leaktight.verify.verdict import Counterexample, Guarantee, Status, Verdict
 
@@ -94,8 +94,7 @@ def prove(
     replay, there = Replay(network), budget.device.of(network)
     standings, interrupted = list[Standing](), False
     with budget.device.at_work():
-        arranged = budget.device.of(property).arranged(network.inputs, network.outputs)
-        cases = arranged.fitted(network.input_size, network.output_size)
+        cases = budget.device.of(property).about(network)
         for case in cases:
             standings.append(standing := Standing.of(case))
             with alarm(budget.deadline) as clock:
@@ -117,8 +116,8 @@ def prove(
         verdict,
         cross_check=checked,
         seconds=time.monotonic() - began,
-        network=origin(network),
-        property={"path": property.path, "sha256": property.sha256},
+        network=network.file,
+        property=property.file,
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from leaktight.models.network import Network
 from leaktight.specs.property import Case
 from leaktight.verify.budget import Budget
 from leaktight.verify.search.bisect import proves
@@ -90,9 +89,3 @@ def verdict(standings: list[Standing], cases: int, budget: Budget, *, engine: st
         return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
     reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
     return replace(base, reason=reason)
-
-
-def origin(network: Network) -> dict[str, str | None]:
-    """The file that a network is from."""
-    source = network.source
-    return {"path": source.path if source else None, "sha256": source.sha256 if source else None}

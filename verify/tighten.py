@@ -17,7 +17,8 @@ import torch
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Case, Property, Unsafe
+from leaktight.specs.property import Case, Property
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.prove import prove
 from leaktight.verify.rounding import down, up
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
@@ -41,7 +42,7 @@ def least_margin(
         raise UsageError(f"--margin must be a tolerance above zero; got {tolerance}")
     began = time.monotonic()
     verdict = prove(network, property, timeout=timeout, **options)
-    cases = property.arranged(network.inputs, network.outputs).fitted(network.input_size, network.output_size)
+    cases = property.about(network)
     search = _Tightening(network, cases, tolerance, None if timeout is None else began + timeout, verdict)
     if not verdict.reason.startswith("interrupted"):
         try:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
-from leaktight.specs.property import Unsafe
 from leaktight.specs.region import Ball, Norm, Region
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.linear_rows import Floats, Indices, Places, Rows, activation_rows, affine_rows
 from leaktight.verify.rounding import gamma, underflow

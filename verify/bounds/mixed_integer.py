@@ -22,7 +22,7 @@ import scipy.sparse
 from torch import Tensor
 
 from leaktight.models.ops import TwoSlope
-from leaktight.specs.property import Unsafe
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.linear_program import Linearised, Program
 from leaktight.verify.bounds.linear_rows import Floats, Rows

@@ -33,9 +33,21 @@ from leaktight.models.ops import (
     Tanh,
     TwoSlope,
 )
-
-# A dense stand-in of an affine operator has at most so many entries (128 MiB in float64).
-DENSE_ENTRIES = 1 << 24
+from leaktight.verify.bounds.layers import (
+    DENSE_ENTRIES,
+    ClipByRelus,
+    Concatenation,
+    Dense,
+    MaximumByRelus,
+    Reshaping,
+    Scaling,
+    SignedSum,
+    TwoSlopeByRelu,
+    dense_layer,
+    flat,
+    plain,
+    shaped,
+)
 
 
 class Traceable(nn.Module):
@@ -69,7 +81,7 @@ class Traceable(nn.Module):
             if not isinstance(node.op, Input):
                 known[node.name] = layer(*(known[name] for name in node.inputs) if node.inputs else (first,))
         last = [self.network.by_name[port.name] for port in self.network.outputs]
-        found = [_flat(known[node.name], self.shape(node.shape)) for node in last]
+        found = [flat(known[node.name], self.shape(node.shape)) for node in last]
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def _split(self, x: Tensor) -> dict[str, Tensor]:
@@ -79,7 +91,7 @@ class Traceable(nn.Module):
         known, start = {}, 0
         for port in ports:
             shape = self.network.by_name[port.name].shape
-            known[port.name] = _shaped(x[:, start : start + port.size], self.shape(shape))
+            known[port.name] = shaped(x[:, start : start + port.size], self.shape(shape))
             start += port.size
         return known
 
@@ -102,14 +114,14 @@ class Traceable(nn.Module):
 
     def _affine(self, node: Node, op: Affine, shape: Shape, shapes: Sequence[Shape]) -> nn.Module:
         if isinstance(op, Linear) and len(shape) == 1:
-            return _linear(op.weight, op.bias)
+            return dense_layer(op.weight, op.bias)
         if isinstance(op, Conv) and op.weight.dim() == 4 and len(shape) == 3 and len(set(op.dilation)) == 1:
             return _convolution(op)  # auto_LiRPA 0.3 goes wrong where the axes are dilated differently
         if isinstance(op, Scale):
-            bias = None if op.bias is None else _plain(op.bias, node.shape, shape)
-            return Scaling(_plain(op.weight, node.shape, shape), bias)
+            bias = None if op.bias is None else plain(op.bias, node.shape, shape)
+            return Scaling(plain(op.weight, node.shape, shape), bias)
         if isinstance(op, Sum) and all(other == node.shape for other in shapes):
-            return SignedSum(op.signs)
+            return SignedSum(op)
         if isinstance(op, Concat):
             return Concatenation(op.axis)
         if isinstance(op, Reshape):
@@ -129,26 +141,6 @@ def _without_layer(node: Node, reason: str = "") -> UnsupportedOperator:
         f"node {node.origin or node.name!r}: operator {kind} has no plain torch layer{reason};"
         " use one of leaktight's own engines"
     )
-
-
-def _flat(x: Tensor, shape: Shape) -> Tensor:
-    return x if len(shape) == 1 else _shaped(x, (prod(shape),))
-
-
-def _shaped(x: Tensor, shape: Shape) -> Tensor:
-    return x.flatten(1) if len(shape) == 1 and x.dim() > 2 else x.reshape(-1, *shape)
-
-
-def _plain(parameter: Tensor, full: Shape, shape: Shape) -> Tensor:
-    """A parameter that broadcasts against `full`, with the axes of `shape` behind a batch axis."""
-    return parameter.expand(full).reshape(1, *shape)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
-    layer.weight.data = weight.clone()
-    layer.bias.data = weight.new_zeros(len(weight)) if bias is None else bias.clone()
-    return layer
 
 
 def _convolution(op: Conv) -> nn.Conv2d:
@@ -185,70 +177,6 @@ def _dense(node: Node, op: Affine, before: Shape, after: Shape) -> nn.Module:
     return Dense(columns.T.contiguous(), bias, after)
 
 
-class Dense(nn.Module):
-    """``W x + b`` over all entries of a value, in a new shape."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, shape: Shape) -> None:
-        super().__init__()
-        self.linear, self.shape = _linear(weight, bias), shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        value = self.linear(x.flatten(1) if x.dim() > 2 else x)
-        return value if len(self.shape) == 1 else _shaped(value, self.shape)
-
-
-class Scaling(nn.Module):
-    """``w * x + b`` entry by entry."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.clone())
-        self.register_buffer("bias", None if bias is None else bias.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        value = x * self.weight
-        return value if self.bias is None else value + self.bias
-
-
-class SignedSum(nn.Module):
-    """The sum of several values, each with a sign."""
-
-    def __init__(self, signs: Sequence[int]) -> None:
-        super().__init__()
-        self.signs = tuple(signs)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        total = inputs[0] if self.signs[0] > 0 else -inputs[0]
-        for sign, x in zip(self.signs[1:], inputs[1:], strict=True):
-            total = total + x if sign > 0 else total - x
-        return total
-
-
-class Concatenation(nn.Module):
-    """Values joined along an axis counted from the back."""
-
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return torch.cat(inputs, inputs[0].dim() + self.axis)
-
-
-class Reshaping(nn.Module):
-    """The same entries in another shape."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _shaped(x, self.shape)
-
-
 def _two_slope(op: TwoSlope, shape: Shape, relus: bool) -> nn.Module:
     slope = float(op.left.flatten()[0])
     if bool((op.left == slope).all()) and bool((op.right == 1).all()) and not op.kink.any() and not op.value.any():
@@ -257,80 +185,3 @@ def _two_slope(op: TwoSlope, shape: Shape, relus: bool) -> nn.Module:
         if 0 < slope <= 1 and not relus:
             return nn.LeakyReLU(slope)
     return TwoSlopeByRelu(op, shape)
-
-
-class TwoSlopeByRelu(nn.Module):
-    """``value + left (x - kink) + (right - left) relu(x - kink)``, the two-slope activation with any parameters."""
-
-    left: Tensor
-    rise: Tensor
-    shift: Tensor | None
-    value: Tensor | None
-
-    def __init__(self, op: TwoSlope, shape: Shape) -> None:
-        super().__init__()
-        full = tuple((op.left + op.right + op.kink + op.value + op.left.new_zeros(shape)).shape)
-        left, right, kink, value = (_plain(p, full, shape) for p in (op.left, op.right, op.kink, op.value))
-        self.relu = nn.ReLU()
-        self.register_buffer("left", left.clone())
-        self.register_buffer("rise", right - left)
-        self.register_buffer("shift", -kink if bool(kink.any()) else None)
-        self.register_buffer("value", value.clone() if bool(value.any()) else None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        moved = x if self.shift is None else x + self.shift
-        y: Tensor = moved * self.left + self.relu(moved) * self.rise
-        return y if self.value is None else y + self.value
-
-
-class ClipByRelus(nn.Module):
-    """``lower + relu(x - lower) - relu(x - upper)``, which is ``x`` clipped."""
-
-    def __init__(self, lower: float, upper: float) -> None:
-        super().__init__()
-        self.lower, self.upper, self.relu = lower, upper, nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(x - self.lower) - self.relu(x - self.upper) + self.lower  # type: ignore[no-any-return]
-
-
-class MaximumStage(nn.Module):
-    """``rest(x) + relu(rise(x))``: each pair of entries becomes its larger one."""
-
-    def __init__(self, rise: nn.Linear, rest: nn.Linear) -> None:
-        super().__init__()
-        self.rise, self.rest, self.relu = rise, rest, nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        value: Tensor = self.relu(self.rise(x)) + self.rest(x)
-        return value
-
-
-class MaximumByRelus(nn.Module):
-    """The maximum over the last axis as a tree of ``max(a, b) = b + relu(a - b)``."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        *self.shape, width = shape
-        groups = prod(self.shape)
-        stages: list[nn.Module] = []
-        while width > 1:
-            half = (width + 1) // 2  # an odd entry is compared with itself
-            eye = torch.eye(width, dtype=torch.float64)
-            every = torch.eye(groups, dtype=torch.float64)
-            pairs = (eye[:half] - eye[-half:], eye[-half:])
-            if groups * groups * half * width > DENSE_ENTRIES:
-                raise UnsupportedOperator(
-                    f"a maximum over values of shape {tuple(shape)} needs too large dense"
-                    " matrices; use one of leaktight's own engines"
-                )
-            rise, rest = (_linear(torch.kron(every, pair), None) for pair in pairs)
-            stages.append(MaximumStage(rise, rest))
-            width = half
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value = x.flatten(1) if x.dim() > 2 else x
-        for stage in self.stages:
-            value = stage(value)
-        return value if len(self.shape) == 1 else _shaped(value, tuple(self.shape))

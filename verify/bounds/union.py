@@ -61,8 +61,7 @@ def bound_everywhere(
     """
     there = Device.named(device)
     with CPU.at_work():
-        arranged = property.arranged(network.inputs, network.outputs)
-        cases = arranged.fitted(network.input_size, network.output_size)
+        cases = property.about(network)
     limits: dict[str, Any] = {"dtype": dtype, "memory": memory, "device": there}
     found = [bound(network, case.region, engine=engine, **limits).outputs for case in cases]
     ends = {
@@ -72,11 +71,10 @@ def bound_everywhere(
         )
         for port in network.outputs
     }
-    source = network.source
     return UnionBounds(
         ends,
         engine,
         sum(case.region.batch for case in cases),
-        {"path": source.path if source else None, "sha256": source.sha256 if source else None},
-        {"path": property.path, "sha256": property.sha256},
+        network.file,
+        property.file,
     )

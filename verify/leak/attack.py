@@ -1,11 +1,9 @@
-"""The search for inputs and slopes with a low margin, and rigorous upper bounds of what is found."""
+"""The search for inputs and slopes with a low margin."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import isnan
 from typing import Any
 
 import torch
@@ -13,78 +11,16 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
-from leaktight.specs.product import Product
 from leaktight.specs.property import Case
-from leaktight.specs.region import Box, Region, toward
-from leaktight.verify.bounds.interval import Interval, outputs, propagate
+from leaktight.specs.region import Box, Product
+from leaktight.verify.leak.attained import Lowest, attained
 from leaktight.verify.leak.joint import with_slope_input
-from leaktight.verify.rounding import gamma, trusted_upper, underflow, up
 from leaktight.verify.search import starts as begin
 from leaktight.verify.search.descent import Found, descend
 from leaktight.verify.search.objective import Objective, values
-from leaktight.verify.search.replay import Replay, confirm
-from leaktight.verify.verdict import Counterexample
 
 MEMORY = 256 * 2**20
-WORTH_REPLAYING = 1e-6  # a margin above it is positive whatever is rounded where it was found
 LEAK = 0.1  # of the derivative in every second descent, where slopes below it are searched
-
-
-@dataclass(frozen=True, eq=False)
-class Lowest:
-    """For each region the best input found ``(batch, n)`` and its slope ``(batch,)``, both float64.
-
-    `upper` ``(batch,)``: at least the margin there in real arithmetic, so at least the minimum over the region at that
-    slope; infinite where the input is not surely inside the region.
-    """
-
-    points: Tensor
-    slopes: Tensor
-    upper: Tensor
-
-    def better(self, other: Lowest) -> Lowest:
-        """Of each region the one with the lower bound."""
-        first = self.upper <= other.upper
-        return Lowest(
-            torch.where(first.unsqueeze(-1), self.points, other.points),
-            torch.where(first, self.slopes, other.slopes),
-            torch.where(first, self.upper, other.upper),
-        )
-
-
-def attained(slopes: Slopes, case: Case, points: Tensor, at: Tensor) -> Tensor:
-    """Upper bounds ``(batch,)`` of the margin at the inputs ``(batch, n)`` and slopes `at` ``(batch,)``.
-
-    For each region ``b``: if ``points[b]`` lies in it, the margin ``m(f(points[b]; at[b]))`` of the exact network is at
-    most the result, and so is its minimum over the region. The result is infinite where the point is not surely inside.
-    Computed by intervals of width zero; a coordinate whose range holds no float64 is an interval that holds its range.
-    """
-    region = case.region
-    with torch.no_grad():
-        points = points.double().nan_to_num(nan=torch.inf)
-        inside = region.contains(points)
-        where = around_points(region, torch.maximum(torch.minimum(points, region.upper), region.lower))
-        y = outputs(slopes.network, propagate(slopes.at(at), where))
-        found = trusted_upper(case.unsafe.combine(atoms_above(case, y)))
-    return torch.where(inside, found, torch.inf)
-
-
-def around_points(region: Region, points: Tensor) -> Box:
-    """The points as boxes; a coordinate whose range holds no float64 is the interval that holds its range."""
-    if isinstance(region, Box) and region.inner_lower is not None and region.inner_upper is not None:
-        none = region.inner_lower > region.inner_upper
-        return Box(torch.where(none, region.lower, points), torch.where(none, region.upper, points))
-    return Box(points, points)
-
-
-def atoms_above(case: Case, y: Interval) -> Tensor:
-    """At least ``c . y - d`` of every atom, ``(batch, atoms)``, with conditions rounded so that fewer are unsafe."""
-    unsafe, terms = case.unsafe, y.lower.shape[-1] + 1
-    weights, bounds = unsafe.weights, unsafe.bounds if unsafe.inner_bounds is None else unsafe.inner_bounds
-    ends = [torch.where(weights == 0, 0.0, weights * end.unsqueeze(1)) for end in (y.lower, y.upper)]
-    most = torch.maximum(*ends)
-    size = most.abs().sum(-1) + bounds.abs()
-    return up(most.sum(-1) - bounds + gamma(terms, y.lower.dtype) * size + terms * underflow(y.lower.dtype))
 
 
 def search(
@@ -239,45 +175,3 @@ def _neighbour(points: Tensor, regions: int, count: int, step: int) -> Tensor:
     """The points of the slope one place to the left or right; at the ends, of the slope itself."""
     place = (torch.arange(count) + step).clamp(0, count - 1)
     return points.reshape(regions, count, -1)[:, place].reshape(points.shape)
-
-
-def refuted(
-    slopes: Slopes,
-    case: Case,
-    found: Lowest,
-    lo: Tensor,
-    hi: Tensor,
-    *,
-    replays: Callable[[Network], Replay] = Replay,
-) -> list[tuple[float, Counterexample] | None]:
-    """For each region a slope in ``[lo, hi]`` and a counterexample at that slope, replayed in the file; or None.
-
-    The slope is rounded to a float32 inside the range, which the file holds exactly (where there is none, nothing is
-    replayed), and set in the file; the input is moved inside the region and run by the file's own runtime, strict
-    conditions taken strictly (`leaktight.verify.search.replay.confirm`). Candidates whose margin is clearly positive
-    are not replayed.
-
-    Raises UsageError: the network has no file to set the slope in. Contradiction: the runtime and leaktight compute
-    different things.
-    """
-    nearest = within_float32(found.slopes, lo, hi)
-    examples: list[tuple[float, Counterexample] | None] = []
-    runners: dict[float, tuple[Network, Replay]] = {}
-    for i, a in enumerate(nearest.tolist()):
-        if isnan(a) or float(found.upper[i]) > WORTH_REPLAYING:
-            examples.append(None)
-            continue
-        if a not in runners:
-            network = slopes.file_at(a)
-            runners[a] = network, replays(network)
-        one = Case(case.region.select(slice(i, i + 1)), case.unsafe.select(slice(i, i + 1)))
-        example = confirm(runners[a][0], one, found.points[i : i + 1], runners[a][1])
-        examples.append(None if example is None else (a, example))
-    return examples
-
-
-def within_float32(a: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    """The float32 number in ``[lo, hi]`` nearest to each slope, as float64; NaN where the range holds none."""
-    low, high = toward(lo.double(), torch.float32, torch.inf), toward(hi.double(), torch.float32, -torch.inf)
-    near = torch.minimum(torch.maximum(a.float(), low), high).double()
-    return torch.where((low <= high) & (near >= lo) & (near <= hi), near, torch.nan)

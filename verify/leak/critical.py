@@ -12,9 +12,11 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
-from leaktight.verify.leak.attack import Lowest, refuted, search
+from leaktight.verify.leak.attack import search
+from leaktight.verify.leak.attained import Lowest
 from leaktight.verify.leak.curve import proved_up_to
 from leaktight.verify.leak.plan import LIGHT, Plan
+from leaktight.verify.leak.refuted import refuted
 from leaktight.verify.leak.traced import Traced
 from leaktight.verify.verdict import Counterexample
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
-from leaktight.verify.leak.attack import Lowest, along
+from leaktight.verify.leak.attack import along
+from leaktight.verify.leak.attained import Lowest
 from leaktight.verify.leak.curve import Segment, equal_parts
 from leaktight.verify.leak.margin import sandwiched_margins
 from leaktight.verify.leak.plan import LIGHT, Plan

@@ -23,7 +23,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import refine_all
 from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.bounds.rows import Rows
-from leaktight.verify.leak.attack import attained
+from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.joint import slope_name, with_slope_input
 from leaktight.verify.leak.parametric import Parametric

@@ -22,9 +22,10 @@ from leaktight.specs.region import Box
 from leaktight.verify.bounds.interval import lower_of_outputs
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.rows import rows_on_outputs
-from leaktight.verify.leak.attack import attained, within_float32
+from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Limits
 from leaktight.verify.leak.parametric import Effort, Parametric, refined
+from leaktight.verify.leak.refuted import within_float32
 from leaktight.verify.rounding import down
 from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.leaf import decide

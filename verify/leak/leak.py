@@ -11,8 +11,9 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Property, misclassified
+from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Norm, Region, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.clock import Alarm, alarm
 from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.constant import Constant, constant
@@ -67,8 +68,7 @@ def leak(
     there = Device.named(device)
     moving, plan = there.of(Slopes.of(network, nodes)), ways.plan()
     with there.at_work():
-        arranged = there.of(property).arranged(network.inputs, network.outputs)
-        cases = arranged.fitted(network.input_size, network.output_size)
+        cases = there.of(property).about(network)
     with there.at_work(), alarm(plan.deadline) as clock:
         found, tracing = list[list[Traced]](), plan.tracing
         for case in cases:
@@ -107,7 +107,7 @@ def leak(
             clock=clock,
             constant=bounded,
         )
-    return result.about({"property": {"path": property.path, "sha256": property.sha256}})
+    return result.about({"property": property.file})
 
 
 def leak_of_data(
@@ -225,7 +225,6 @@ def _result(
             factors = signal(moving, region, lo, hi, memory=ways.memory, deadline=plan.deadline)
     except KeyboardInterrupt:
         interrupted = True
-    source = network.source
     return LeakResult(
         slopes=ways.slopes,
         own=moving.own,
@@ -240,5 +239,5 @@ def _result(
         interrupted=interrupted and not clock.rung,
         statistics={"domains": sum(traced.domains for traced in found)},
         constant=constant,
-        asked={"network": {"path": source.path if source else None, "sha256": source.sha256 if source else None}},
+        asked={"network": network.file},
     )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak.parametric import Effort, Floor, lines, sandwiched
 from leaktight.verify.leak.segments import Lines

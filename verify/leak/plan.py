@@ -11,6 +11,7 @@ from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.stages import PIECES
 
 _TRACING = 0.85  # of the time: to trace; the rest is for replays, the shift and constants
+_HALVING = 0.85  # of the time to trace: to halve; the rest is for what inputs attain between slopes
 LIGHT: dict[str, Any] = {"restarts": 2, "samples": 4, "steps": 10}
 Progress = Callable[[str], None]
 
@@ -41,8 +42,16 @@ class Plan:
     @property
     def tracing(self) -> Plan:
         """The plan of tracing alone, from now on: some of the time is for what follows from the curve."""
+        return self._part(_TRACING)
+
+    @property
+    def halving(self) -> Plan:
+        """The plan of halving segments alone, from now on."""
+        return self._part(_HALVING)
+
+    def _part(self, share: float) -> Plan:
         now = time.monotonic()
-        return self if self.deadline is None else replace(self, deadline=now + _TRACING * (self.deadline - now))
+        return self if self.deadline is None else replace(self, deadline=now + share * (self.deadline - now))
 
     def effort(self, optimise: bool) -> Effort:
         return Effort(optimise, self.memory, self.deadline)

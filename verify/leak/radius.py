@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, misclassified
+from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.leak.curve import equal_parts
 from leaktight.verify.leak.margin import margin_lines, sandwiched_margins
 from leaktight.verify.leak.plan import Plan

@@ -22,7 +22,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Region
 from leaktight.verify.bounds.memory import default_memory
-from leaktight.verify.leak.attack import attained
+from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.curve import Segment, undecided
 from leaktight.verify.leak.joint_boxes import SlopeBoxes

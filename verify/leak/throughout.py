@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from leaktight.models.slopes import Slopes
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.interval import outputs
-from leaktight.verify.leak.attack import around_points, atoms_above, attained, search
+from leaktight.verify.leak.attack import search
+from leaktight.verify.leak.attained import around_points, atoms_above, attained
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.intervals import over_range
 from leaktight.verify.leak.parametric import lines

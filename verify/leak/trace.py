@@ -20,7 +20,8 @@ from leaktight.specs.property import Case
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
-from leaktight.verify.leak.attack import along, attained, search
+from leaktight.verify.leak.attack import along, search
+from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.curve import Chord, Segment, equal_parts, lowest
 from leaktight.verify.leak.domains import Domains, ends_of
 from leaktight.verify.leak.margin import MarginLines, margin_lines
@@ -59,7 +60,8 @@ def trace(
         tracer.begin()
         if closer is not None:
             closer.search(tracer.curves(False))
-        while not plan.late and tracer.halve():
+        halving = plan.halving
+        while not halving.late and tracer.halve():
             say(f"bounding: {len(tracer.domains)} parts of regions and slopes")
     except KeyboardInterrupt:
         interrupted = True

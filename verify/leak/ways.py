@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from leaktight.errors import UsageError
+from leaktight.models.slopes import check_range
 from leaktight.verify.device import CPU, Device
 from leaktight.verify.leak.plan import Plan, Progress
 from leaktight.verify.leak.signs import Branching
@@ -39,10 +40,7 @@ class Ways:
 
     def __post_init__(self) -> None:
         lo, hi = self.slopes
-        if not (isfinite(lo) and isfinite(hi)):
-            raise UsageError(f"--slopes: {lo}:{hi} is not a range of finite numbers; write it like 0:0.3")
-        if lo > hi:
-            raise UsageError(f"--slopes: {lo}:{hi} is empty; give the lower slope first, like {hi}:{lo}")
+        check_range(lo, hi)
         if not (isfinite(self.tolerance) and self.tolerance > 0):
             raise UsageError(f"--tolerance must be a positive number; got {self.tolerance}")
         if self.timeout is not None and not self.timeout > 0:

@@ -26,8 +26,8 @@ from torch import Tensor
 from leaktight.errors import UsageError
 from leaktight.models.enclosure import Array
 from leaktight.models.network import Network
-from leaktight.specs.property import misclassified
 from leaktight.specs.region import Norm, ball
+from leaktight.specs.unsafe import misclassified
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval, outputs, propagate
 from leaktight.verify.bounds.memory import default_memory

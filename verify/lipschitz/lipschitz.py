@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from leaktight.errors import InternalError, UnsupportedOperator, UsageError
 from leaktight.models.network import Network
 from leaktight.models.ops import Conv
-from leaktight.models.slopes import Slopes
+from leaktight.models.slopes import Slopes, check_range
 from leaktight.specs.region import Norm, Region, ball
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
@@ -84,7 +83,6 @@ def lipschitz(
         pattern = None if interrupted else _pattern(question, seed)
     if lower > bounds[best]:
         raise InternalError(f"{best} says that the constant is at most {bounds[best]}, and inputs attain {lower}")
-    source = network.source
     return LipschitzBound(
         kind,
         bounds[best],
@@ -95,7 +93,7 @@ def lipschitz(
         timed_out=question.late,
         interrupted=interrupted,
         curve=None if slopes is None or interrupted else tuple(curve(Slopes.of(network), *slopes, question)),
-        network={"path": source.path if source else None, "sha256": source.sha256 if source else None},
+        network=network.file,
         asked={} if radius is None else {"radius": radius},
         seconds=time.monotonic() - began,
         pattern=pattern,
@@ -162,8 +160,8 @@ def _chosen(
         )
     if solver is not None and (solver not in SOLVERS or method != "lipsdp"):
         raise UsageError(f"--solver: {solver!r}; allowed: {', '.join(SOLVERS)}, with --method lipsdp")
-    if slopes is not None and not (slopes[0] <= slopes[1] and all(map(isfinite, slopes))):
-        raise UsageError(f"--slopes {slopes[0]}:{slopes[1]}: a curve is two finite numbers in order")
+    if slopes is not None:
+        check_range(*slopes)
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout: {timeout} is not a positive number of seconds")
     return names(norm) if method == "auto" else (method,)

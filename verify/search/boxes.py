@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.specs.unsafe import Unsafe
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
 from leaktight.specs.region import Region
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.linear_program import Linearised, check_polyhedron

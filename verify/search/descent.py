@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leaktight.specs.product import Product
-from leaktight.specs.region import Ball, Norm, Region
+from leaktight.specs.region import Ball, Norm, Product, Region
 from leaktight.verify.search.objective import Objective
 
 PATIENCE = 4  # steps without a better loss before a row's step is halved

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leaktight.specs.property import Unsafe
+from leaktight.specs.unsafe import Unsafe
 
 
 def lies_in_unsafe_set(unsafe: Unsafe, outputs: np.ndarray[Any, Any]) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from leaktight.specs.property import Case, Unsafe
+from leaktight.specs.property import Case
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.device import on_processor
 from leaktight.verify.search.ascent import Schedule, ascend

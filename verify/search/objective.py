@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.models.ops import Affine
-from leaktight.specs.property import Unsafe
+from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.clock import tick
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leaktight.specs.region import Region
+from leaktight.specs.region.region import Region
 
 
 @dataclass(frozen=True, eq=False)
