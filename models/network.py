@@ -126,8 +126,8 @@ class Network(Movable):
         """The shape that users see after ``batch``: without the file's own batch axis."""
         return shape[1:] if self.batched else shape
 
-    def values(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Every node's value ``(batch, *node.shape)``."""
+    def values(self, *inputs: Tensor, last: str | None = None) -> dict[str, Tensor]:
+        """Every node's value ``(batch, *node.shape)``, as far as the node named `last`, where one is named."""
         if len(inputs) != len(self.inputs):
             raise ValueError(f"the network has {len(self.inputs)} inputs, and {len(inputs)} were given")
         shapes = [self.by_name[port.name].shape for port in self.inputs]
@@ -139,6 +139,8 @@ class Network(Movable):
                 known[node.name] = given[node.name]
             else:
                 known[node.name] = node.op(*(known[name] for name in node.inputs)).expand(batch, *node.shape)
+            if node.name == last:
+                break
         return known
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:

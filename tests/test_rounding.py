@@ -363,10 +363,11 @@ def test_long_sums_that_lose_most_of_their_terms_are_charged_for(kind: str, norm
     numbers = drowned(dtype, 200 if kind == "paths" else 20_000)
     network = sums(kind, numbers).to(dtype)
     region = ball((numbers if kind == "inputs" else torch.ones(1))[None], 0.0, norm).to(dtype)
-    backward = Backward(network, region, propagate(network, region))
     exact = sum(map(Fraction, numbers.tolist()), Fraction(0))
     (port,) = network.outputs
-    for sign in (1, -1):
+    turned = {port.name: torch.full((1, 1, *port.shape), 0.5, dtype=dtype)} if kind == "activation" else {}
+    for sign, tilts in ((1, {}), (-1, {}), (1, turned), (-1, turned)):
+        backward = Backward(network, region, propagate(network, region), tilts)
         rows = Rows(port.name, torch.full((1, 1, *port.shape), float(sign), dtype=dtype))
         assert Fraction(float(backward.lower(rows))) <= sign * exact
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from leaktight.errors import InternalError, MissingRule
 from leaktight.models.ops import Clip, Elementwise, Op, Sigmoid, Tanh, TwoSlope
 from leaktight.specs.region import toward
+from leaktight.verify.lasting import lasting
 from leaktight.verify.rounding import down, underflow, unit, up
 
 _U = unit(torch.float64)
@@ -211,7 +212,8 @@ def is_leaky(op: Op) -> TypeGuard[TwoSlope]:
     if op not in _LEAKY:
         plain = op.precision == 0 and not any(bool(x) for x in (op.kink.any(), op.value.any(), (op.right != 1).any()))
         fits = (op.left == 0) | (op.left >= _LEAST) & (op.left <= 1)
-        _LEAKY[op] = _Leaky.of(op.left) if plain and bool(fits.all()) else None
+        with lasting():
+            _LEAKY[op] = _Leaky.of(op.left) if plain and bool(fits.all()) else None
     return _LEAKY[op] is not None
 
 

@@ -26,7 +26,7 @@ from leaktight.models.network import Network, Node
 from leaktight.models.ops import Affine, Elementwise, Input, Linear, Maximum
 from leaktight.specs.region import Box, Region
 from leaktight.verify import relax
-from leaktight.verify.bounds.centred import Centred, Drift, Ray
+from leaktight.verify.bounds.centred import Centred, Drift, Fan
 from leaktight.verify.bounds.interval import Interval, rounding, spread_of, step
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise, kind_of
 from leaktight.verify.bounds.rows import Rows, Units, is_whole
@@ -97,7 +97,8 @@ class Backward:
         self.dtype = region.lower.dtype
         self._plain: MutableMapping[str, Lines] = {}
         self._lines: dict[str, Centred] = {}
-        self._rays: dict[str, Ray | None] = {}
+        self._fans: dict[str, Fan] = {}
+        self._handed_fans: dict[str, Tensor] = {}
         self._handed_on: dict[str, Tensor] = {}
         self._slacks: MutableMapping[str, _Slack] = {}
         self._underflows: dict[str, Tensor] = {}
@@ -108,12 +109,10 @@ class Backward:
     def turned(self, tilts: Mapping[str, Tensor]) -> Self:
         """The same with other tilts; shares what does not depend on them."""
         other = copy(self)
-        other.tilts, other._rays, other._handed_on = tilts, {}, {}
-        other._lines = {}
-        for name, lines in self._lines.items():
-            # what a ray turns are the lines without a turn
-            if all(way.ray(self.network.by_name[name]) or name not in way.tilts for way in (self, other)):
-                other._lines[name] = lines
+        other.tilts = tilts
+        still = [name for name in self._lines if name not in self.tilts and name not in tilts]
+        other._lines = {name: self._lines[name] for name in still}
+        other._handed_on = {name: self._handed_on[name] for name in still if name in self._handed_on}
         return other
 
     def select(self, regions: Tensor | slice) -> Self:
@@ -124,7 +123,8 @@ class Backward:
         other.known = _Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
-        other._rays = {name: ray and ray.select(regions) for name, ray in self._rays.items()}
+        other._fans = {name: fan.select(regions) for name, fan in self._fans.items()}
+        other._handed_fans = {name: vector[regions] for name, vector in self._handed_fans.items()}
         other._plain = _Selected(self._plain, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
         return other
@@ -136,7 +136,8 @@ class Backward:
         """
         other = self._placed(regions)
         other.known, other.tilts = known, tilts
-        other._lines, other._plain, other._rays, other._handed_on = {}, {}, {}, {}
+        other._lines, other._plain, other._handed_on = {}, {}, {}
+        other._fans, other._handed_fans = {}, {}
         return other
 
     def _placed(self, regions: Tensor | slice) -> Self:
@@ -256,58 +257,63 @@ class Backward:
         """The lines around an activation, with an axis for rows behind the batch."""
         found = self._lines.get(node.name)
         if found is None:
-            z, op = self.ahead_of(node), self.operator(node)
-            ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
-            if node.name not in self._plain:
-                self._plain[node.name] = self.envelope(op, node, *ends)
-            lines, tilt = self._plain[node.name], self.tilts.get(node.name)
-            if tilt is not None and self.ray(node) is None:
-                lines = relax.turn(op, lines, *ends, tilt)
+            lines, tilt = self.plain(node), self.tilts.get(node.name)
+            if tilt is not None:
+                z = self.ahead_of(node)
+                lines = relax.turn(self.operator(node), lines, z.lower.unsqueeze(1), z.upper.unsqueeze(1), tilt)
             found = self._lines[node.name] = Centred.of(lines)
         return found
 
-    def ray(self, node: Node) -> Ray | None:
-        """How an activation's free line turns, where passes add that to the rows; else `centred` has it turned.
+    def plain(self, node: Node) -> Lines:
+        """The lines around an activation before any is turned, ``(batch, 1, *shape)``."""
+        if node.name not in self._plain:
+            z = self.ahead_of(node)
+            ends = z.lower.unsqueeze(1), z.upper.unsqueeze(1)
+            self._plain[node.name] = self.envelope(self.operator(node), node, *ends)
+        return self._plain[node.name]
+
+    def fan(self, node: Node) -> Fan | None:
+        """The lines that an activation's tilt picks from, where passes turn them row by row; else `centred` turns them.
 
         The slopes of a plain Leaky ReLU are ordered and its line is exactly one of theirs, so every tilt in [0, 1]
         gives a line below it. Passes of other kinds read `centred` alone.
         """
-        if node.name not in self._rays:
-            op, tilt = node.op, self.tilts.get(node.name)
-            found = None
-            if tilt is not None and type(self) is Backward and relax.is_leaky(op) and self.dtype == torch.float64:
-                z = self.known[node.inputs[0]]
-                first = relax.default_tilt(op, z.lower, z.upper)
-                free = torch.minimum(-z.lower, z.upper).clamp_(min=0).sign_()
-                found = Ray(tilt, first.unsqueeze(1), ((1 - op.left) * free).unsqueeze(1))
-            self._rays[node.name] = found
-        return self._rays[node.name]
+        if node.name not in self.tilts or type(self) is not Backward or self.dtype != torch.float64:
+            return None
+        op = node.op
+        if not relax.is_leaky(op):
+            return None
+        found = self._fans.get(node.name)
+        if found is None:
+            z = self.known[node.inputs[0]]
+            first = relax.default_tilt(op, z.lower, z.upper)
+            free = torch.minimum(-z.lower, z.upper).clamp_(min=0).sign_()
+            found = Fan.of(self.plain(node), first.unsqueeze(1), ((1 - op.left) * free).unsqueeze(1))
+            self._fans[node.name] = found
+        return found
 
     def handed_on(self, node: Node) -> Tensor:
         """``vector``: an activation with coefficients ``a`` charges ``|a| . vector``, for itself and for rewriting what
         it hands on. ``(batch, *shape)``.
         """
-        found = self._handed_on.get(node.name)
+        fan = self.fan(node)
+        kept = self._handed_on if fan is None else self._handed_fans
+        found = kept.get(node.name)
         if found is None:
-            ray = self.ray(node)
-            found = self.handing(node, self.centred(node), 0.0 if ray is None else ray.bend.squeeze(1))
+            found = self.handing(node, fan or self.centred(node))
             if (drift := self.drift(node)) is not None:
                 # the rate is a sum of node.size products, which counts for at most `half` away from the middle
                 found = found + drift.reach * (1 + 8 * unit(self.dtype))
                 found = found + gamma(node.size, self.dtype) * drift.centre.abs() * drift.half
-            self._handed_on[node.name] = found
+            kept[node.name] = found
         return found
 
-    def handing(self, node: Node, lines: Centred, bend: Tensor | float = 0.0) -> Tensor:
-        """The rounding errors of replacing an activation by `lines` and of rewriting what its input is made of.
-
-        bend: by how much a `Ray` may change their slopes; it takes three roundings, and one for the sum of rows.
-        """
+    def handing(self, node: Node, lines: Centred | Fan) -> Tensor:
+        """The rounding errors of replacing an activation by `lines` and of rewriting what its input is made of."""
         steep, reach = (_widest(x.detach()) for x in (lines.steep, lines.reach))
-        steep = steep + bend
         z = self.known[node.inputs[0]]
         size = z.largest.reshape(-1, *[1] * len(node.shape)) if self.dtype == torch.float64 else z.magnitude
-        each = 8 * unit(self.dtype) * size
+        each = lines.roundings * unit(self.dtype) * size
         source = self.network.by_name[node.inputs[0]]
         if is_affine(source.op) and (vector := self.slack(source).vector) is not None:
             each = each + vector.reshape(-1, *source.shape)

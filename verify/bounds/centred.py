@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from leaktight.verify.relax import Lines
@@ -22,6 +24,7 @@ class Centred:
     half_slope: Tensor
     offset: Tensor
     half_offset: Tensor
+    roundings: ClassVar[int] = 8
 
     @cached_property
     def steep(self) -> Tensor:
@@ -42,7 +45,11 @@ class Centred:
         half_slope = (lines.lower_slope - lines.upper_slope).mul_(0.5)
         if lines.through_origin:
             half = lines.upper_offset * 0.5
-            return cls(slope, half_slope, half, -half)
+            found = cls(slope, half_slope, half, -half)
+            # slopes of a plain Leaky ReLU are not negative; both are exactly what halving and adding was made from
+            found.__dict__["steep"] = torch.maximum(lines.lower_slope, lines.upper_slope)
+            found.__dict__["reach"] = lines.upper_offset
+            return found
         offset = lines.lower_offset / 2 + lines.upper_offset / 2
         reach = 2 * unit(offset.dtype) * (lines.lower_offset.abs() + lines.upper_offset.abs())
         half = lines.lower_offset / 2 - lines.upper_offset / 2 - reach.detach()
@@ -50,27 +57,43 @@ class Centred:
 
 
 @dataclass(frozen=True)
-class Ray:
-    """The free line below a Leaky ReLU, turned about the origin for each row by itself.
+class Fan:
+    """All lines below a Leaky ReLU that touch it at the origin, and the chord above, all ``(batch, 1, *shape)``.
 
-    A tilt ``t`` adds ``(t - first) bend`` to the slope of the line without a turn, whose tilt is `first`; `bend` is
-    zero where no line is free. tilt ``(batch, 1 or rows, *shape)``, the others ``(batch, 1, *shape)``.
+    The line with tilt ``t`` has the slope ``chord + gap + t bend``; `bend` is zero where no line is free. With
+    coefficients ``a``, of which ``p`` are the positive parts, rows become ``a chord + p (gap + t bend)``, and their
+    constant ``(a - p) offset``: those below zero take the chord.
     """
 
-    tilt: Tensor
-    first: Tensor
+    chord: Tensor
+    offset: Tensor
+    gap: Tensor
     bend: Tensor
+    roundings: ClassVar[int] = 16  # five in the sum of slopes (of sizes up to one), four in the rows; as in `Centred`
 
-    def select(self, regions: Tensor | slice) -> Ray:
-        return Ray(*(x[regions] for x in (self.tilt, self.first, self.bend)))
+    @property
+    def steep(self) -> Tensor:
+        """At least the slopes' sizes: those of a plain Leaky ReLU are at most one."""
+        return torch.ones_like(self.chord)
 
-    def add_to(self, rows: Tensor, a: Tensor) -> Tensor:
-        """The rows ``a l`` or ``a u`` with the line turned: coefficients below zero take the chord, which stays.
+    @property
+    def reach(self) -> Tensor:
+        """At least the offset's size, twice: once for each of two sums."""
+        return 2 * self.offset
 
-        Turns are made in the dtype of the tilt, where they round within [-1, 1].
-        """
-        turn = self.tilt.clamp(0, 1) - self.first.to(self.tilt.dtype)
-        return rows.addcmul_(turn.to(rows.dtype) * self.bend, a.relu())
+    def select(self, regions: Tensor | slice) -> Fan:
+        return Fan(*(x[regions] for x in (self.chord, self.offset, self.gap, self.bend)))
+
+    @classmethod
+    def of(cls, lines: Lines, first: Tensor, bend: Tensor) -> Fan:
+        """Of the lines without a turn, the lower of which has the tilt `first`, zero or one."""
+        gap = lines.lower_slope - lines.upper_slope
+        return cls(lines.upper_slope, lines.upper_offset, gap.addcmul_(first, bend, value=-1), bend)
+
+    def turned(self, a: Tensor, positive: Tensor, tilt: Tensor) -> Tensor:
+        """The rows ``(batch, rows, *shape)`` for tilts ``(batch, 1 or rows, *shape)``."""
+        steeper = torch.addcmul(self.gap, tilt.clamp(0, 1).to(a.dtype), self.bend)
+        return (positive * steeper).addcmul_(a, self.chord)
 
 
 @dataclass(frozen=True)

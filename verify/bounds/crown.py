@@ -105,8 +105,7 @@ def refine_all(
                 known[node.name] = known[node.name].meet(floor[node.name])
         if _bends(network, node) and not already_tight(network, region, node):
             wanted = undecided(network, node, known[node.name])
-            if bool(wanted.any()):
-                known[node.name] = _refined(means, node, known[node.name], wanted)
+            known[node.name] = _refined(means, node, known[node.name], wanted)
     return single
 
 
@@ -156,38 +155,42 @@ def _refined(means: _Means, node: Node, z: Interval, wanted: Tensor) -> Interval
     First each entry's nearer end, the one that is likelier to lie on this side of the kink. Where that decides, the
     other end does not matter; for the rest it follows.
     """
+    count = wanted.sum(1).tolist()
+    if not any(count):
+        return z
     means.prepare(node)
     network = means.backward.network
-    low = _lower_is_nearer(network, node, z)
-    z = _one_side(means, node, z, wanted, low)
+    nearer = _nearer(network, node, z)
+    z = _one_side(means, node, z, wanted, count, nearer)
     wanted = wanted & undecided(network, node, z)
-    return _one_side(means, node, z, wanted, ~low)
+    count = wanted.sum(1).tolist()
+    return _one_side(means, node, z, wanted, count, -nearer) if any(count) else z
 
 
-def _lower_is_nearer(network: Network, node: Node, z: Interval) -> Tensor:
-    """Where the lower end is nearer to the kink behind it than the upper one, ``(batch, size)``."""
+def _nearer(network: Network, node: Node, z: Interval) -> Tensor:
+    """1 where the lower end is nearer to the kink behind it than the upper one, else -1; ``(batch, size)``."""
     kinks = (network.by_name[name].op for name in network.consumers[node.name])
-    kink = next((op.kink for op in kinks if isinstance(op, TwoSlope)), z.lower.new_zeros(()))
-    return (z.upper - kink >= kink - z.lower).flatten(1)
+    kink = next((op.kink for op in kinks if isinstance(op, TwoSlope) and not relax.is_leaky(op)), None)
+    middle = z.upper + z.lower if kink is None else ((z.upper - kink) - (kink - z.lower)).to(z.lower.dtype)
+    return middle.sign_().clamp_(min=0).mul_(2).sub_(1).flatten(1)  # a comparison takes longer
 
 
-def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tensor) -> Interval:
-    """The interval with the lower ends (where `low`) or the upper ends of the `wanted` entries refined.
+def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, count: list[int], sign: Tensor) -> Interval:
+    """The interval with the lower ends (where `sign` is 1) or the upper ends of the `wanted` entries refined.
+
+    count: how many entries each region wants.
 
     Regions of a part that want fewer entries are padded with other entries, whose refined bounds are thrown away: so
     each region has the same bounds in every batch. Where that would waste much, those that want about as many share a
     part; else parts are slices of the batch, which cost no copies.
     """
-    counts = wanted.sum(1)
-    count, total = counts.tolist(), wanted.shape[1]
-    most, order = max(count), None
+    total, most, order = wanted.shape[1], max(count), None
     if most * len(count) > _WASTE * sum(count):
-        order = counts.argsort(stable=True, descending=True)
-        count.sort(reverse=True)
+        places = sorted(range(len(count)), key=count.__getitem__, reverse=True)
+        order, count = torch.tensor(places), [count[i] for i in places]
     else:  # nearly all entries are all of them, which need no list
         count = [total if total <= _WASTE * most else most] * len(count)
     best = torch.full(wanted.shape, -torch.inf, dtype=z.lower.dtype)
-    sign = low.to(best.dtype).mul_(2).sub_(1)
 
     def bounded(part: tuple[slice, slice]) -> None:
         if means.late:  # what is known has to do
@@ -197,13 +200,15 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, low: Tenso
         found = means.bound(some, units)
         if units.span is not None:
             best[some, units.span] = found
+        elif isinstance(some, slice):
+            best[some].scatter_(1, units.index, found)
         else:
-            at = some if isinstance(some, Tensor) else torch.arange(len(best))[some]
-            place = units.index + total * at.unsqueeze(1)
+            place = units.index + total * some.unsqueeze(1)
             best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 
     for _ in each(bounded, means.parts(count)):
         pass
+    low = sign > 0
     return _met(z, best, wanted & low, wanted & ~low)
 
 

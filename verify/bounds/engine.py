@@ -20,6 +20,7 @@ from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_fr
 from leaktight.verify.bounds.optimise import SCHEDULES, default_tilts, turn_last, turned_bounds, turned_to
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.question import Question
+from leaktight.verify.bounds.quick import quick
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.bounds.single import Single
 from leaktight.verify.device import CPU, Device
@@ -36,7 +37,9 @@ def _interval(question: Question) -> Tensor:
 
 
 def _crown(question: Question) -> Tensor:
-    return _last_pass(question, *_refined(question))
+    with quick(question.network):
+        found = _last_pass(question, *_refined(question))
+    return found.clone()
 
 
 def _refined(question: Question) -> tuple[Backward, Single | None]:
@@ -86,8 +89,10 @@ def hopeful(question: Question, bounds: Tensor) -> Tensor:
 
 def _alpha_crown(question: Question) -> Tensor:
     """Turns the lines of the last pass; then those behind every neuron; where that nearly did it, again and finely."""
-    backward, single = _refined(question)
-    best, known = _last_pass(question, backward, single), dict(backward.known)
+    with quick(question.network):
+        backward, single = _refined(question)
+        found, known = _last_pass(question, backward, single), dict(backward.known)
+    best = found.clone()  # `known` is copied where some regions are selected
     index, start = torch.arange(len(best)), best
     for stage, (behind, last) in enumerate(SCHEDULES):
         before, some = best[index], question.select(index)

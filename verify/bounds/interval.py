@@ -24,6 +24,7 @@ from leaktight.models.ops import Affine, Elementwise, Maximum
 from leaktight.specs.region import Region
 from leaktight.verify import relax
 from leaktight.verify.clock import tick
+from leaktight.verify.lasting import lasting
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
 
 _CERTAIN: MutableMapping[Affine, bool] = WeakKeyDictionary()
@@ -106,13 +107,13 @@ def _affine(op: Affine, inputs: Sequence[Interval]) -> Interval:
     dtype = inputs[0].lower.dtype
     centres = [torch.add(x.lower * 0.5, x.upper, alpha=0.5) for x in inputs]
     radii = [
-        torch.maximum(x.upper - c, c - x.lower) * (1 + 4 * unit(dtype)) for x, c in zip(inputs, centres, strict=True)
+        torch.maximum(x.upper - c, c - x.lower).mul_(1 + 4 * unit(dtype)) for x, c in zip(inputs, centres, strict=True)
     ]
     # |c| + r <= the magnitude (1 + 8 u): two roundings of those that gamma has to spare
     centre, spread = op(*centres), spread_of(op, inputs)
     # both sums round gamma_k of (|W| (|c| + r) + |b|); the other half of the share is for the ends' own rounding
     share = gamma(op.forward_terms, dtype)
-    slack = rounding(op, share, share, inputs).add_(op.forward_terms * underflow(dtype))
+    slack = rounding(op, share, share, inputs)
     if spread is not None:
         slack = slack + spread * (1 + 4 * unit(dtype) * (op.forward_terms + 4))
     radius = op.magnitude(*radii) + slack
@@ -132,26 +133,39 @@ def certain(op: Affine, inputs: Sequence[Interval]) -> bool:
 
 
 def rounding(op: Affine, share: float, bias_share: float, inputs: Sequence[Interval]) -> Tensor:
-    """At least ``share |W| |y| + bias_share |b|`` for all values ``y`` of the inputs, up to two roundings.
+    """At least ``share |W| |y| + bias_share |b|`` for all values ``y`` of the inputs, up to two roundings, and what
+    underflows in one sum of the operator's.
 
     In float64 shares are so small that ``|W| |y| <= |W| 1 max |y|`` is close enough, and needs no product.
     """
     if inputs and inputs[0].lower.dtype == torch.float64:
-        shapes = tuple(x.lower.shape[1:] for x in inputs)
-        rows, bias = _rounding_terms(op, share, bias_share, shapes, inputs[0].lower.device)
         largest = inputs[0].largest if len(inputs) == 1 else torch.stack([x.largest for x in inputs]).amax(0)
-        return torch.addcmul(bias, largest.reshape(-1, *[1] * (rows.dim() - 1)), rows)
+        return rounding_below(op, share, bias_share, [x.lower.shape[1:] for x in inputs], largest)
     found = share * op.magnitude(*(x.magnitude for x in inputs))
+    found = found + op.forward_terms * underflow(found.dtype)
     return found if op.bias_value is None else found + bias_share * op.bias_value.abs()
 
 
+def rounding_below(
+    op: Affine, share: float, bias_share: float, shapes: Sequence[Sequence[int]], largest: Tensor
+) -> Tensor:
+    """The same in float64, for inputs of these shapes with no entry above `largest` ``(batch,)``."""
+    rows, bias = _rounding_terms(op, share, bias_share, tuple(map(tuple, shapes)), largest.device)
+    return torch.addcmul(bias, largest.reshape(-1, *[1] * (rows.dim() - 1)), rows)
+
+
 def _rounding_terms(op: Affine, *key: Any) -> tuple[Tensor, Tensor]:
-    """``share |W| 1`` and ``bias_share |b|`` for inputs of these shapes, kept as long as the operator."""
+    """``share |W| 1`` and ``bias_share |b|`` for inputs of these shapes, kept as long as the operator.
+
+    What underflows in sums of the operator's values is counted with the bias.
+    """
     kept = _TERMS.setdefault(op, {})
     if key not in kept:
         share, bias_share, shapes, where = key
-        rows = share * op.magnitude(*(torch.ones(1, *shape, dtype=torch.float64, device=where) for shape in shapes))
-        bias = rows.new_zeros(()) if op.bias_value is None else bias_share * op.bias_value.abs()
+        with lasting():
+            rows = share * op.magnitude(*(torch.ones(1, *shape, dtype=torch.float64, device=where) for shape in shapes))
+            bias = rows.new_zeros(()) if op.bias_value is None else bias_share * op.bias_value.abs()
+            bias = bias + op.forward_terms * underflow(torch.float64)
         kept[key] = rows, bias
     return kept[key]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -42,14 +43,20 @@ def keep_freed_memory() -> None:
 
 
 def default_memory() -> int:
-    """Half of the memory that is free now where new tensors are made, in bytes."""
+    """Half of the memory that is free now (within a second) where new tensors are made, in bytes."""
     where = torch.get_default_device()
     if where.type == "cuda":
         kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)  # torch's, and free
         return int(torch.cuda.mem_get_info(where)[0] + kept) // 2
+    return _available(int(time.monotonic())) // 2
+
+
+@lru_cache(maxsize=1)
+def _available(second: int) -> int:  # noqa: ARG001
+    """The memory that this machine has free: asking takes as long as bounding a small network, so once a second."""
     import psutil
 
-    return int(psutil.virtual_memory().available // 2)
+    return int(psutil.virtual_memory().available)
 
 
 def widest(network: Network) -> int:
@@ -69,6 +76,8 @@ def passes(
 
     `rows`: how many each region wants, in falling order (those that want none are left out). A part holds consecutive
     regions, with all their rows or, where one region's rows fill it alone, with some. It needs about `memory` bytes.
+    Parts are about as long as each other: no more of them are needed, and fewer rows if each part has as many rows for
+    all its regions as for its first.
     A GPU has no such caches: there parts are as large as the memory.
     dtype: of the rows, by default the network's.
     """
@@ -78,11 +87,23 @@ def passes(
         most = min(most, max(_LIVE_TENSORS * _CACHE_BYTES // each, _FEWEST_ROWS))
     first = 0
     while first < len(rows) and rows[first]:
-        last = first + max(1, most // rows[first])
+        last = first + _length(rows, first, most)
         regions, step = slice(first, min(last, len(rows))), min(most, rows[first])
         for start in range(0, rows[first], step):
             yield regions, slice(start, min(start + step, rows[first]))
         first = last
+
+
+def _length(rows: Sequence[int], first: int, most: int) -> int:
+    """How many regions from here on to put into one part, so that as many parts as are needed are about as long.
+
+    As `rows` falls, no part could be shorter than the one that starts here: so shorter ones leave no part more.
+    """
+    parts, start = 0, first
+    while start < len(rows) and rows[start]:
+        start, parts = start + max(1, most // rows[start]), parts + 1
+    end = next((i for i in range(min(start, len(rows)), first, -1) if rows[i - 1]), first)
+    return min(max(1, most // rows[first]), -(-(end - first) // parts))
 
 
 def batch_chunks(network: Network, batch: int, dtype: torch.dtype, memory: int) -> list[slice]:

@@ -86,7 +86,9 @@ def turned_to(question: Question, known: Mapping[str, Interval], slopes: Tensor)
     batch, rows = question.objectives.shape[:2]
     network = question.network.single  # any tilt is sound
     points = minimiser(question.region, slopes.expand(batch, rows, -1)).flatten(0, 1).to(torch.float32)
-    values = network.values(*points.split([port.size for port in network.inputs], -1))
+    asked = {network.by_name[name].inputs[0] for name in first}
+    last = next(node.name for node in reversed(network.nodes) if node.name in asked)
+    values = network.values(*points.split([port.size for port in network.inputs], -1), last=last)
     tilts = {}
     for name, tilt in first.items():
         node = question.network.by_name[name]

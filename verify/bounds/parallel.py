@@ -28,7 +28,8 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
     if threads < 2 or len(parts) < 2 or not on_processor():
         yield from map(run, parts)
         return
-    futures = [_pool(threads).submit(copy_context().run, _without_gradients, run, part) for part in parts]
+    mode = torch.is_inference_mode_enabled()
+    futures = [_pool(threads).submit(copy_context().run, _without_gradients, mode, run, part) for part in parts]
     try:
         for future in futures:
             yield future.result()
@@ -37,8 +38,8 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
             future.cancel()
 
 
-def _without_gradients(run: Callable[[Part], Result], part: Part) -> Result:
-    with torch.no_grad():
+def _without_gradients(inference: bool, run: Callable[[Part], Result], part: Part) -> Result:
+    with torch.inference_mode() if inference else torch.no_grad():
         return run(part)
 
 

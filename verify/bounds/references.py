@@ -14,7 +14,7 @@ from leaktight.models.network import Node
 from leaktight.models.ops import Affine, Conv, ConvTranspose, Input, Linear
 from leaktight.specs.region import Ball, Region
 from leaktight.verify.bounds.backward import Backward
-from leaktight.verify.bounds.interval import Interval, certain, rounding
+from leaktight.verify.bounds.interval import certain, rounding_below
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.rounding import down, gamma, underflow, unit
 
@@ -69,11 +69,13 @@ class References:
         self._off: dict[str, Tensor | None] = {}
         self._lines: dict[str, SingleLines] = {}
         self._charges: dict[str, Tensor | None] = {}
+        self._bases: dict[str, Tensor] = {}
         self._starts: dict[str, Tensor] = {}
         self._lost: dict[str, Tensor] = {}
         self._matrices: dict[str, Tensor | None] = {}
         self._spreads: dict[str, Tensor] = {}
         self._sizes: dict[str, Tensor] = {}
+        self._both: dict[str, Tensor] = {}
         self._operators: dict[str, Affine] = {}
         self._around: Region | Tensor | None = None
 
@@ -95,14 +97,14 @@ class References:
         if is_affine(node.op):
             return node.op(*ahead)
         lines = self.b.centred(node)
-        return lines.slope.squeeze(1) * ahead[0] + lines.offset.squeeze(1)
+        return torch.addcmul(lines.offset.squeeze(1), lines.slope.squeeze(1), ahead[0])
 
     def radius(self, name: str) -> Tensor:
         """At least ``|z - z*|`` for every value of a node, ``(batch, *shape)``."""
         found = self._radii.get(name)
         if found is None:
             z, at = self.b.known[name], self.reference(self.network.by_name[name])
-            found = self._radii[name] = torch.maximum(z.upper - at, at - z.lower) * (1 + 4 * _U)
+            found = self._radii[name] = torch.maximum(z.upper - at, at - z.lower).mul_(1 + 4 * _U)
         return found
 
     def off(self, node: Node, op: Affine) -> Tensor | None:
@@ -114,24 +116,38 @@ class References:
             total: Tensor | None = None
             if op.forward_terms:
                 most = gamma(op.forward_terms, _DOUBLE)
-                at = [self.reference(self.network.by_name[name]) for name in node.inputs]
-                total = rounding(op, most, most, [Interval(y, y) for y in at]) + op.forward_terms * underflow(_DOUBLE)
+                shapes = [self.network.by_name[name].shape for name in node.inputs]
+                total = rounding_below(op, most, most, shapes, self._largest(node))
             if not certain(op, [self.b.known[name] for name in node.inputs]):
                 spread = op.spread(*(self._magnitude(name) for name in node.inputs))
                 total = total if spread is None else 4 * spread if total is None else total + 4 * spread
             self._off[node.name] = None if total is None else total.expand(self.region.batch, *node.shape).flatten(1)
         return self._off[node.name]
 
+    def _largest(self, node: Node) -> Tensor:
+        """At least ``|y*|`` of any entry of any input, ``(batch,)``: as the radius reaches to both ends of an interval,
+        a reference lies no farther than that outside of it.
+        """
+        sizes = [self.b.known[name].largest + self.spread(name).squeeze(1) for name in node.inputs]
+        return sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(0)
+
     def _magnitude(self, name: str) -> Tensor:
         """At least ``|z|`` and ``|z*|``."""
         return torch.maximum(self.b.known[name].magnitude, self.reference(self.network.by_name[name]).abs())
 
     def _cost(self, node: Node, op: Affine, each: float) -> Tensor:
-        """``each |W| rho_y + off`` ``(batch, n)``, and what weights that underflow to float32 may add."""
-        each, off = each * (1 + gamma(op.forward_terms, _DOUBLE)), self.off(node, op)
-        moved = self._moved(node, op)
-        cost = moved * each if off is None else torch.add(off, moved, alpha=each)
-        return cost.add_(self._spread_in_front(node) * TINY)
+        """``each |W| rho_y + off`` ``(batch, n)``, what weights that underflow to float32 may add, and four units for
+        products with it.
+        """
+        each = each * (1 + gamma(op.forward_terms, _DOUBLE)) * (1 + 4 * unit(SINGLE))
+        return torch.add(self._base(node, op), self._moved(node, op), alpha=each)
+
+    def _base(self, node: Node, op: Affine) -> Tensor:
+        """The part of a cost that is the same whatever a share of ``|W| rho_y`` it has; ``(batch, n)`` or less."""
+        if node.name not in self._bases:
+            off, tiny = self.off(node, op), self._spread_in_front(node) * (2 * TINY) + TINY
+            self._bases[node.name] = tiny if off is None else torch.add(tiny, off, alpha=1 + 4 * unit(SINGLE))
+        return self._bases[node.name]
 
     def _moved(self, node: Node, op: Affine) -> Tensor:
         """``|W| rho_y`` ``(batch, n)``."""
@@ -143,8 +159,9 @@ class References:
     def charge(self, node: Node, op: Affine) -> Tensor | None:
         """``|a| . charge`` is what rewriting an affine node with coefficients ``a`` costs, ``(batch, n)``."""
         if node.name not in self._charges:
-            total = self._cost(node, op, share(op.adjoint_terms)) if op.adjoint_terms else self.off(node, op)
-            self._charges[node.name] = None if total is None else (total * (1 + 4 * unit(SINGLE))).add_(TINY)
+            moves = not op.adjoint_terms and self.off(node, op) is None
+            found = self._base(node, op) if not op.adjoint_terms else self._cost(node, op, share(op.adjoint_terms))
+            self._charges[node.name] = None if moves else found
         return self._charges[node.name]
 
     def start(self, node: Node, op: Affine) -> Tensor:
@@ -159,21 +176,19 @@ class References:
         if found is None:
             exact, (name,) = self.b.centred(node), node.inputs
             slope, half, gap, steep, reach = (
-                x.flatten(2).squeeze(1)
-                for x in (exact.slope, exact.half_slope, exact.half_offset, exact.steep, exact.reach)
+                x.flatten(2) for x in (exact.slope, exact.half_slope, exact.half_offset, exact.steep, exact.reach)
             )
             at, rho = self.reference(self.network.by_name[name]).flatten(1), self.radius(name).flatten(1)
             # half the distance of the lines at z*; halving them, and evaluating them there, rounds in float64
-            charge = torch.addcmul(gap, half, at).neg_().add_(reach, alpha=16 * _U)
+            charge = torch.addcmul(gap, half, at.unsqueeze(1)).neg_().add_(reach, alpha=16 * _U)
             # a coefficient c + h multiplies |z*| there; the slopes' conversion and three roundings of ``a c + |a| h``
             weight = (rho * (8 * unit(SINGLE) + 16 * _U)).add_(at.abs(), alpha=16 * _U)
             source = self.network.by_name[name]
             if is_affine(source.op) and (vector := self.charge(source, source.op)) is not None:
                 weight.add_(vector, alpha=1 + 8 * unit(SINGLE))
             # slopes that underflow to float32, or products with them: four units of TINY on rho, one on the vector
-            charge = charge.addcmul_(steep + _FLAT, weight).add_(TINY)
-            found = SingleLines(*(x.unsqueeze(1) for x in (slope.to(SINGLE), half.to(SINGLE), outwards(charge))))
-            self._lines[node.name] = found
+            charge = charge.addcmul_(steep + _FLAT, weight.unsqueeze(1)).add_(TINY)
+            found = self._lines[node.name] = SingleLines(slope.to(SINGLE), half.to(SINGLE), outwards(charge))
         return found
 
     def lost(self, last: Node) -> Tensor:
@@ -181,17 +196,17 @@ class References:
         total: Tensor | None = None
         for node in self.network.nodes[: self.place[last.name] + 1]:
             if node.name not in self._lost:
-                own = TINY * self._products(node)
+                own = self._products(node)
                 self._lost[node.name] = own if total is None else total + own
             total = self._lost[node.name]
         return self._lost[last.name]
 
     def _products(self, node: Node) -> Tensor:
-        """The sum of what products with a node's rows multiply, and how many there are."""
+        """``TINY`` times the sum of what products with a node's rows multiply, and times how many there are."""
         terms = node.op.adjoint_terms if is_affine(node.op) else 1
-        total = 4 * terms * self._spread_in_front(node) + 4 * max(1, len(node.inputs)) * node.size
+        total = self._spread_in_front(node) * (4 * terms * TINY) + 4 * max(1, len(node.inputs)) * node.size * TINY
         if is_affine(node.op) and (vector := self.charge(node, node.op)) is not None:  # rows that underflowed
-            total = total + 4 * vector.sum(1, keepdim=True)
+            total = torch.add(total, vector.sum(1, keepdim=True), alpha=4 * TINY)
         return total
 
     def _spread_in_front(self, node: Node) -> Tensor:
@@ -225,6 +240,13 @@ class References:
         found = self._sizes.get(node.name)
         if found is None:
             found = self._sizes[node.name] = matrix.abs()
+        return found
+
+    def both(self, node: Node, matrix: Tensor) -> Tensor:
+        """A node's matrix in float32, and its negative below it."""
+        found = self._both.get(node.name)
+        if found is None:
+            found = self._both[node.name] = torch.cat([matrix, -matrix])
         return found
 
     def operator(self, node: Node, op: Affine) -> Affine:
@@ -265,11 +287,11 @@ def centre(region: Region) -> Tensor:
 
 
 def outwards(vector: Tensor) -> Tensor:
-    """``(batch, n)`` in float32 with which ``|a| . vector``, computed in float32, is at least what it was.
+    """``(..., n)`` in float32 with which ``|a| . vector``, computed in float32, is at least what it was.
 
     The sum is off by ``gamma |a| . |result|``, and ``gamma |result| <= 1.5 gamma |vector|`` where ``gamma <= 1/3``. Of
     entries below zero (a reference may lie outside the known interval, where lines cross) that takes some away. The
-    conversion is one more rounding.
+    conversion is one more rounding; two of four units are left for what becomes of the result.
     """
-    off = 1.5 * share(vector.shape[1]) + 4 * unit(SINGLE)
+    off = 1.5 * share(vector.shape[-1]) + 4 * unit(SINGLE)
     return torch.add(vector, vector.abs(), alpha=off).add_(TINY).to(SINGLE)

@@ -18,7 +18,6 @@ The value at the start's reference is a number of float64. A row is then off by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -65,7 +64,7 @@ class Single:
 
     def lower(self, regions: Tensor | slice, *starts: Rows | Units) -> Tensor:
         """Proven lower bounds ``(batch, k)`` of the sum of `starts` in these regions of the batch, in float64."""
-        return self.walk(regions, *starts)[0]
+        return Pass(self.references, regions, keeping=False).bound(starts)
 
     def walk(self, regions: Tensor | slice, *starts: Rows | Units) -> tuple[Tensor, Tensor]:
         """The same, and the rows on the inputs ``(batch, k, n)`` that it was concluded from."""
@@ -76,11 +75,12 @@ class Single:
 class Pass:
     """Rows on their way to the inputs. The bound is the sum of `values` minus all `charges`.
 
-    Charges are what products in float32 gave, which float64 holds exactly.
+    Charges are what products in float32 gave, which float64 holds exactly. `rows`: the rows on the inputs when it has
+    concluded, if it is `keeping` them.
     """
 
-    def __init__(self, references: References, regions: Tensor | slice) -> None:
-        self.s, self.regions = references, regions
+    def __init__(self, references: References, regions: Tensor | slice, *, keeping: bool = True) -> None:
+        self.s, self.regions, self.keeping = references, regions, keeping
         self.pending: dict[str, Tensor] = {}
         self.values: list[Tensor] = []  # in float64
         self.charges: list[Tensor] = []  # in float32, all ``(batch or 1, k)``
@@ -102,16 +102,15 @@ class Pass:
         return self._sum(self.lost + picked(self.s.lost(self.s.network.nodes[first]), self.regions))
 
     def _sum(self, charged: Tensor) -> Tensor:
-        """All that was found, minus what adding it up rounds: with each term and in the last differences no more than
-        a unit of the sum of sizes. That sum may be made in float32: twice as many units make up for it.
+        """All that was found, minus what adding it up rounds: with each term and in the last difference no more than a
+        unit of the sum of sizes. For their own sizes charges have a float32 unit to spare (`outwards`).
         """
-        value, size = self.values[0], self.values[0].abs()
+        value = self.values[0]
+        size = value.abs()
         for more in self.values[1:]:
             value, size = value + more, size + more.abs()
-        for charge in self.charges:
-            charged = charge.double() + charged
         if self.charges:
-            size = size + reduce(torch.add, (charge.abs() for charge in self.charges))
+            charged = torch.stack(torch.broadcast_tensors(*self.charges)).double().sum(0).add_(charged)
         terms = len(self.values) + len(self.charges)
         return trusted_lower(value - torch.add(charged, size, alpha=(2 * terms + 8) * unit(torch.float64)))
 
@@ -183,8 +182,14 @@ class Pass:
         lines, size = self.s.lines(node).select(self.regions), self.s.sizes(last, matrix)
         cost = lines.charge.squeeze(1) @ size.mT
         self.charges.append(cost.gather(1, units.index) if units.span is None else cost[:, units.span])
-        rows = (units.of(matrix) * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
-        self._give(node.inputs[0], rows.addcmul_(units.of(size), lines.half), charged=True)
+        if units.span is None:
+            rows = units.signed(self.s.both(last, matrix))
+            sizes = rows.abs()
+            rows.mul_(lines.slope).addcmul_(sizes, lines.half)
+        else:
+            rows = (units.of(matrix) * lines.slope).mul_(units.sign.to(SINGLE).unsqueeze(-1))
+            rows.addcmul_(units.of(size), lines.half)
+        self._give(node.inputs[0], rows, charged=True)
 
     def _affine(self, node: Node, op: Affine, a: Tensor) -> None:
         if (matrix := self.s.matrix(node)) is not None:
@@ -208,7 +213,8 @@ class Pass:
         rows = self.rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         around = self.s.around()
         if isinstance(around, Tensor):
-            self.charges.append((rows.abs() @ picked(around, self.regions).mT).squeeze(2))
+            sizes = rows.abs() if self.keeping else rows.abs_()
+            self.charges.append((sizes @ picked(around, self.regions).mT).squeeze(2))
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())

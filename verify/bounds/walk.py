@@ -19,6 +19,7 @@ from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, uni
 
 if TYPE_CHECKING:
     from leaktight.verify.bounds.backward import Backward
+    from leaktight.verify.bounds.centred import Fan
 
 
 class Walk:
@@ -108,6 +109,9 @@ class Walk:
             self.give(name, rows)
 
     def elementwise(self, node: Node, a: Tensor) -> None:
+        if (fan := self.b.fan(node)) is not None:
+            self._turned(node, a, fan)
+            return
         lines, handed_on = self.b.centred(node), self.b.handed_on(node).unsqueeze(1)
         size = a.abs()
         self.shift(dot(a, lines.offset))
@@ -123,10 +127,15 @@ class Walk:
             self.rate = self.rate + dot(a, drift.centre.unsqueeze(1))
             self.slack = self.slack + 2 * unit(self.b.dtype) * self.rate.detach().abs() * drift.half.reshape(-1, 1)
             self.spent = self.spent + dot(size, drift.reach.unsqueeze(1)).detach()
-        rows = (a * lines.slope).addcmul_(size, lines.half_slope)
-        if (ray := self.b.ray(node)) is not None:
-            rows = ray.add_to(rows, a)
-        self.give(node.inputs[0], rows, charged=True)
+        self.give(node.inputs[0], (a * lines.slope).addcmul_(size, lines.half_slope), charged=True)
+
+    def _turned(self, node: Node, a: Tensor, fan: Fan) -> None:
+        """Rows through a Leaky ReLU whose free lines are turned: with ``p`` for positive parts, ``|a| = 2 p - a``."""
+        positive, vectors = a.relu(), torch.cat([fan.offset, self.b.handed_on(node).unsqueeze(1)], 1)
+        whole, part = dots(a, vectors), dots(positive, vectors)
+        self.shift(whole[..., 0] - part[..., 0])
+        self.slack = self.slack + torch.sub(2 * part[..., 1], whole[..., 1]).detach()
+        self.give(node.inputs[0], fan.turned(a, positive, self.b.tilts[node.name]), charged=True)
 
     def _maximum(self, node: Node, a: Tensor) -> None:
         z = self.b.known[node.inputs[0]]
