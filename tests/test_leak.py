@@ -560,10 +560,10 @@ def test_an_interrupted_run_returns_what_is_proven_so_far(
     interrupting(monkeypatch, place, name, after)
     if of_data:
         case = lt.robust(centre, label=int(labels[0]), epsilon=0.4).fitted(4, 3)[0]
-        result = lt.leak_of_data(network, centre, labels, 0.4, (0.0, 0.6), tolerance=0.05, radius=True, meaning=meaning)
+        result = lt.leak_of_data(network, centre, labels, 0.4, (0.0, 0.6), tolerance=0.01, radius=True, meaning=meaning)
         curve = result.inputs[0].curve
     else:
-        result = lt.leak(network, Property((case, case)), (0.0, 0.6), tolerance=0.05, meaning=meaning)
+        result = lt.leak(network, Property((case, case)), (0.0, 0.6), tolerance=0.01, meaning=meaning)
         assert result.curve is not None
         curve = result.curve
     assert result.interrupted

@@ -20,12 +20,13 @@ from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.prove import prove
-from leaktight.verify.search import neurons
+from leaktight.verify.search import neurons, stages
 from leaktight.verify.search.ascent import Schedule
 from leaktight.verify.search.complete import complete
 from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay
+from leaktight.verify.search.stages import CURVES, Stage
 from leaktight.verify.verdict import Status, Verdict
 
 ENGINES = ("auto", "branch", "milp")
@@ -194,3 +195,17 @@ def test_ten_thousands_problems_have_no_wrong_verdict(part: int) -> None:
         finest, timeout = (6, 60.0) if engine == "milp" else (3, 1.0)
         verdict = judge(shape, seed, 10.0 ** -(1 + seed // 36 % finest), engine, wide, timeout)
         assert engine != "milp" or verdict.status in (Status.PROVED, Status.REFUTED), (seed, verdict)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_two_thousand_problems_that_parabolas_have_to_decide_have_no_wrong_verdict(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parabolas from the second domain on, and lines that nobody turns: small problems seldom ask for them else."""
+    monkeypatch.setitem(stages.staged.__kwdefaults__, "stages", (Stage(None, 1), Stage(CURVES, math.inf)))
+    for name in ("FIRST", "EACH", "LAST"):
+        monkeypatch.setattr(neurons, name, Schedule(0))
+    for seed in range(20000 + 500 * part, 20500 + 500 * part):
+        gap = 10.0 ** -(2 + seed // 12 % 5)
+        judge(SHAPES[seed % len(SHAPES)], seed, gap, "branch", bool(seed // 6 % 2), timeout=2.0)

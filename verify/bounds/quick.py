@@ -1,6 +1,6 @@
 """Where nothing will be differentiated: torch keeps no record for gradients, which saves a part of every operation.
 
-Tensors that are made in torch's inference mode must never meet a gradient afterwards. So what outlives a computation is
+On the processor alone. Tensors that are made in torch's inference mode must never meet a gradient afterwards. So what outlives a computation is
 made outside of that mode (`leaktight.verify.lasting`), and results are copied.
 """
 
@@ -14,6 +14,7 @@ import torch
 
 from leaktight.models.network import Network
 from leaktight.verify.bounds.kinds import is_affine
+from leaktight.verify.device import on_processor
 from leaktight.verify.lasting import lasting
 
 _READY: MutableMapping[Network, bool] = WeakKeyDictionary()
@@ -25,7 +26,8 @@ def quick(network: Network) -> Iterator[None]:
     if network not in _READY:
         _make_ready(network)
         _READY[network] = True
-    with torch.inference_mode():
+    # a GPU computes while the next operation is being asked for: there is no time to save there
+    with torch.inference_mode() if on_processor() else torch.no_grad():
         yield
 
 

@@ -30,7 +30,7 @@ from leaktight.verify.search.reduced import Reduced, kept_neurons
 from leaktight.verify.search.relaxed import QUICK, Activations, Lines, Pass, Relaxed, Shape
 from leaktight.verify.search.splits import Domains, packed, unpacked
 
-_CHEAP = 1 << 15  # inputs times bending neurons of the first layer: a domain takes some milliseconds then
+_CHEAP = 1 << 14  # inputs times bending neurons of the first layer: beyond, lines and more domains are quicker
 _CURVED = 0.3  # see `Bounding.worth`: of the first layer, where parabolas have most of it already
 
 
