@@ -1,7 +1,7 @@
 """Where nothing will be differentiated: torch keeps no record for gradients, which saves a part of every operation.
 
-On the processor alone. Tensors that are made in torch's inference mode must never meet a gradient afterwards. So what outlives a computation is
-made outside of that mode (`leaktight.verify.lasting`), and results are copied.
+On the processor alone. Tensors that are made in torch's inference mode must never meet a gradient afterwards. So what
+outlives a computation is made outside of that mode (`leaktight.verify.lasting`), and results are copied.
 """
 
 from __future__ import annotations
