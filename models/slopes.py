@@ -105,9 +105,9 @@ class Slopes:
             raise ValueError(f"slopes of shape {tuple(slope.shape)} were given; a number or (batch,) is allowed")
         with working_on(PROCESSOR):
             moved = {name: self._set(self._still.by_name[name], slope) for name in self._rates}
-        where = self.network.device
-        nodes = tuple(placed(moved[node.name], where) if node.name in moved else node for node in self.network)
-        return replace(self.network, nodes=nodes)
+        if (where := self.network.device) != PROCESSOR:
+            moved = placed(moved, where)
+        return replace(self.network, nodes=tuple(moved.get(node.name, node) for node in self.network))
 
     @cached_property
     def bent(self) -> Network:

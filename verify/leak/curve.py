@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite, nextafter
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Chord:
+class Chord(NamedTuple):  # thousands are made for a curve, and a dataclass takes three times as long
     """``M(a) >=`` the chord from ``(lo, at_lo)`` to ``(hi, at_hi)``, for every slope ``a`` in ``[lo, hi]``."""
 
     lo: float

@@ -20,6 +20,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
+from leaktight.verify.bounds.quick import quick
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.leak.between import bounded_grid, joined, lines_on, parts_of, together
 from leaktight.verify.leak.finer import finer
@@ -61,12 +62,14 @@ def first_margins(
     certificates at single slopes; where that is below `tolerance`, nothing more is done.
     """
     lines, known = list[Lines](), list[dict[str, Interval]]()
-    with torch.no_grad():
+    _ = slopes.bent  # made before, since it is kept
+    with quick(slopes.network):
         for part in parts_of(slopes, case.region, len(ends), effort.memory or default_memory()):
             some = _Staged(slopes, Case(case.region.select(part), case.unsafe.select(part)), ends, effort, stages)
             some.advance(tolerance)
             lines.append(some.lines)
             known.append(some.known)
+    # joining copies: what is returned may meet gradients
     return margins_of(case, together(lines), len(ends) - 1), joined(known)
 
 

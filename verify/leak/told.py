@@ -15,6 +15,8 @@ from leaktight.verify.leak.throughout import Attained
 def told(segments: Sequence[Segment], answers: Answers, known: Attained) -> list[Segment]:
     """The segments, cut where answers begin and end, with the best of what was known and of what these say."""
     ends = sorted({end for lo, hi, _ in (*answers.proved, *answers.refuted) for end in (lo, hi)})
+    if not ends:
+        return list(segments)
     return [_on(piece, answers) for segment in segments for piece in _cut(segment, ends, known)]
 
 

@@ -290,8 +290,8 @@ class _Tracer:
     def curves(self, interrupted: bool) -> list[Traced]:
         d = self.domains
         chords: dict[int, list[Chord]] = defaultdict(list)
-        for owner, *ends in zip(d.owner.tolist(), *(x.tolist() for x in ends_of(d)), strict=True):
-            chords[owner].append(Chord(*ends))
+        for owner, chord in zip(d.owner.tolist(), map(Chord, *(x.tolist() for x in ends_of(d))), strict=True):
+            chords[owner].append(chord)
         counts = torch.bincount(d.owner, minlength=self.case.region.batch).tolist()
         found = []
         for owner in range(self.case.region.batch):
