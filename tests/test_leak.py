@@ -29,9 +29,11 @@ from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak import course, independent, plan, questions, radius, trace
-from leaktight.verify.leak.curve import Chord, undecided
+from leaktight.verify.leak import course, critical, independent, plan, questions, radius, trace
+from leaktight.verify.leak.attained import Lowest
+from leaktight.verify.leak.curve import Chord, Segment, undecided
 from leaktight.verify.leak.result import Curve, LeakResult
+from leaktight.verify.leak.traced import Traced
 from leaktight.verify.report.schemas import check
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.replay import Replay, flatten
@@ -495,6 +497,28 @@ def test_what_cannot_be_asked_is_refused(ways: dict[str, Any], says: str) -> Non
     slopes = ways.pop("slopes", (0.0, 0.3))
     with pytest.raises(UsageError, match=says):
         lt.leak(network, Property((case,)), slopes, **ways)
+
+
+def test_what_is_unsafe_by_next_to_nothing_is_not_all_that_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, as files are run, a margin just below zero may come out above it: clearer ones follow."""
+    slopes, case = tiny(0)
+    x, asked = case.region.lower[0], []
+
+    def run(slopes: Slopes, case: Case, found: Lowest, lo: Tensor, hi: Tensor) -> list[Any]:
+        asked.append(float(found.slopes[0]))
+        return [
+            (a, None) if upper < -1e-6 else None
+            for a, upper in zip(found.slopes.tolist(), found.upper.tolist(), strict=True)
+        ]
+
+    monkeypatch.setattr(critical, "refuted", run)
+    monkeypatch.setattr(critical, "_searched", lambda *_: [(0, 0.05, -1e-15, x)])
+    attained = {0.1: (-1e-12, x), 0.15: (1.0, x), 0.2: (-2e-12, x), 0.3: (-1e-5, x), 0.4: (-0.5, x), 0.5: (-0.4, x)}
+    one = Traced([Segment(0.0, 0.6, (-1.0, -1.0))], attained, 1)
+    (found,) = critical.first_refuted(slopes, case, [one], (0.0, 0.6), plan.Plan())
+    assert found is not None
+    assert found.slope == asked[-1] == 0.3
+    assert asked[:2] == [0.05, 0.1]
 
 
 # ---- stopping early ----

@@ -21,7 +21,11 @@ from leaktight.verify.leak.traced import Traced
 from leaktight.verify.verdict import Counterexample
 
 _HALVINGS = 6
-_REPLAYS = 3  # candidates of a region that are tried, from the smallest slope on
+_RUNGS = tuple(10.0**-k for k in range(6, -1, -1))  # parts of the lowest margin of a curve
+
+
+Candidate = tuple[float, float, Tensor]
+"""A slope, what an input attains there, and the input."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,15 @@ def first_refuted(
     unsafe = [i for i, own in enumerate(candidates) if own]
     if not unsafe:
         return [None] * len(found)
-    lowest: list[list[tuple[float, float, Tensor]]] = [own[:1] for own in candidates]
+    tries = [_clearer(own) for own in candidates]
     for i, a, upper, x in _searched(slopes, case, found, candidates, unsafe, within, plan):
-        lowest[i].insert(0, (a, upper, x))
+        tries[i].insert(0, (a, upper, x))
     answers: list[Refuted | None] = [None] * len(found)
-    for attempt in range(_REPLAYS):
-        waiting = [i for i in unsafe if answers[i] is None and attempt < len(lowest[i])]
-        if not waiting:
+    for attempt in range(max(map(len, tries))):
+        waiting = [i for i in unsafe if answers[i] is None and attempt < len(tries[i])]
+        if not waiting or (attempt and plan.late):
             break
-        tried = [sorted(lowest[i], key=lambda candidate: candidate[0])[attempt] for i in waiting]
+        tried = [tries[i][attempt] for i in waiting]
         index = torch.tensor(waiting)
         lo, hi = _after_proved(found, waiting, within), torch.full((len(waiting),), within[1], dtype=torch.float64)
         points = Lowest(torch.stack([x for _, _, x in tried]), _column(tried, 0), _column(tried, 1))
@@ -65,6 +69,18 @@ def first_refuted(
     return answers
 
 
+def _clearer(own: Sequence[Candidate]) -> list[Candidate]:
+    """The candidate with the smallest slope, and the first ones whose margins are ever further below zero.
+
+    The file's runtime computes in float32, where a margin next to zero may come out on its other side.
+    """
+    if not own:
+        return []
+    deepest = min(upper for _, upper, _ in own)
+    places = [next(k for k, (_, upper, _) in enumerate(own) if upper <= rung * deepest) for rung in _RUNGS]
+    return [own[k] for k in sorted({0, *places})]
+
+
 def _after_proved(found: Sequence[Traced], regions: Sequence[int], within: tuple[float, float]) -> Tensor:
     """The smallest slopes that are worth replaying: a float32 next to a candidate may be one that is proved."""
     ends = [proved_up_to(found[i].segments) for i in regions]
@@ -72,7 +88,7 @@ def _after_proved(found: Sequence[Traced], regions: Sequence[int], within: tuple
     return torch.tensor(first, dtype=torch.float64)
 
 
-def _column(candidates: Sequence[tuple[float, float, Tensor]], place: int) -> Tensor:
+def _column(candidates: Sequence[Candidate], place: int) -> Tensor:
     return torch.tensor([candidate[place] for candidate in candidates], dtype=torch.float64)
 
 
@@ -80,7 +96,7 @@ def _searched(
     slopes: Slopes,
     case: Case,
     found: Sequence[Traced],
-    candidates: Sequence[Sequence[tuple[float, float, Tensor]]],
+    candidates: Sequence[Sequence[Candidate]],
     unsafe: Sequence[int],
     within: tuple[float, float],
     plan: Plan,
