@@ -70,7 +70,7 @@ HEAVY = {
     "highspy": {"verify/bounds/linear_solver.py"},
     "matplotlib": {"verify/report/plots.py"},
     "jinja2": {"verify/report/html.py"},
-    "ray": {"verify/run/cluster.py"},
+    "ray": {"verify/run/remote.py"},
     "sklearn": set(),
     "scipy": {"verify/bounds/mixed_integer.py"},
 }
@@ -79,7 +79,7 @@ HEAVY = {
 def sources() -> dict[str, Path]:
     """Every module of the project by its path in the repository, without what the links show twice."""
     rooms = [path for room in ("models", "specs", "verify") for path in (ROOT / room).rglob("*.py")]
-    own = [path for path in PACKAGE.glob("*.py") if not path.is_symlink()]
+    own = [path for place in ("*.py", "commands/*.py") for path in PACKAGE.glob(place) if not path.is_symlink()]
     return {path.relative_to(ROOT).as_posix(): path for path in (*rooms, *own, ROOT / "cli.py")}
 
 
