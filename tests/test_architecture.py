@@ -56,6 +56,7 @@ ROOMS = {
         "parts",
     },
 }
+DRAWINGS = ("curve", "histogram", "intervals", "percentages", "steps", "survival")
 # every heavy import and the only files that may have it
 HEAVY = {
     "onnxruntime": {"verify/search/replay.py"},
@@ -68,7 +69,10 @@ HEAVY = {
     "junitparser": {"verify/report/junit.py"},
     "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
     "highspy": {"verify/bounds/linear_solver.py"},
-    "matplotlib": {"verify/report/plots.py"},
+    "matplotlib": {
+        "verify/report/plots.py",
+        *(f"verify/report/drawing/{name}.py" for name in DRAWINGS),
+    },
     "jinja2": {"verify/report/html.py"},
     "ray": {"verify/run/remote.py"},
     "sklearn": set(),

@@ -17,7 +17,8 @@ import leaktight
 from leaktight import cli
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.errors import UsageError
-from leaktight.verify.report import compare, curve, read, render, schemas, words
+from leaktight.verify.report import compare, curve, read, render, words
+from leaktight.verify.report.check import check
 
 Document = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -116,7 +117,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def refused_with(document: Document) -> str | None:
     try:
-        schemas.check(document, "result.json")
+        check(document, "result.json")
     except UsageError as error:
         return str(error)
     return None
@@ -161,7 +162,7 @@ def test_the_place_of_a_wrong_value_is_named() -> None:
     with pytest.raises(
         UsageError, match=r"r\.json: inputs\[1\]\.curve\[2\]\.lower\[0\] must be a finite number, and is 'hi"
     ):
-        schemas.check(document, "r.json")
+        check(document, "r.json")
 
 
 def contradictions() -> dict[str, Document]:
@@ -179,7 +180,7 @@ def contradictions() -> dict[str, Document]:
 @pytest.mark.parametrize("name", contradictions())
 def test_a_document_that_contradicts_itself_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="contradicts itself"):
-        schemas.check(contradictions()[name], "r.json")
+        check(contradictions()[name], "r.json")
     with pytest.raises(UsageError, match="contradicts itself"):
         leaktight.report([documents.bounds(), contradictions()[name]])
 
@@ -262,7 +263,7 @@ def test_a_result_does_not_differ_from_itself(kind: str) -> None:
     assert (found["settings"], found["contradictions"], found["entries"], found["moved_most"]) == ([], [], [], [])
     assert all(move["change"] == 0 for move in found["quantities"])
     assert all(pair["before"] == pair["after"] for pair in found["verdicts"])
-    schemas.check(found, "comparison")
+    check(found, "comparison")
 
 
 def test_a_comparison_finds_what_changed_and_what_moved_most() -> None:
