@@ -98,7 +98,6 @@ class Cluster:
 
     def _send(self, slot: Slot, copies: Mapping[str, Any] | None = None) -> None:
         """Gives the slot's worker its task; files go along that are not on its machine."""
-        assert slot.task is not None
         paths = [slot.task["network"]["path"], *slot.task.get("files", {}).values()]
         try:
             task = {**slot.task, "shipped": {path: self._digest(path) for path in paths}}
@@ -131,14 +130,14 @@ class Cluster:
     def _end(self, slot: Slot, reply: Reply) -> None:
         """The slot's task has ended."""
         self.done.append((slot.token, reply))
-        slot.token = slot.task = slot.call = None
+        slot.token, slot.task, slot.call = None, {}, None
 
     def cancel(self, token: Any) -> None:
         """Ends the work on a task, with the worker that does it."""
         self.again = deque(one for one in self.again if one.token != token)
         for slot in self.workers:
             if slot.token == token:
-                slot.token = slot.task = None
+                slot.token, slot.task = None, {}
                 self._open(slot)
 
     def wait(self, seconds: float) -> Iterator[tuple[Any, Reply]]:
@@ -182,7 +181,7 @@ class Cluster:
                 " the same one on every machine"
             )
         slot.ready, slot.call, self.stillborn = True, None, 0
-        if slot.task is not None:
+        if slot.task:
             self._send(slot)
 
     def _lose(self, slot: Slot, why: str) -> None:
@@ -194,9 +193,9 @@ class Cluster:
         if self.stillborn > LOSSES * len(self.workers):
             raise UsageError(f"--cluster: its workers end before they are ready ({why}); see what 'ray status' says")
         token, task, losses = slot.token, slot.task, slot.losses + 1
-        slot.token = slot.task = None
+        slot.token, slot.task = None, {}
         self._open(slot)
-        if task is None:
+        if not task:
             return
         if losses <= LOSSES:
             self.again.append(Waiting(token, task, losses))
@@ -213,12 +212,12 @@ class Cluster:
         for slot in self.workers:
             if slot.call is not None and slot.ready and now - slot.since > ROOM:
                 self._lose(slot, f"no sign of life within {ROOM:g} s")
-            elif not slot.ready and slot.task is not None and now - slot.since > ROOM:
+            elif not slot.ready and slot.task and now - slot.since > ROOM:
                 says = f"the cluster has no room for it within {ROOM:g} s: it asks for {_asked(slot.resources)}"
                 self._end(slot, {"error": {"kind": "bad input", "message": says}})
                 slot.resources = {}
                 self._open(slot)
-        if all(not slot.ready and slot.task is None and now - slot.since > ROOM for slot in self.workers):
+        if all(not slot.ready and not slot.task and now - slot.since > ROOM for slot in self.workers):
             raise UsageError(f"--cluster: it has no room for a worker within {ROOM:g} s; see what 'ray status' says")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -17,7 +17,7 @@ class Slot:
     since: float = 0.0
     ready: bool = False
     token: Any = None
-    task: Mapping[str, Any] | None = None
+    task: Mapping[str, Any] = field(default_factory=dict)  # empty: there is none
     losses: int = 0
     shipped: bool = False
 
