@@ -18,10 +18,11 @@ import documents
 import pytest
 
 import leaktight
+from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report import compare, outline, plots, render
 from leaktight.verify.report.figures import Curve, Histogram, Intervals
 from leaktight.verify.report.pages import leak_curve, pages
-from leaktight.verify.report.words import clean, rounded_down, rounded_up, short
+from leaktight.verify.report.words import clean
 
 Document = dict[str, Any]
 KINDS: dict[str, Document] = {

@@ -39,6 +39,7 @@ def certify(
     """
     from leaktight.specs.data import fit, read_data
     from leaktight.verify import certify as certification
+    from leaktight.verify.report.words import percent
 
     size = options.at_least_zero("--epsilon", epsilon)
     chosen = engine_name(engine)
@@ -61,10 +62,10 @@ def certify(
         )
     found = replace(found, data={"path": known.path, "sha256": known.sha256})
     proved = sum(record.status.value == "proved" for record in found.inputs)
-    accuracy = found.accuracy
+    share = {name: percent(value) for name, value in found.accuracy.items()}
     summary = (
-        f"{proved} of {len(found.inputs)} inputs certified ({accuracy['certified']:.1%});"
-        f" {accuracy['clean']:.1%} clean, {accuracy['attacked']:.1%} not refuted ({found.seconds:.2f} s)"
+        f"{proved} of {len(found.inputs)} inputs certified ({share['certified']});"
+        f" {share['clean']} clean, {share['attacked']} not refuted ({found.seconds:.2f} s)"
     )
     summary += "; interrupted: what is shown holds, the rest is open" if found.interrupted else ""
     return Answer(found.to_json(), summary, INTERRUPTED if found.interrupted else found.status.exit_code)
