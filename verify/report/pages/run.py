@@ -23,7 +23,7 @@ from leaktight.verify.report.outline import (
 )
 from leaktight.verify.report.pages import bounds, certification, leak, lipschitz, verdict
 from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, LIPSCHITZ, VERDICT, Document
-from leaktight.verify.report.words import command_line, meaning
+from leaktight.verify.report.words import command_line, counted, meaning
 
 _DETAILED = 12
 _APART = 40  # networks that have a part of the page of their own
@@ -54,7 +54,7 @@ def page(document: Document) -> Page:
         "Run of a suite",
         headline,
         Tone.PROVED if gate["passed"] else Tone.REFUTED if gate["failures"] else Tone.OPEN,
-        f"{len(jobs)} jobs: {says}.",
+        f"{counted(len(jobs), 'job')}: {says}.",
         [
             Tile(
                 "jobs that pass",
@@ -85,7 +85,7 @@ def _failures(document: Document) -> list[Section]:
     if not failures:
         return []
     rows = [(Code(one["job"]), one["rule"], one["message"]) for one in failures]
-    table = Table(f"{len(rows)} failures", ("job", "rule", "what"), rows, searchable=len(rows) > 12)
+    table = Table(counted(len(rows), "failure"), ("job", "rule", "what"), rows, searchable=len(rows) > 12)
     return [Section("Why the gate failed", [table])]
 
 
@@ -129,7 +129,7 @@ def _moves(moves: Sequence[Document], way: str) -> list[Block]:
         for one in moves
     ]
     columns = ("job", "entry", "number", "before", "after")
-    caption = f"{len(rows)} numbers that got {way}"
+    caption = f"{counted(len(rows), 'number')} that got {way}"
     return [Table(caption, columns, rows, folded=way == "better", searchable=len(rows) > 40)] if rows else []
 
 
@@ -152,7 +152,7 @@ def _jobs(document: Document) -> Table:
         for job in document["jobs"]
     ]
     columns = ("job", "status", "passes", "proven", "requires", "tags", "from", "seconds")
-    return Table(f"{len(rows)} jobs", columns, rows, searchable=True)
+    return Table(counted(len(rows), "job"), columns, rows, searchable=True)
 
 
 def _number(job: Document) -> Cell:
@@ -183,7 +183,7 @@ def _networks(document: Document) -> list[Section]:
         for path, jobs in by_path.items()
     ]
     columns = ("network", "jobs", "pass", *_STATUSES)
-    table = Table(f"{len(rows)} networks", columns, rows, searchable=len(rows) > 12)
+    table = Table(counted(len(rows), "network"), columns, rows, searchable=len(rows) > 12)
     each = by_path.items() if len(by_path) <= _APART else ()
     return [Section("Networks", [table]), *(_network(path, jobs) for path, jobs in each)]
 
@@ -199,7 +199,9 @@ def _network(path: str, jobs: list[Document]) -> Section:
         ("seconds", sum(job["seconds"] for job in jobs)),
     ]
     rows = [(Code(job["name"]), Verdict(job["status"]), "yes" if job["passes"] else "NO", _number(job)) for job in jobs]
-    table = Table(f"{len(rows)} jobs of this network", ("job", "status", "passes", "proven"), rows, folded=True)
+    table = Table(
+        f"{counted(len(rows), 'job')} of this network", ("job", "status", "passes", "proven"), rows, folded=True
+    )
     return Section(f"Network: {path}", [Facts(facts), table])
 
 
