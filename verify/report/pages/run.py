@@ -22,6 +22,7 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.pages import bounds, certification, leak, lipschitz, verdict
+from leaktight.verify.report.pages.parts import measured
 from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, LIPSCHITZ, VERDICT, Document
 from leaktight.verify.report.words import command_line, counted, meaning
 
@@ -37,7 +38,7 @@ _PAGES = {
 }
 _HOW = (
     "A job that requires something passes if its requirements hold; any other if its status is none of those that fail"
-    " the gate. A job with an error never passes, and its status is none of a network's."
+    " the gate. A job with an error never passes: an error says nothing about a network."
 )
 
 
@@ -124,7 +125,7 @@ def _moves(moves: Sequence[Document], way: str) -> list[Block]:
             Code(one["job"]),
             one["entry"] or "the whole",
             one["number"],
-            *(_value(one[side]) for side in ("before", "after")),
+            *(_value(one["number"], one[side]) for side in ("before", "after")),
         )
         for one in moves
     ]
@@ -133,8 +134,10 @@ def _moves(moves: Sequence[Document], way: str) -> list[Block]:
     return [Table(caption, columns, rows, folded=way == "better", searchable=len(rows) > 40)] if rows else []
 
 
-def _value(value: object) -> Cell:
-    return Verdict(value) if isinstance(value, str) else value if isinstance(value, (int, float)) else None
+def _value(name: str, value: object) -> Cell:
+    if isinstance(value, str):
+        return Verdict(value)
+    return measured(name, value) if isinstance(value, (int, float)) else None
 
 
 def _jobs(document: Document) -> Table:
