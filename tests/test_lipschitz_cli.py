@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leaktight import cli
-from leaktight.verify.report import schemas
+from leaktight.verify.report.check import check
 from leaktight.verify.report.render import render
 
 DIGITS = "leaktight/data/digits.onnx"
@@ -25,7 +25,7 @@ def asked(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 def test_the_document_is_what_the_interface_promises(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = asked(capfd, DIGITS, "--method", "fast", "--slopes", "0:0.5", "--format", "json")
     found: dict[str, Any] = json.loads(out)
-    schemas.check(found, "the document")
+    check(found, "the document")
     assert code == 0
     assert found["schema"] == "leaktight.lipschitz/1"
     assert (found["norm"], found["method"], found["scope"]) == ("2", "fast", "global")
@@ -43,7 +43,7 @@ def test_a_bound_below_what_is_attained_is_no_document(capfd: pytest.CaptureFixt
     _, out, _ = asked(capfd, DIGITS, "--method", "product", "--format", "json")
     found = {**json.loads(out), "upper": 1.0}
     with pytest.raises(UsageError, match="above upper"):
-        schemas.check(found, "the document")
+        check(found, "the document")
 
 
 @pytest.mark.parametrize("ending", ["npy", "txt"])

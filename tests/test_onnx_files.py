@@ -109,6 +109,16 @@ def giant_constant() -> ModelProto:
     return m.build(m.node("Add", m.input(1, 1), m.node("ConstantOfShape", m.whole(10**10))))
 
 
+def beyond_float64() -> ModelProto:
+    """Finite numbers, whose products are not."""
+    model = affine_model()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((2, 2), 1e300), "c2"))
+    model.graph.node[0].attribute.append(helper.make_attribute("alpha", 1e30))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    return model
+
+
 def second_pool_output() -> ModelProto:
     m = Maker(0)
     pooled, indices = m.node("MaxPool", m.input(1, 1, 4), outputs=2, kernel_shape=[2])
@@ -154,6 +164,7 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     ),
     "NaN weight": (affine_model([[1, np.nan], [0, 1]]), ("'Gemm4'", "'c2'", "NaN or infinite")),
     "infinite weight": (affine_model([[1, np.inf], [0, 1]]), ("'Gemm4'", "'c2'", "NaN or infinite")),
+    "weights that overflow": (beyond_float64(), ("Gemm4", "beyond float64")),
     "infinite slope": (one_node("LeakyRelu", alpha=float("inf")), ("LeakyRelu3", "alpha", "finite")),
     "unknown operator": (one_node("Erf"), ("Erf3", "operator Erf is not supported", "Conv, ", "leaktight ops")),
     "softmax": (one_node("Softmax"), ("Softmax3", "largest logit")),

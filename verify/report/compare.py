@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from leaktight.errors import UsageError
+from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report import curve, schemas
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import places, rounded_down, rounded_up, short
+from leaktight.verify.report.words import places
 from leaktight.version import __version__
 
 Numbers = Mapping[str, float | None]

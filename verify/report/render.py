@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from leaktight.errors import UsageError
 from leaktight.verify.report import json, schemas
+from leaktight.verify.report.check import check
 from leaktight.verify.report.compare import compare as changes
 from leaktight.verify.report.read import read
 from leaktight.verify.report.schemas import Document
@@ -96,6 +97,6 @@ def report(
 def _document(result: Any, name: str) -> Document:
     found = result if isinstance(result, Mapping) else getattr(result, "to_json", dict)()
     strict = json.strict(found)
-    schemas.check(strict, name)
+    check(strict, name)
     document: Document = strict
     return document

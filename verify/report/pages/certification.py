@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from leaktight.verify.digits import short
 from leaktight.verify.report.figures import Histogram, Survival
 from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Table, Tile, Tone, Verdict, down, up
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import norm, percent, short
+from leaktight.verify.report.words import norm, percent
 
 _ORDER = ("proved", "refuted", "unknown", "timeout")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report import curve as arithmetic
 from leaktight.verify.report.curve import gaps, union
 from leaktight.verify.report.figures import Curve
@@ -15,7 +16,6 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import rounded_down, rounded_up, short
 
 Found = Mapping[str, Any]
 CURVE = (

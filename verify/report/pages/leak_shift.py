@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import inf, nextafter
 
+from leaktight.verify.digits import short
 from leaktight.verify.report.outline import (
     Block,
     Cell,
@@ -17,7 +18,6 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import short
 
 
 def shift_of(document: Document) -> list[Section]:
