@@ -24,10 +24,10 @@ from leaktight.verify.bounds.question import Question
 from leaktight.verify.bounds.rows import Units
 from leaktight.verify.leak.between import bounded_grid, curves, enclosures
 from leaktight.verify.leak.dips import DipWalk
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.finer import _mixed, finer
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.neurons import tighten
-from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.rough import rough_lines
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.single import DipPass, GridReferences

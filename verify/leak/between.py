@@ -14,10 +14,10 @@ from leaktight.verify.bounds.memory import batch_chunks, default_memory, keep_fr
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.dips import BentWalk
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.finer import finer
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.neurons import over_all, refine_neurons
-from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.turns import turned
 from leaktight.verify.rounding import down, trusted_lower, unit
@@ -48,7 +48,7 @@ def curves(
     region, that hold over its whole range of slopes.
     Returns: the lines of all regions' pieces one after the other, ``(batch * pieces, rows)``; `loss` is about what they
     lose against passes in their middles. And bounds of what activations see, over the whole range.
-    Raises: as for `leaktight.verify.leak.parametric.lines`.
+    Raises: as for `leaktight.verify.leak.lines.lines`.
     """
     asked, found, seen = objectives.double().expand(region.batch, -1, -1), list[Lines](), list[dict[str, Interval]]()
     memory = effort.memory or default_memory()

@@ -19,10 +19,12 @@ from torch import Tensor
 from leaktight.models.network import Node
 from leaktight.verify.bounds.rows import dot, dots
 from leaktight.verify.bounds.walk import Walk
+from leaktight.verify.leak.sagging import sagging
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
 if TYPE_CHECKING:
-    from leaktight.verify.leak.grid import Charges, Grid
+    from leaktight.verify.leak.charges import Charges
+    from leaktight.verify.leak.grid import Grid
 
 
 class DipWalk(Walk):
@@ -111,7 +113,7 @@ class BentWalk(DipWalk):
         size, bent = values.abs(), bends.abs()
         shift, sink, slack = self.weighed(node, values, size)
         turn, noise, new_bends = self._bends(node, values, bends, bent)
-        self.sagged = self.sagged + dot(size, self.grid.sagging(node))
+        self.sagged = self.sagged + dot(size, sagging(self.grid, node))
         self.shift(torch.cat([shift, turn], 1))
         self.shift(torch.cat([sink, torch.zeros_like(turn)], 1))
         self.slack = self.slack + torch.cat([slack, noise], 1)

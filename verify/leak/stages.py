@@ -23,11 +23,11 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.quick import quick
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.leak.between import bounded_grid, joined, lines_on, parts_of, together
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.finer import finer
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.margin import MarginLines, combined
 from leaktight.verify.leak.neurons import over_all
-from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.rough import Rough, rough_lines
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.single import DipPass
@@ -62,7 +62,6 @@ def first_margins(
     certificates at single slopes; where that is below `tolerance`, nothing more is done.
     """
     lines, known = list[Lines](), list[dict[str, Interval]]()
-    _ = slopes.bent  # made before, since it is kept
     with quick(slopes.network):
         for part in parts_of(slopes, case.region, len(ends), effort.memory or default_memory()):
             some = _Staged(slopes, Case(case.region.select(part), case.unsafe.select(part)), ends, effort, stages)

@@ -18,7 +18,7 @@ from leaktight.verify.leak.attack import search
 from leaktight.verify.leak.attained import around_points, atoms_above, attained
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.intervals import over_range
-from leaktight.verify.leak.parametric import lines
+from leaktight.verify.leak.lines import lines
 from leaktight.verify.rounding import trusted_upper, up
 
 _TRIED = 5  # slopes at which more unsafe inputs are looked for
