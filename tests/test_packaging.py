@@ -37,7 +37,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def modules() -> set[str]:
     """Every module that the wheel must hold, as a path in the wheel."""
     rooms = {f"leaktight/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    return rooms | {f"leaktight/{path.name}" for path in (ROOT / "leaktight").glob("*.py")}
+    own = (path for pattern in ("*.py", "commands/*.py") for path in (ROOT / "leaktight").glob(pattern))
+    return rooms | {path.relative_to(ROOT).as_posix() for path in own}
 
 
 def test_the_wheel_holds_one_package_with_every_module_and_the_demo(built: Path) -> None:
