@@ -263,6 +263,8 @@ def _operators(document: Document) -> RenderableType:
         Text(),
         Text("What they become, and what each engine does with it", style="bold"),
         table("operator", *engines, rows=rows, left=1 + len(engines)),
+        Text(),
+        Text(f"{', '.join(document['searches'])}: begin with such bounds, and search where they decide nothing"),
     )
 
 
