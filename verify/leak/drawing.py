@@ -48,8 +48,8 @@ class Drawing:
         """The segments, with what the best inputs at their ends attain on all of them, and what was found so before."""
         known = self.incumbents.known[owner]
         segments = told(segments, Answers(refuted=self.refuted[owner]), known)
-        open_ = [s for s in segments if not s.refuted]
-        if not known or not open_ or plan.late:
+        open_ = [s for s in segments if not s.refuted] if known else []
+        if not open_ or plan.late:
             return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
