@@ -575,6 +575,20 @@ def test_the_end_waits_for_threads_and_for_what_is_registered(before: str) -> No
     assert (done.returncode, done.stdout, done.stderr) == (3, "thread\natexit\n", "")
 
 
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "0"}])
+def test_threads_wait_briefly_unless_the_user_says_otherwise(
+    said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leaktight import __main__ as entry
+
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | said
+    monkeypatch.setattr(os, "environ", environment)
+    entry._wait_briefly()
+    found = {k: v for k, v in environment.items() if k in names}
+    assert found == (said or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"})
+
+
 def test_a_profiler_of_the_process_gets_to_its_report() -> None:
     command = [sys.executable, "-m", "cProfile", "-m", "leaktight", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
