@@ -23,7 +23,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.clock import GRACE, Alarm, TimeUp, alarm, tick
 from leaktight.verify.lipschitz.methods import METHODS
 from leaktight.verify.prove import prove
-from leaktight.verify.report.schemas import check
+from leaktight.verify.report.check import check
 from leaktight.verify.verdict import Status
 
 LOOKS = (2, 9, 40, 160)

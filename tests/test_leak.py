@@ -34,7 +34,7 @@ from leaktight.verify.leak.attained import Lowest
 from leaktight.verify.leak.curve import Chord, Segment, undecided
 from leaktight.verify.leak.result import Curve, LeakResult
 from leaktight.verify.leak.traced import Traced
-from leaktight.verify.report.schemas import check
+from leaktight.verify.report.check import check
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.replay import Replay, flatten
 from leaktight.verify.verdict import Status
