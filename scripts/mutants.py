@@ -223,6 +223,8 @@ MUTANTS = (
     Mutant("leak, closed form: paths that join", "verify/leak/closed_form.py", "up(tails[name] + more)", "up(tails[name] + 0.999 * more)", CLOSED),
     Mutant("leak, closed form: lengths along a path", "verify/leak/closed_form.py", "found = up(tail * factor)", "found = up(0.999 * tail * factor)", CLOSED),
     Mutant("leak, closed form: the steepest slope of a range", "verify/leak/closed_form.py", "steepest = torch.maximum(_steepest(node), _steepest(last))", "steepest = _steepest(node)", CLOSED),
+    Mutant("leak, stages: whose neurons were bounded before", "verify/leak/stages.py", "return grid.pick(place)", "return grid.pick(torch.arange(len(regions)))", "tests/test_leak_stages.py -k earlier_stage"),
+    Mutant("leak, slopes: activations that are alike", "models/slopes.py", "found.setdefault((len(node.shape), op.precision, each), [])", "found.setdefault((len(node.shape), op.precision), [])", "tests/test_slopes.py"),
     Mutant("leak, rates in parts: the largest mean", "verify/leak/stepwise.py", "trusted_upper(means.amax(1)", "trusted_upper(means[:, -1]", "tests/test_leak_stepwise.py"),
     Mutant("leak, rates in parts: a part's rate", "verify/leak/stepwise.py", "return -_largest_mean(-low, ends)", "return -0.999 * _largest_mean(-low, ends)", "tests/test_leak_stepwise.py"),
     Mutant("leak, rough lines: dips", "verify/leak/rough.py", "dips = walk.dips.expand", "dips = 0 * walk.dips.expand", "tests/test_leak_between.py -k rough"),
