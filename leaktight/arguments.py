@@ -75,6 +75,10 @@ Output = Annotated[Path | None, _option("--output", "-o", value="FILE", says="Wr
 Architecture = Annotated[
     str | None, _option("--architecture", value="MODULE:FACTORY", says="The code that builds a state dict's network.")
 ]
+Stability = Annotated[
+    str | None,
+    _option("--property", value="FILE", says="Also say which neurons are proven stable on this property's region."),
+]
 Trust = Annotated[bool, _option("--trust", says="Allow a pickled network, which runs code of its author's.")]
 Engine = Annotated[str, _option("--engine", value="NAME", says="How bounds are computed; see 'leaktight ops'.")]
 Timeout = Annotated[str | None, _option("--timeout", value="SECONDS", says="Stop after this time.")]

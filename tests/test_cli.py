@@ -207,6 +207,23 @@ def test_data_that_does_not_fit_is_refused(
     assert fragment in err
 
 
+def test_inspect_says_which_neurons_a_property_leaves_stable(run: Run) -> None:
+    code, out, _ = run("inspect", NETWORK, "--format", "json")
+    alone = json.loads(out)
+    assert code == 0
+    assert "property" not in alone
+    code, out, _ = run("inspect", NETWORK, "--property", PROVED, "--format", "json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["property"]["path"] == str(PROVED)
+    for own, layer in zip(alone["signal"]["layers"], found["signal"]["layers"], strict=True):
+        assert own["at"][0]["active"] is None
+        assert sum(layer["at"][0][side] for side in ("active", "inactive", "unstable")) == pytest.approx(1)
+    code, out, _ = run("inspect", NETWORK, "--property", PROVED)
+    assert code == 0
+    assert "unstable" in out
+
+
 def test_a_pickle_is_refused_and_its_code_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

@@ -15,7 +15,7 @@ from leaktight.models.ops import Conv, Linear, TwoSlope
 from leaktight.models.simplify import simplify
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm
-from leaktight.verify.leak.signal import signal
+from leaktight.verify.leak.signal import Layer, own_signal, signal
 
 
 def box(*ends: tuple[float, float]) -> Box:
@@ -125,6 +125,25 @@ def test_a_layer_with_several_slopes_shows_their_means() -> None:
     found = signal(Slopes.of(network), box((-1.0, 1.0), (-1.0, 1.0)), 0.0, 0.4)
     assert found.slopes[1] == pytest.approx(0.2)
     assert found.layers[0].at[2].squared_norm == pytest.approx((1 + 0.2**2 + 1 + 0.6**2) / 4)
+
+
+@pytest.mark.parametrize("kind", ["fully_connected", "residual", "convolutional"])
+def test_a_network_as_it_is_has_the_factors_of_its_own_slopes(kind: str) -> None:
+    network = build(kind)
+    regions = [box(*[(-0.1 * k, 0.2 * k)] * network.input_size) for k in (1, 3)]
+    ours = [signal(Slopes.of(network), region, 0.0, 1.0).layers for region in regions]
+    for k, (alone, both) in enumerate(zip(own_signal(network), own_signal(network, regions), strict=True)):
+        first, second = (layers[k].at[1] for layers in ours)
+        assert (alone.node, alone.fan_in, alone.weight_variance) == (ours[0][k].node, *_front(ours[0][k]))
+        assert (alone.at[0].active, alone.at[0].inactive, alone.at[0].unstable) == (None, None, None)
+        assert both.at[0].squared_norm == alone.at[0].squared_norm == first.squared_norm
+        for side in ("active", "inactive", "unstable"):
+            mean = (getattr(first, side) + getattr(second, side)) / 2
+            assert getattr(both.at[0], side) == pytest.approx(mean)
+
+
+def _front(layer: Layer) -> tuple[int | None, float | None]:
+    return layer.fan_in, layer.weight_variance
 
 
 def test_the_json_form() -> None:

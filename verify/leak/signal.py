@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -30,7 +30,7 @@ class Factors:
     make up for that (He et al. 2015, arXiv:1502.01852). Several slopes in a layer: means over its entries.
 
     `active`, `inactive`, `unstable`: the shares of neurons whose input is proven to stay on the side with slope 1, on
-    the leaky side (at slope 0: proven dead), or neither, over each region, on average over the batch.
+    the leaky side (at slope 0: proven dead), or neither, over each region, on average over all; None without a region.
     """
 
     slope: float
@@ -38,9 +38,9 @@ class Factors:
     gradient_variance: float
     squared_norm: float
     preserving_variance: float | None
-    active: float
-    inactive: float
-    unstable: float
+    active: float | None
+    inactive: float | None
+    unstable: float | None
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,35 @@ def signal(
     least, most = slopes.own
     memory = default_memory() if memory is None else memory
     places = [
-        (network, _shares(slopes, network, region, memory, deadline))
-        for network in (slopes.at(lo), slopes.network, slopes.at(hi))
+        (a, network, _shares(slopes.nodes, network, [region], memory, deadline))
+        for a, network in ((lo, slopes.at(lo)), (None, slopes.network), (hi, slopes.at(hi)))
     ]
-    variable = (lo, None, hi)
-    layers = []
-    for name in slopes.nodes:
-        node = slopes.network.by_name[name]
-        fan_in, variance = _in_front(slopes.network, node)
-        at = tuple(
-            _factors(_leak(network.by_name[name]), node, a, fan_in, shares[name])
-            for a, (network, shares) in zip(variable, places, strict=True)
-        )
-        layers.append(Layer(node.origin or name, node.size, fan_in, variance, at))
-    return Signal((lo, least if least == most else None, hi), tuple(layers))
+    layers = tuple(_layer(slopes.network, name, places) for name in slopes.nodes)
+    return Signal((lo, least if least == most else None, hi), layers)
+
+
+def own_signal(network: Network, regions: Sequence[Region] = (), *, memory: int | None = None) -> tuple[Layer, ...]:
+    """The signal factors of every layer of Leaky ReLUs at its own slopes.
+
+    Which neurons are stable is said where there are regions; `memory` as for `signal`.
+    """
+    network = network.to(torch.float64)
+    names = [node.name for node in network if isinstance(node.op, TwoSlope) and node.op.leak is not None]
+    shares = _shares(names, network, regions, default_memory() if memory is None else memory, None) if regions else {}
+    return tuple(_layer(network, name, [(None, network, shares)]) for name in names)
+
+
+_Place = tuple["float | None", Network, Mapping[str, tuple[float, float, float]]]
+
+
+def _layer(own: Network, name: str, places: Sequence[_Place]) -> Layer:
+    """A layer at its variable slope, or its own (None), of networks whose neurons' stability is known, or is not."""
+    node = own.by_name[name]
+    fan_in, variance = _in_front(own, node)
+    at = tuple(
+        _factors(_leak(network.by_name[name]), node, a, fan_in, shares.get(name)) for a, network, shares in places
+    )
+    return Layer(node.origin or name, node.size, fan_in, variance, at)
 
 
 def _leak(node: Node) -> Leaky:
@@ -105,7 +120,7 @@ def _leak(node: Node) -> Leaky:
 
 
 def _factors(
-    leak: Leaky, node: Node, a: float | None, fan_in: int | None, shares: tuple[float, float, float]
+    leak: Leaky, node: Node, a: float | None, fan_in: int | None, shares: tuple[float, float, float] | None
 ) -> Factors:
     slope = leak.slope.double().expand(node.shape)
     squared = float(((1 + slope**2) / 2).mean())
@@ -115,7 +130,7 @@ def _factors(
         float(((1 - slope) ** 2 / 4).mean()),
         squared,
         None if fan_in is None else 1 / (fan_in * squared),
-        *shares,
+        *(shares or (None, None, None)),
     )
 
 
@@ -128,18 +143,19 @@ def _in_front(network: Network, node: Node) -> tuple[int | None, float | None]:
 
 
 def _shares(
-    slopes: Slopes, network: Network, region: Region, memory: int, deadline: float | None
+    names: Sequence[str], network: Network, regions: Sequence[Region], memory: int, deadline: float | None
 ) -> Mapping[str, tuple[float, float, float]]:
-    """Which part of each chosen node's neurons is active, inactive and unstable, on average over the regions."""
-    counts = {name: torch.zeros(2, dtype=torch.float64) for name in slopes.nodes}
+    """Which part of each of these nodes' neurons is active, inactive and unstable, on average over all regions."""
+    counts = {name: torch.zeros(2, dtype=torch.float64) for name in names}
     with torch.no_grad():
-        for part in batch_chunks(network, region.batch, torch.float64, memory):
-            known = intermediate_bounds(network, region.select(part), memory, deadline=deadline)
-            for name in slopes.nodes:
-                counts[name] += _stable(network.by_name[name], known)
-    shares = {}
+        for region in regions:
+            for part in batch_chunks(network, region.batch, torch.float64, memory):
+                known = intermediate_bounds(network, region.select(part), memory, deadline=deadline)
+                for name in names:
+                    counts[name] += _stable(network.by_name[name], known)
+    shares, batch = {}, sum(region.batch for region in regions)
     for name, stable in counts.items():
-        whole = region.batch * network.by_name[name].size
+        whole = batch * network.by_name[name].size
         active, inactive, unstable = (torch.cat([stable, whole - stable.sum(0, keepdim=True)]).cpu() / whole).tolist()
         shares[name] = (active, inactive, unstable)
     return shares

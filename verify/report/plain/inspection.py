@@ -51,7 +51,35 @@ def inspection(document: Document) -> RenderableType:
                 left=2,
             ),
         ]
+    layers = document.get("signal", {}).get("layers", [])
+    if layers:
+        parts += [Text(), _signal(layers)]
     return Group(*parts)
+
+
+def _signal(layers: Iterable[Document]) -> RenderableType:
+    """What the leaks do to signals and to gradients; with a region, which neurons are proven stable there."""
+    rows = [(layer["node"], layer["weight_variance"], layer["at"][0]) for layer in layers]
+    factors = ("preserving_variance", "expected_gradient", "gradient_variance", "squared_norm")
+    heads = ["leaky layer", "weight variance", "that preserves", "mean gradient", "its variance", "squared length x"]
+    known = all(at["active"] is not None for _, _, at in rows)
+    return table(
+        *heads,
+        *(["active", "inactive", "unstable"] if known else []),
+        rows=[
+            (
+                node,
+                _number(variance),
+                *(_number(at[factor]) for factor in factors),
+                *([f"{at[side]:.1%}" for side in ("active", "inactive", "unstable")] if known else []),
+            )
+            for node, variance, at in rows
+        ],
+    )
+
+
+def _number(x: float | None) -> str | None:
+    return None if x is None else f"{x:.4g}"
 
 
 def _range(ends: list[float] | None) -> str | None:
