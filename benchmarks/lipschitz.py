@@ -103,7 +103,19 @@ def published(folder: Path) -> Iterator[Row]:
     models = folder / "GLipSDP/Scalability/exported_mnist_models"
     values = matlab(folder / "GLipSDP/Scalability/results/results_all_FC_trained.mat")["L_LipSDP_mat"]
     depths = (2, 4, 8, 16, 32, 64)
-    for width, d in ((16, 2), (16, 4), (16, 8), (32, 4), (64, 2), (64, 4), (64, 8), (64, 16), (16, 32), (16, 64)):
+    for width, d in (
+        (16, 2),
+        (16, 4),
+        (16, 8),
+        (32, 4),
+        (64, 2),
+        (64, 4),
+        (64, 8),
+        (64, 16),
+        (16, 32),
+        (16, 64),
+        (64, 64),
+    ):
         layer = matlab(models / f"mlp_L{d + 1}_W{width}.mat")["params"]
         weights = [layer[f"linear_{i}_weight"].T for i in range(1, d + 1)]
         value = values[(64, 32, 16).index(width), depths.index(d)]

@@ -16,7 +16,7 @@ at 2.6 times it. Nothing here is trusted: the multipliers go to leaktight.verify
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ _ROUGH = 0.1  # a gap from which it may be that a sweep gains nothing, and the n
 _ENOUGH = 1e-6  # of the bound's square, relatively: a sweep that gains less is the last
 
 
+Plan = Sequence[tuple[float, int]]
+Solve = Callable[..., tuple[float, Tensor]]
+"""From a problem, a deadline and ``gap`` to ``rho`` and ``mu``, as leaktight.verify.lipschitz.primal_dual.least."""
+
+
 def optimal(
     network: Centred,
     multipliers: Sequence[Array],
@@ -46,8 +51,17 @@ def optimal(
 
     After `deadline` (of time.monotonic) the best that was found so far.
     """
-    search = _Search(problem(network, multipliers, square), deadline, progress)
-    for gap, together in _SWEEPS:
+    asked = problem(network, multipliers, square)
+    return asked.multipliers(least(asked, _SWEEPS, primal_dual.least, deadline, progress)[1])
+
+
+def least(
+    asked: Problem, plan: Plan, solve: Solve, deadline: float | None = None, progress: Progress | None = None
+) -> tuple[float, Tensor]:
+    """``rho`` and ``mu`` after the sweeps of a plan; no worse than the given multipliers, which are ones."""
+    search = _Search(asked, solve, deadline, progress)
+    search.steps = sum(len(windows(asked.sizes, together)) for _, together in plan)
+    for gap, together in plan:
         before = search.rho
         try:
             search.sweep(gap, together)
@@ -55,7 +69,9 @@ def optimal(
             break
         if search.late or (gap < _ROUGH and search.rho > before * (1 - _ENOUGH)):
             break
-    return search.asked.multipliers(torch.cat(search.mu)) if search.rho < 1 else list(multipliers)
+    if search.rho >= 1:
+        return 1.0, torch.ones(sum(asked.sizes), dtype=torch.float64)
+    return search.rho, torch.cat(search.mu)
 
 
 def windows(sizes: Sequence[int], together: int) -> list[slice]:
@@ -74,10 +90,10 @@ def windows(sizes: Sequence[int], together: int) -> list[slice]:
 class _Search:
     """A feasible point, window by window a better one: the bound's square `rho`, and all multipliers, by stage."""
 
-    def __init__(self, asked: Problem, deadline: float | None, progress: Progress | None) -> None:
-        self.asked, self.deadline, self.progress = asked, deadline, progress
+    def __init__(self, asked: Problem, solve: Solve, deadline: float | None, progress: Progress | None) -> None:
+        self.asked, self.solve, self.deadline, self.progress = asked, solve, deadline, progress
         self.rho, self.mu = 2.0, [torch.full((size,), 2.0, dtype=torch.float64) for size in asked.sizes]
-        self.done, self.steps = 0, sum(len(windows(asked.sizes, together)) for _, together in _SWEEPS)
+        self.done = self.steps = 0
 
     @property
     def late(self) -> bool:
@@ -85,14 +101,14 @@ class _Search:
 
     def sweep(self, gap: float, together: int) -> None:
         """Every window once, from the first to the last. Raises NotContained."""
-        forms, spread, at = self._forms(), self.asked.root @ self.asked.root.mT, 0
+        forms, spread, at = self._forms(), self.asked.root @ self.asked.root.mH, 0
         for place in windows(self.asked.sizes, together):
             if self.late:
                 return
             while at < place.start:
                 spread, at = self._behind(at, spread), at + 1
             part = self._part(place, spread, forms[place.stop])
-            factor, own = primal_dual.least(part, self.deadline, gap=gap)
+            factor, own = self.solve(part, self.deadline, gap=gap)
             if factor < 1:
                 self._take(place, factor, own.split(part.sizes))
             self.done += 1
@@ -110,23 +126,23 @@ class _Search:
         found = [self.asked.end]
         for (weight, through, feed), mu in zip(reversed(self.asked.stages), reversed(self.mu), strict=True):
             across = found[-1] @ feed
-            spill = _halved(torch.diag(mu) - feed.mT @ across, across.mT @ through)
-            form = through.mT @ found[-1] @ through + spill.mT @ spill + weight.mT @ (mu.unsqueeze(1) * weight)
-            found.append((form + form.mT) / 2)
+            spill = _halved(torch.diag(mu) - feed.mH @ across, across.mH @ through)
+            form = through.mH @ found[-1] @ through + spill.mH @ spill + weight.mH @ (mu.unsqueeze(1) * weight)
+            found.append((form + form.mH) / 2)
         return found[::-1]
 
     def _behind(self, k: int, spread: Tensor) -> Tensor:
         """``Q`` behind stage `k`, from what it is in front of it."""
         (weight, through, feed), scale = self.asked.stages[k], self.rho / self.mu[k]
-        seen = spread @ weight.mT
-        spill = _halved(torch.diag(scale) - weight @ seen, (through @ seen).mT)
-        found = through @ spread @ through.mT + spill.mT @ spill + (feed * scale) @ feed.mT
-        return (found + found.mT) / 2
+        seen = spread @ weight.mH
+        spill = _halved(torch.diag(scale) - weight @ seen, (through @ seen).mH)
+        found = through @ spread @ through.mH + spill.mH @ spill + (feed * scale) @ feed.mH
+        return (found + found.mH) / 2
 
     def _part(self, place: slice, spread: Tensor, form: Tensor) -> Problem:
         """The problem about some stages, in units that make their multipliers and `rho` ones."""
         values, vectors = torch.linalg.eigh(spread)
-        root = vectors * values.clamp(min=1e-15 * float(values[-1])).sqrt()
+        root = vectors * values.clamp(min=1e-15 * float(values.max())).sqrt().unsqueeze(-2)
         units = [(mu / self.rho).sqrt() for mu in self.mu[place]]
         stages = tuple(
             (weight * unit.unsqueeze(1), through, feed / unit)
@@ -139,6 +155,6 @@ def _halved(gap: Tensor, right: Tensor) -> Tensor:
     """``G^(-1) right`` with ``G G^T = gap``. Raises NotContained: the gap is not positive, or out of range."""
     lower, failed = torch.linalg.cholesky_ex(gap)
     found: Tensor = torch.linalg.solve_triangular(lower, right, upper=False)
-    if bool(failed) or not bool(torch.isfinite(found).all()):
+    if bool(failed.any()) or not bool(torch.isfinite(found).all()):
         raise NotContained
     return found
