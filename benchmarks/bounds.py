@@ -1,10 +1,12 @@
 """Our bounds against auto_LiRPA's: one process, the same networks, inputs and number type, runs interleaved.
 
-    python -m benchmarks.bounds [--only NAME] [--plain] [--inputs 100] [--repeats 5] [--dtype float64] [--output FILE]
+    python -m benchmarks.bounds [--only NAME] [--plain] [--inputs 100] [--repeats 5] [--dtype float64] [--threads N]
+        [--output FILE]
 
-Times are CPU seconds on one thread, medians of the repeats. auto_LiRPA's do not contain its building of the graph; ours
-contain everything. Its own Leaky ReLU is compared in plain bounds; with optimised slopes, which version 0.3 has for the
-ReLU only, it gets every form of the network and every method, and an input counts as proved if any of them proves it.
+Times are CPU seconds on one thread, or elapsed seconds on several, medians of the repeats. auto_LiRPA's do not contain
+its building of the graph; ours contain everything. Its own Leaky ReLU is compared in plain bounds; with optimised
+slopes, which version 0.3 has for the ReLU only, it gets every form of the network and every method, and an input counts
+as proved if any of them proves it.
 """
 
 from __future__ import annotations
@@ -60,9 +62,10 @@ def proved(margins: Tensor) -> Tensor:
 
 
 def timed(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    start = time.process_time()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     found = run()
-    return time.process_time() - start, found
+    return clock() - start, found
 
 
 def interleaved(runs: list[Callable[[], Tensor]], repeats: int) -> list[tuple[float, Tensor]]:
@@ -190,7 +193,7 @@ def circumstances(arguments: argparse.Namespace) -> str:
     return "\n".join(
         [
             f"- commit {commit.strip() or 'unknown'}; {time.strftime('%Y-%m-%d')}; `{command.strip()}`",
-            f"- {model}, {os.cpu_count()} cores, one used, load {os.getloadavg()[0]:.1f} at the end",
+            f"- {model}, {os.cpu_count()} cores, {arguments.threads} used, load {os.getloadavg()[0]:.1f} at the end",
             f"- auto_LiRPA {auto_lirpa.available()}, torch {torch.__version__}, {arguments.dtype},"
             f" {arguments.inputs} inputs a network, medians of {arguments.repeats} runs",
         ]
@@ -204,11 +207,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--plain", action="store_true", help="leave out optimised slopes, where auto_LiRPA takes long")
+    parser.add_argument("--threads", type=int, default=1, help="with several, times are elapsed ones")
     parser.add_argument("--output", type=Path, help="a file to write the tables to")
     arguments = parser.parse_args()
     if auto_lirpa.available() is None:
         sys.exit("auto_LiRPA is not installed; see CONTRIBUTING.md")
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
     made = recipes()
     cases = [case_of(made[name], radius, arguments.inputs) for name, radius in CASES if arguments.only in name]

@@ -31,8 +31,8 @@ from leaktight.specs.unsafe import misclassified
 from leaktight.specs.vnnlib import read_property
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak import closed_form, local, stepwise
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.leak import leak
-from leaktight.verify.leak.parametric import Effort
 from leaktight.verify.leak.plan import Plan
 from leaktight.verify.leak.stages import Stage, first_margins
 from leaktight.verify.leak.trace import trace

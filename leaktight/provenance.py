@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
+ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("the arguments of this run", default=())
 
-def signed(document: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """The document with ``command``, the program and the arguments that made it, and ``versions`` of what computed it.
+
+def signed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with ``command``, the program and its `ARGUMENTS`, and ``versions`` of what computed it.
 
     A package that is not installed has the version null. Nothing is imported for its version.
     """
-    return {**document, "command": ["leaktight", *arguments], "versions": _versions()}
+    return {**document, "command": ["leaktight", *ARGUMENTS.get()], "versions": _versions()}
 
 
 def _versions() -> dict[str, str | None]:

@@ -4,6 +4,7 @@ fixture ``certify``; without it, ``from leaktight.pytest_plugin import certify``
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,14 @@ def _network(network: Any, point: Any) -> Network:
 
 def _told(result: InputResult, x: list[float], label: int, epsilon: float, norm: str) -> str:
     """Why there is no certificate, in the words of someone who has to do something about it."""
+    from leaktight.verify.digits import rounded_down, rounded_up
+
     claim = f"label {label} within {epsilon:g} (norm {norm})"
-    proven = f"the margin is proven to be at least {result.margin.lower:.6g}"
     if result.counterexample is None:
-        return f"{claim} is neither proved nor refuted ({result.status.value}): {proven}, some input attains" + (
-            f" {result.margin.upper:.6g}; give it more time, or a smaller epsilon"
+        lower, upper = (math.nan if end is None else end for end in (result.margin.lower, result.margin.upper))
+        return (
+            f"{claim} is neither proved nor refuted ({result.status.value}): the margin is proven to be at least"
+            f" {rounded_down(lower)}, some input attains {rounded_up(upper)}; give it more time, or a smaller epsilon"
         )
     example = result.counterexample
     scores = [float(score) for output in example.outputs.values() for score in output.reshape(-1)]

@@ -20,15 +20,20 @@ Array = NDArray[np.float64]
 
 ROUNDOFF = 2.0**-53
 _LEAST = 5e-324  # the smallest positive number: what underflow can take away
+_quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """All arrays within `error` of `value`; both are float64 of one shape, and ``error >= 0``."""
+    """All arrays within `error` of `value`; both are float64 of one shape, and ``error >= 0``.
+
+    What overflows has an infinite or undefined error, or value: it encloses everything, and is not `finite`.
+    """
 
     value: Array
     error: Array
 
+    @_quiet
     def __add__(self, other: Enclosure) -> Enclosure:
         a, b = self.value, other.value
         total = a + b
@@ -42,6 +47,7 @@ class Enclosure:
     def __sub__(self, other: Enclosure) -> Enclosure:
         return self + (-other)
 
+    @_quiet
     def __mul__(self, other: Enclosure) -> Enclosure:
         a, b = self.value, other.value
         product = a * b
@@ -49,6 +55,7 @@ class Enclosure:
         lost = _LEAST * ((self.error > 0) & (b != 0) | (other.error > 0))
         return Enclosure(product, _outward(crossed + lost + _product_residual(a, b, product)))
 
+    @_quiet
     def __truediv__(self, other: Enclosure) -> Enclosure:
         """The quotient. Raises ZeroDivisionError where the divisor may be zero."""
         a, b = self.value, other.value
@@ -63,6 +70,7 @@ class Enclosure:
         inexact = (self.error > 0) | ((size > 0) & (other.error > 0))
         return Enclosure(quotient, _outward(own + np.where(inexact, carried * (1 + 2.0**-50), 0.0)))
 
+    @_quiet
     def sqrt(self) -> Enclosure:
         """The square root. Raises ValueError where the argument may be zero or negative."""
         if not (self.value > self.error).all():
@@ -72,6 +80,7 @@ class Enclosure:
         residual = np.abs(self.value - back) + _product_residual(root, root, back)
         return Enclosure(root, _outward((residual + self.error) / root))
 
+    @_quiet
     def __matmul__(self, other: Enclosure) -> Enclosure:
         """``self @ other`` for a matrix ``(m, k)`` and a matrix or vector with ``k`` rows; summed in any order."""
         terms = self.value.shape[-1]

@@ -111,8 +111,9 @@ class Slopes:
 
     @cached_property
     def bent(self) -> Network:
-        """The network at a slope at which none of the chosen nodes is linear."""
-        return self.at(0.5)
+        """The network at a slope at which none of the chosen nodes is linear; kept, so it may meet gradients."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.at(0.5)
 
     def rate(self, name: str) -> tuple[Tensor, Tensor]:
         """How fast a node's sides turn: ``d left / da`` and ``d right / da``, one of them 0 in each entry.

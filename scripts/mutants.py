@@ -45,7 +45,7 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-RELAX, INTERVAL = "verify/relax.py", "verify/bounds/interval.py"
+RELAXED, INTERVAL = "verify/relax", "verify/bounds/interval.py"
 BACKWARD, WALK, CENTRED = (f"verify/bounds/{name}.py" for name in ("backward", "walk", "centred"))
 REGION, BOX, SUPPORT = (f"specs/region/{name}.py" for name in ("region", "box", "support"))
 ROUNDING, OPS = "verify/rounding.py", "models/ops/affine.py"
@@ -79,25 +79,25 @@ DEVICE = "tests/test_device.py"
 SIGNS = f"{BRANCH} -k 'signs_are or nearly_no_slope or told or not_complete'"
 
 MUTANTS = (
-    Mutant("chord of a Leaky ReLU", RELAX, "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
-    Mutant("ray of a Leaky ReLU", RELAX, "ray = torch.lerp(", "ray = 1.001 * torch.lerp(", LEAKY),
-    Mutant("ray turned by a tilt", RELAX, ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
-    Mutant("where a neuron counts as active", RELAX, "    low, high = lower.clamp(max=0), upper", "    low, high = (lower + 1e-3).clamp(max=0), upper", LEAKY),
-    Mutant("rounding of the chord's offset", RELAX, "offset = torch.add(offset * (1 + 8 * _U), torch.minimum(-low, high).clamp_(max=4 * _TINY))\n", "pass\n", LEAKY),
-    Mutant("image of a Leaky ReLU", RELAX, "lower * kept.high -", "lower * kept.high * 0.999 -", LEAKY),
-    Mutant("rounding of that image", RELAX, "(slope * (1 + 8 * _U)).clamp(max=1)", "slope", "tests/test_relax.py -k images_of_the_leaky_relu"),
-    Mutant("slopes that have lost digits", RELAX, "_LEAST = 2.0**-900", "_LEAST = 0.0", "tests/test_relax.py -k lost_digits"),
-    Mutant("offset of any line", RELAX, "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
-    Mutant("rounding of any line's offset", RELAX, "slack = error + 4 * _U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
-    Mutant("line of two slopes at the kink (Abs)", RELAX, "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
-    Mutant("image of two slopes at the kink (Abs)", RELAX, "ends = [_value_and_error(op, x) for x in (lower, upper, middle)]", "ends = [_value_and_error(op, x) for x in (lower, upper)]", "tests/test_relax.py -k reaches_its_kink"),
-    Mutant("line around a Clip", RELAX, "for kink in (floor, ceiling)]", "for kink in (floor,)]", CLIPS),
-    Mutant("image of a Clip", RELAX, "return op(lower), op(upper)\n", "return op(lower), op(upper) - 1e-3\n", CLIPS),
-    Mutant("image of Sigmoid and Tanh", RELAX, "(op(upper) + _SMOOTH).clamp(max=1.0)", "(op(upper) - 1e-3).clamp(max=1.0)", SMOOTH),
-    Mutant("lines of Sigmoid and Tanh", RELAX, "for stationary in (x, -x):", "for stationary in (x,):", SMOOTH),
-    Mutant("error of Sigmoid and Tanh", RELAX, "error = torch.full_like(lower, _SMOOTH)", "error = torch.full_like(lower, 0.0)", SMOOTH),
-    Mutant("line over a Maximum", RELAX, "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
-    Mutant("second largest of a Maximum", RELAX, "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
+    Mutant("chord of a Leaky ReLU", f"{RELAXED}/leaky.py", "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
+    Mutant("ray of a Leaky ReLU", f"{RELAXED}/leaky.py", "ray = torch.lerp(", "ray = 1.001 * torch.lerp(", LEAKY),
+    Mutant("ray turned by a tilt", f"{RELAXED}/two_slopes.py", ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
+    Mutant("where a neuron counts as active", f"{RELAXED}/leaky.py", "    low, high = lower.clamp(max=0), upper", "    low, high = (lower + 1e-3).clamp(max=0), upper", LEAKY),
+    Mutant("rounding of the chord's offset", f"{RELAXED}/leaky.py", "offset = torch.add(offset * (1 + 8 * U), torch.minimum(-low, high).clamp_(max=4 * TINY))\n", "pass\n", LEAKY),
+    Mutant("image of a Leaky ReLU", f"{RELAXED}/leaky.py", "lower * kept.high -", "lower * kept.high * 0.999 -", LEAKY),
+    Mutant("rounding of that image", f"{RELAXED}/leaky.py", "(slope * (1 + 8 * U)).clamp(max=1)", "slope", "tests/test_relax.py -k images_of_the_leaky_relu"),
+    Mutant("slopes that have lost digits", f"{RELAXED}/leaky.py", "_LEAST = 2.0**-900", "_LEAST = 0.0", "tests/test_relax.py -k lost_digits"),
+    Mutant("offset of any line", f"{RELAXED}/lines.py", "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
+    Mutant("rounding of any line's offset", f"{RELAXED}/lines.py", "slack = error + 4 * U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
+    Mutant("line of two slopes at the kink (Abs)", f"{RELAXED}/two_slopes.py", "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
+    Mutant("image of two slopes at the kink (Abs)", f"{RELAXED}/two_slopes.py", "ends = [_value_and_error(op, x) for x in (lower, upper, middle)]", "ends = [_value_and_error(op, x) for x in (lower, upper)]", "tests/test_relax.py -k reaches_its_kink"),
+    Mutant("line around a Clip", f"{RELAXED}/clip.py", "for kink in (floor, ceiling)]", "for kink in (floor,)]", CLIPS),
+    Mutant("image of a Clip", f"{RELAXED}/clip.py", "return op(lower), op(upper)\n", "return op(lower), op(upper) - 1e-3\n", CLIPS),
+    Mutant("image of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "(op(upper) + _SMOOTH).clamp(max=1.0)", "(op(upper) - 1e-3).clamp(max=1.0)", SMOOTH),
+    Mutant("lines of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "for stationary in (x, -x):", "for stationary in (x,):", SMOOTH),
+    Mutant("error of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "error = torch.full_like(lower, _SMOOTH)", "error = torch.full_like(lower, 0.0)", SMOOTH),
+    Mutant("line over a Maximum", f"{RELAXED}/maximum.py", "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
+    Mutant("second largest of a Maximum", f"{RELAXED}/maximum.py", "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
     Mutant("rounding to float32", REGION, "return torch.where(wrong, step, near)", "return near", "tests/test_regions.py -k rounding_toward"),
     Mutant("minimum over a box", BOX, "coefficients.abs() @ radius", "coefficients.abs() @ (0.999 * radius)", MINIMA),
     Mutant("minimum over a plain L2 ball", SUPPORT, "best = whole * radius\n", "best = 0.999 * whole * radius\n", MINIMA),
@@ -185,10 +185,13 @@ MUTANTS = (
     Mutant("sums of absolute weights, backwards", f"{LIPSCHITZ}/crude.py", "_raised(part, op.adjoint_terms)", "_raised(0.999 * part, op.adjoint_terms)", SUMS),
     Mutant("sums of weights known up to an error", f"{LIPSCHITZ}/crude.py", "weight = _raised(weight + op.weight_error.double(), 1)", "weight = _raised(weight, 1)", SUMS),
     Mutant("slope handed to auto_LiRPA", "verify/bounds/traceable.py", "return nn.LeakyReLU(slope)", "return nn.LeakyReLU(slope + 1e-3)", THEIRS),
-    Mutant("leak, grid: reach of a drift", "verify/leak/grid.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
-    Mutant("leak, grid: lines beyond their intervals", "verify/leak/grid.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),
+    Mutant("leak, grid: reach of a drift", "verify/leak/charges.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
+    Mutant("leak, grid: lines beyond their intervals", "verify/leak/charges.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),
     Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.999 * dip * ((1 + 8 * u) / 4)", MIXTURE),
-    Mutant("leak, curves: bands of the curvature", "verify/leak/dips.py", "blur = (bands.own.error + (width / 2) * bands.fastest) * (1 + 16 * u)", "blur = 0.0 * bands.own.error", BETWEEN),
+    Mutant("leak, curves: bands of the curvature", "verify/leak/bands.py", "lost + dot(kinked.abs_(), self.kink.error)", "lost + dot(kinked.abs_(), 0.0 * self.kink.error)", BETWEEN),
+    Mutant("leak, curves: the curvature where a side moves", "verify/leak/bands.py", "lost = dot(weight, self.blur) if", "lost = 0.0 * dot(weight, self.blur) if", BETWEEN),
+    Mutant("leak, curves: strips around a kink", "verify/leak/bands.py", "offset = most.mul_(-0.5)", "offset = most.mul_(-0.49)", BETWEEN),
+    Mutant("leak, curves: bands of other activations", "verify/leak/bands.py", "blur = (self.own.error + (width / 2) * self.fastest) * (1 + 16 * u)", "blur = 0.0 * self.own.error", BETWEEN),
     Mutant("leak, curves: tangents", "verify/leak/between.py", "+ 8 * u) ** 2 / 4", "+ 8 * u) ** 2 / 8", BETWEEN),
     Mutant("leak, finer grids: dips at the slopes", "verify/leak/finer.py", "value = (1 - w) * first + w * last - w * (1 - w) * dip", "value = (1 - w) * first + w * last - 0.999 * w * (1 - w) * dip", MIXTURE),
     Mutant("leak, finer grids: dips in between", "verify/leak/finer.py", "deep[:, segment[:-1]] * steps**2", "0.999 * deep[:, segment[:-1]] * steps**2", MIXTURE),

@@ -28,16 +28,18 @@ ROOMS = {
     "clock": set(),
     "rounding": set(),
     "lasting": set(),
+    "digits": set(),
     "arithmetic": {"rounding"},
     "device": {"arithmetic"},
     "relax": {"lasting", "rounding"},
-    "report": set(),
+    "report": {"digits"},
     "bounds": {"clock", "device", "lasting", "relax", "rounding", "verdict"},
     "search": {"clock", "device", "relax", "rounding", "verdict", "bounds"},
     "lipschitz": {"clock", "device", "relax", "rounding", "verdict", "bounds"},
     "leak": {"clock", "device", "relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
     "run": {
         "clock",
+        "digits",
         "device",
         "relax",
         "rounding",
@@ -56,6 +58,7 @@ ROOMS = {
         "parts",
     },
 }
+DRAWINGS = ("curve", "histogram", "intervals", "percentages", "steps", "survival")
 # every heavy import and the only files that may have it
 HEAVY = {
     "onnxruntime": {"verify/search/replay.py"},
@@ -68,9 +71,12 @@ HEAVY = {
     "junitparser": {"verify/report/junit.py"},
     "cvxpy": {"verify/bounds/mixed_integer.py", "verify/lipschitz/convex.py"},
     "highspy": {"verify/bounds/linear_solver.py"},
-    "matplotlib": {"verify/report/plots.py"},
+    "matplotlib": {
+        "verify/report/plots.py",
+        *(f"verify/report/drawing/{name}.py" for name in DRAWINGS),
+    },
     "jinja2": {"verify/report/html.py"},
-    "ray": {"verify/run/cluster.py"},
+    "ray": {"verify/run/remote.py"},
     "sklearn": set(),
     "scipy": {"verify/bounds/mixed_integer.py"},
 }
@@ -79,7 +85,7 @@ HEAVY = {
 def sources() -> dict[str, Path]:
     """Every module of the project by its path in the repository, without what the links show twice."""
     rooms = [path for room in ("models", "specs", "verify") for path in (ROOT / room).rglob("*.py")]
-    own = [path for path in PACKAGE.glob("*.py") if not path.is_symlink()]
+    own = [path for place in ("*.py", "commands/*.py") for path in PACKAGE.glob(place) if not path.is_symlink()]
     return {path.relative_to(ROOT).as_posix(): path for path in (*rooms, *own, ROOT / "cli.py")}
 
 

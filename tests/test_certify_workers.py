@@ -19,7 +19,7 @@ from leaktight.errors import UsageError, WorkerFailed
 from leaktight.models.network import Network
 from leaktight.verify.certification import Certification
 from leaktight.verify.certify import certify
-from leaktight.verify.report.schemas import check
+from leaktight.verify.report.check import check
 from leaktight.verify.run import inputs as room
 from leaktight.verify.verdict import Status
 

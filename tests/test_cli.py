@@ -166,7 +166,12 @@ USAGES = {
     "an archive as the centre": (["lipschitz", NETWORK, "--center", IMAGES, "--radius", "1"], "neither an .npy file"),
     "a suite for a file": (["init", IMAGES], "this is no folder"),
     "infinite margin": ([*VERIFY, "--margin", "inf"], "--margin: 'inf' is not a finite number"),
-    "one result to compare": (["report", "none.json", "--compare"], "give exactly two"),
+    "one result to compare": (["report", "none.json", "--compare"], "exactly two results; got 1"),
+    "radius without a centre": (["lipschitz", NETWORK, "--radius", "1"], "--center and --radius belong together"),
+    "options of data for a property": (
+        ["leak", NETWORK, PROVED, "--slopes", "0:1", "--radius", "--clip", "0", "1"],
+        "--clip, --radius: only with --data",
+    ),
     "missing data": (["certify", NETWORK, "none.npz", "--epsilon", "0.1"], "none.npz"),
     "unknown type of network": (["inspect", IMAGES], ".npz"),
 }
@@ -568,6 +573,20 @@ def test_the_end_waits_for_threads_and_for_what_is_registered(before: str) -> No
     code = _AT_THE_END.format(before=before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (3, "thread\natexit\n", "")
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "0"}])
+def test_threads_wait_briefly_unless_the_user_says_otherwise(
+    said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leaktight import __main__ as entry
+
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | said
+    monkeypatch.setattr(os, "environ", environment)
+    entry._wait_briefly()
+    found = {k: v for k, v in environment.items() if k in names}
+    assert found == (said or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"})
 
 
 def test_a_profiler_of_the_process_gets_to_its_report() -> None:

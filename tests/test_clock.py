@@ -23,7 +23,7 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.clock import GRACE, Alarm, TimeUp, alarm, tick
 from leaktight.verify.lipschitz.methods import METHODS
 from leaktight.verify.prove import prove
-from leaktight.verify.report.schemas import check
+from leaktight.verify.report.check import check
 from leaktight.verify.verdict import Status
 
 LOOKS = (2, 9, 40, 160)
@@ -169,7 +169,7 @@ def test_a_curve_that_is_traced_stands_when_the_time_ends_behind_it(monkeypatch:
     network = leaky_file()
     asked = lt.robust(torch.full((1, 4), 0.4, dtype=torch.float64), label=0, epsilon=0.2)
     whole = lt.leak(network, asked, (0.0, 0.5)).curve
-    monkeypatch.setattr("leaktight.verify.leak.trace.settled", late)
+    monkeypatch.setattr("leaktight.verify.leak.drawing.settled", late)
     found = lt.leak(network, asked, (0.0, 0.5)).curve
     assert whole is not None
     assert found is not None

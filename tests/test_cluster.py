@@ -27,6 +27,7 @@ from ray import exceptions as faults
 from ray.cluster_utils import Cluster as Nodes
 
 from leaktight.verify.run import cluster as clusters
+from leaktight.verify.run import remote
 
 Found = tuple[Document, str, int]
 STORE = 80 << 20
@@ -113,7 +114,7 @@ def test_a_cluster_is_reached_through_rays_client(
     assert {"net.onnx", "data.npz", "proved.vnnlib", "refuted.vnnlib"} == set(sent)
     assert (told(found), code_there) == (told(expected), code), line
     assert [job["network"]["path"] for job in found["jobs"]] == len(found["jobs"]) * ["net.onnx"]
-    assert not clusters.ray.is_initialized()
+    assert not remote.ray.is_initialized()
     again, _, _ = pipeline(wanted(suite, resume=True, ledger=there.ledger))
     assert all(job["cached"] for job in again["jobs"]), "the ledger is the runner's own"
     assert capfd.readouterr().out == "", "what Ray says is no part of a result"
@@ -162,7 +163,7 @@ def test_a_property_is_split_over_nodes_and_resources_are_respected(
 def test_a_cluster_of_this_machine_is_made_and_ended(tmp_path: Path) -> None:
     found, _, code = pipeline(wanted(folder(tmp_path), cluster="local", workers=2))
     assert ([job["status"] for job in found["jobs"]], code) == (["proved", "refuted", *6 * ["proved"]], 1)
-    assert not clusters.ray.is_initialized()
+    assert not remote.ray.is_initialized()
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ READY = {"version": __version__, "machine": "m"}
 @pytest.fixture
 def actors(monkeypatch: pytest.MonkeyPatch) -> Actors:
     found = Actors()
-    monkeypatch.setattr(clusters, "ray", found)
+    monkeypatch.setattr(remote, "ray", found)
     return found
 
 
@@ -413,13 +414,13 @@ def test_a_client_server_that_fails_to_start_is_asked_again(
         if left:
             raise left.pop()
 
-    monkeypatch.setattr(clusters, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    monkeypatch.setattr(clusters, "check", lambda _: None)
+    monkeypatch.setattr(remote, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    monkeypatch.setattr(remote, "check", lambda _: None)
     if message is None:
-        clusters._connect("ray://there:1", 1)
+        remote._connect("ray://there:1", 1)
     else:
         with pytest.raises(UsageError) as caught:
-            clusters._connect("ray://there:1", 1)
+            remote._connect("ray://there:1", 1)
         assert message in str(caught.value)
     assert asked == tries * ["ray://there:1"]
 

@@ -29,12 +29,12 @@ from leaktight.specs.property import Case, Property
 from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak import course, critical, independent, plan, questions, radius, trace
+from leaktight.verify.leak import course, critical, incumbents, independent, plan, questions, radius, trace
 from leaktight.verify.leak.attained import Lowest
 from leaktight.verify.leak.curve import Chord, Segment, undecided
 from leaktight.verify.leak.result import Curve, LeakResult
 from leaktight.verify.leak.traced import Traced
-from leaktight.verify.report.schemas import check
+from leaktight.verify.report.check import check
 from leaktight.verify.search.exact import lies_in_unsafe_set
 from leaktight.verify.search.replay import Replay, flatten
 from leaktight.verify.verdict import Status
@@ -562,8 +562,8 @@ def test_halving_leaves_time_to_tell_where_inputs_are_unsafe(monkeypatch: pytest
         (trace, "margin_lines", 0, "shared"),
         (trace, "margin_lines", 1, "shared"),
         (trace, "margin_lines", 3, "shared"),
-        (trace, "along", 0, "shared"),
-        (trace, "search", 1, "shared"),
+        (incumbents, "along", 0, "shared"),
+        (incumbents, "search", 1, "shared"),
         (independent, "sandwiched_margins", 0, "independent"),
         (independent, "along", 0, "independent"),
         (questions, "rates", 0, "shared"),

@@ -331,8 +331,10 @@ def test_a_proof_that_is_not_complete_closes_no_sign(monkeypatch: pytest.MonkeyP
 
 def test_atoms_over_a_segment_are_below_what_inputs_attain() -> None:
     """Next to a point there is nothing to lose: the bound is the value, to nine digits."""
+    from leaktight.verify.leak.effort import Effort
     from leaktight.verify.leak.joint_neurons import _atoms, _concluded
-    from leaktight.verify.leak.parametric import Effort, Parametric, refined
+    from leaktight.verify.leak.lines import refined
+    from leaktight.verify.leak.parametric import Parametric
     from leaktight.verify.search.outcome import Searched
     from leaktight.verify.verdict import Counterexample
 

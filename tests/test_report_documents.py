@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,9 @@ import leaktight
 from leaktight import cli
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.errors import UsageError
-from leaktight.verify.report import compare, curve, read, render, schemas, words
+from leaktight.verify import digits
+from leaktight.verify.report import compare, curve, read, render, text, words
+from leaktight.verify.report.check import check
 
 Document = dict[str, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -79,8 +82,8 @@ def test_a_bad_file_is_refused_with_its_name(content: bytes, fragment: str, run:
 def test_deep_nesting_is_refused_whatever_the_recursion_limit(tmp_path: Path) -> None:
     """Some packages raise the limit beyond what the stack holds; the parser would end the process."""
     path = tmp_path / "deep.json"
-    for text, fragment in (('[{"a": ' * 500_000, "nested too deeply"), ('["' + "[" * 500_000 + '"]', "an object")):
-        path.write_text(text)
+    for content, fragment in (('[{"a": ' * 500_000, "nested too deeply"), ('["' + "[" * 500_000 + '"]', "an object")):
+        path.write_text(content)
         program = (
             "import sys; sys.setrecursionlimit(10**6)\n"
             "from leaktight.errors import UsageError; from leaktight.verify.report.read import read\n"
@@ -116,7 +119,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def refused_with(document: Document) -> str | None:
     try:
-        schemas.check(document, "result.json")
+        check(document, "result.json")
     except UsageError as error:
         return str(error)
     return None
@@ -161,7 +164,7 @@ def test_the_place_of_a_wrong_value_is_named() -> None:
     with pytest.raises(
         UsageError, match=r"r\.json: inputs\[1\]\.curve\[2\]\.lower\[0\] must be a finite number, and is 'hi"
     ):
-        schemas.check(document, "r.json")
+        check(document, "r.json")
 
 
 def contradictions() -> dict[str, Document]:
@@ -179,7 +182,7 @@ def contradictions() -> dict[str, Document]:
 @pytest.mark.parametrize("name", contradictions())
 def test_a_document_that_contradicts_itself_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="contradicts itself"):
-        schemas.check(contradictions()[name], "r.json")
+        check(contradictions()[name], "r.json")
     with pytest.raises(UsageError, match="contradicts itself"):
         leaktight.report([documents.bounds(), contradictions()[name]])
 
@@ -262,7 +265,7 @@ def test_a_result_does_not_differ_from_itself(kind: str) -> None:
     assert (found["settings"], found["contradictions"], found["entries"], found["moved_most"]) == ([], [], [], [])
     assert all(move["change"] == 0 for move in found["quantities"])
     assert all(pair["before"] == pair["after"] for pair in found["verdicts"])
-    schemas.check(found, "comparison")
+    check(found, "comparison")
 
 
 def test_a_comparison_finds_what_changed_and_what_moved_most() -> None:
@@ -318,11 +321,42 @@ def test_an_attained_margin_below_a_proven_one_by_a_rounding_is_no_contradiction
 def test_directed_digits_never_claim_more(value: float) -> None:
     from fractions import Fraction
 
-    low, high = words.rounded_down(value), words.rounded_up(value)
+    low, high = digits.rounded_down(value), digits.rounded_up(value)
     assert float(low) <= value <= float(high)
     if value and float(low) != value:
         assert Fraction(low) < Fraction(value) < Fraction(high)
         assert Fraction(high) - Fraction(low) <= abs(Fraction(value)) * Fraction(1, 10**5) or abs(value) < 1e-300
+
+
+def test_plain_text_never_claims_more_than_is_proven() -> None:
+    """The nearest six digits of 15.484798 lie above it."""
+    near = 15.484798
+    verdict, certified = documents.verdict(lower=near, upper=near), documents.certification(1)
+    certified["inputs"] *= 10000
+    certified["inputs"][0] |= {"margin": {"lower": near, "upper": -near}, "radius": 0.0123456789}
+    certified["accuracy"]["certified"] = 0.9999
+    bounds = documents.bounds(1)
+    bounds["outputs"] = {"y": {"lower": [near, None], "upper": [-near, None]}}
+    assert "proven >= 15.4847; some input attains 15.4848" in text.render(verdict)
+    shown = text.render(certified)
+    assert re.search(r"15\.4847 +-15\.4847 +0\.0123456 ", shown)
+    assert "certified  <100% provably" in shown
+    assert re.search(r"y\[0\] +15\.4847 +-15\.4847\ny\[1\] +- +-\n", text.render(bounds))
+
+
+def test_a_comparison_never_shows_more_than_is_proven() -> None:
+    before, after = documents.certification(2), documents.certification(2)
+    after["inputs"][0]["margin"] = {"lower": 15.484798, "upper": -15.484798}
+    after["accuracy"]["certified"] = 0.9999
+    shown = text.render(compare.compare(before, after))
+    assert re.search(r"input 0 .* 15\.4847 .* -15\.4847 ", shown)
+    assert re.search(r"certified accuracy +\S+ +<100%", shown)
+
+
+def test_a_reason_never_claims_more_than_the_margin() -> None:
+    verdict = leaktight.prove(leaktight.load(NETWORK), leaktight.read_property(PROVED))
+    (said,) = re.findall(r"at least (\S+) on", verdict.reason)
+    assert float(said) <= verdict.margin.lower <= float(said) + 2e-4
 
 
 def test_a_percentage_is_100_or_0_only_if_it_is() -> None:

@@ -18,10 +18,11 @@ import documents
 import pytest
 
 import leaktight
+from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report import compare, outline, plots, render
 from leaktight.verify.report.figures import Curve, Histogram, Intervals
 from leaktight.verify.report.pages import leak_curve, pages
-from leaktight.verify.report.words import clean, rounded_down, rounded_up, short
+from leaktight.verify.report.words import clean
 
 Document = dict[str, Any]
 KINDS: dict[str, Document] = {
@@ -337,7 +338,7 @@ def test_the_shift_table_has_every_level_beside_the_intersection() -> None:
 
 
 def test_the_histogram_counts_every_margin() -> None:
-    from leaktight.verify.report.plots import _counts
+    from leaktight.verify.report.drawing.histogram import counts
 
     document = documents.certification(200)
     (page,) = pages(document)
@@ -350,7 +351,7 @@ def test_the_histogram_counts_every_margin() -> None:
     known = [record for record in document["inputs"] if record["margin"]["lower"] is not None]
     assert sum(map(len, figure.values.values())) == len(known)
     values = [-2.0, -1.0, 0.0, 0.5, 3.0]
-    assert _counts(values, [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]) == [1, 1, 2, 0, 1]
+    assert counts(values, [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]) == [1, 1, 2, 0, 1]
 
 
 def test_numbers_too_large_to_draw_are_said_and_tabulated() -> None:

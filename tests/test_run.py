@@ -27,7 +27,8 @@ from runs import SUITE, Inline, folder, told, wanted
 from leaktight import cli
 from leaktight.demo import NETWORK, PROVED
 from leaktight.errors import MissingRule, PropertyError, UsageError
-from leaktight.verify.report import render, schemas
+from leaktight.verify.report import render
+from leaktight.verify.report.check import check
 from leaktight.verify.run import ledger as ledgers
 from leaktight.verify.run import pool as pools
 from leaktight.verify.run import worker
@@ -343,7 +344,7 @@ def test_constants_and_curves_are_jobs_too(tmp_path: Path, monkeypatch: pytest.M
     (failure,) = found["gate"]["failures"]
     assert failure["message"].startswith("lipschitz < 0.001: it is ")
     assert code == 1
-    assert schemas.check(json.loads(json.dumps(found)), "the run") is None
+    assert check(json.loads(json.dumps(found)), "the run") is None
     assert "lipschitz < 0.001" in render.render(found, "text")
 
 

@@ -174,7 +174,8 @@ def test_resources_are_no_part_of_the_question(tmp_path: Path) -> None:
 
 def test_a_cluster_without_ray_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "leaktight.verify.run.cluster", raising=False)
-    monkeypatch.delattr("leaktight.verify.run.cluster", raising=False)
+    for name in ("cluster", "remote"):
+        monkeypatch.delitem(sys.modules, f"leaktight.verify.run.{name}", raising=False)
+        monkeypatch.delattr(f"leaktight.verify.run.{name}", raising=False)
     with pytest.raises(UsageError, match=r"Ray is not installed; pip install 'leaktight\[cluster\]'"):
         pipeline(wanted(hard(tmp_path, SUITE), cluster="local"))

@@ -72,7 +72,7 @@ def test_arithmetic_encloses_every_true_result(a: float, ea: float, b: float, eb
         with pytest.raises(ZeroDivisionError):
             first / second
         return
-    with np.errstate(all="ignore"):
+    with np.errstate(over="raise", invalid="raise"):  # what overflows is said by the result, and by nothing else
         found = operate[sign](first, second)
     if found.finite:
         _assert_encloses(found, [operate[sign](x, y) for x in _truths(a, ea) for y in _truths(b, eb)])

@@ -33,7 +33,7 @@ def answer_group(
     """
     began, budget = time.monotonic(), question.limited(len(inputs))
     group, interrupted = Group(question, inputs, labels, epsilon), False
-    group.radii = [Radius(0.0, None)] * len(inputs) if radius else None
+    group.radii = [Radius(0.0, None)] * len(inputs) if radius else []
     with alarm(budget.deadline) as clock:
         try:
             group.settle(replace(budget, deadline=budget.share(2)) if radius else budget)
@@ -52,6 +52,6 @@ def unanswered(
     found = list[InputResult]()
     for part in groups(len(inputs), GROUP):
         group = Group(question, inputs[part], labels[part], epsilon)
-        group.radii = [Radius(0.0, None)] * len(group.inputs) if radius else None
+        group.radii = [Radius(0.0, None)] * len(group.inputs) if radius else []
         found += group.results(first + part.start, 0.0)
     return found

@@ -15,6 +15,7 @@ from leaktight.specs.property import Case, Property
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.branching import AUTO, leaf_of
 from leaktight.verify.budget import Budget
+from leaktight.verify.digits import rounded_down
 from leaktight.verify.parts import Part
 from leaktight.verify.prove import Opened, opened
 from leaktight.verify.search.attack import EFFORT
@@ -199,7 +200,7 @@ def _told(network: Network, property: Property, found: list[_Begun], engine: str
         status, reason = Status.REFUTED, "an input in the region has an unsafe output, computed by onnxruntime"
         lower = -torch.inf
     elif not left:
-        status, reason = Status.PROVED, f"the margin is at least {lower:.6g} on the whole region"
+        status, reason = Status.PROVED, f"the margin is at least {rounded_down(lower)} on the whole region"
     return Verdict(
         status,
         Margin(lower, upper),

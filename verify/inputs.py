@@ -88,7 +88,7 @@ class Group:
         self.proved = torch.zeros(len(inputs), dtype=torch.bool)
         self.examples: list[Counterexample | None] = [None] * len(inputs)
         self.late = False
-        self.radii: list[Radius] | None = None
+        self.radii: list[Radius] = []  # one for each input, where they are asked for
 
     @property
     def correct(self) -> Tensor:
@@ -168,8 +168,8 @@ class Group:
                 self._status(i),
                 Margin(float(self.margins[i]), float(self.upper[i])),
                 seconds / len(self.inputs),
-                None if self.radii is None else self.radii[i].proven,
-                None if self.radii is None else self.radii[i].refuted,
+                self.radii[i].proven if self.radii else None,
+                self.radii[i].refuted if self.radii else None,
                 self.examples[i],
             )
             for i in range(len(self.inputs))

@@ -21,6 +21,7 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.branching import AUTO, later_attacks, leaf_of
 from leaktight.verify.budget import Budget
+from leaktight.verify.digits import rounded_down
 from leaktight.verify.prove import prove
 from leaktight.verify.search.bisect import bisect
 from leaktight.verify.search.box_bounds import Bounder
@@ -162,7 +163,9 @@ def _settled(found: Searched, budget: Budget, otherwise: str) -> Verdict:
     if found.found is not None:
         return replace(told, status=Status.REFUTED, reason="an input in the region has an unsafe output")
     if found.proved:
-        return replace(told, status=Status.PROVED, reason=f"the margin is at least {found.lower:.6g} on this part")
+        return replace(
+            told, status=Status.PROVED, reason=f"the margin is at least {rounded_down(found.lower)} on this part"
+        )
     if budget.spent:
         return replace(told, status=Status.TIMEOUT, reason="the time was up")
     return replace(told, reason=otherwise)

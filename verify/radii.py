@@ -43,7 +43,6 @@ def _reached(group: Group, i: int) -> float | None:
 
 
 def _learn(group: Group, low: Tensor) -> None:
-    assert group.radii is not None
     group.radii = [
         replace(known, proven=max(known.proven, found)) for known, found in zip(group.radii, low.tolist(), strict=True)
     ]
@@ -70,7 +69,6 @@ def _by_constants(group: Group, budget: Budget) -> None:
 
     Their ball is the whole one, not cut with the range of values: what holds on it holds on the part.
     """
-    assert group.radii is not None
     low = torch.tensor([known.proven for known in group.radii], dtype=torch.float64)
     for i in (group.correct & (low < group.epsilon)).nonzero().flatten().tolist():
         if budget.spent:
@@ -94,7 +92,6 @@ def _by_constants(group: Group, budget: Budget) -> None:
 
 def _by_answers(group: Group, budget: Budget) -> None:
     """What is proven and what is refuted close in on each other, input by input."""
-    assert group.radii is not None
     for i in group.correct.nonzero().flatten().tolist():
         if budget.spent:
             break

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leaktight.specs.property import Case
 from leaktight.verify.budget import Budget
+from leaktight.verify.digits import rounded_down
 from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.stages import Ground
@@ -81,13 +82,15 @@ def verdict(standings: list[Standing], cases: int, budget: Budget, *, engine: st
                 reason="an input in the region has an unsafe output, computed by onnxruntime",
             )
     if everywhere and all(s.proved for s in standings):
-        return replace(base, status=Status.PROVED, reason=f"the margin is at least {lower:.6g} on the whole region")
+        return replace(
+            base, status=Status.PROVED, reason=f"the margin is at least {rounded_down(lower)} on the whole region"
+        )
     if budget.spent:
         return replace(
             base, status=Status.TIMEOUT, reason="the time was up before a proof or a counterexample was found"
         )
     ends = [s.searched for s in standings if s.searched is not None]
     if ended := next((end.reason for end in ends if end.reason), ""):
-        return replace(base, reason=f"the margin's proven bound is {lower:.6g}: {ended}")
-    reason = f"the margin's proven bound is {lower:.6g}, not above zero, and no counterexample was found"
+        return replace(base, reason=f"the margin's proven bound is {rounded_down(lower)}: {ended}")
+    reason = f"the margin's proven bound is {rounded_down(lower)}, not above zero, and no counterexample was found"
     return replace(base, reason=reason)

@@ -20,6 +20,7 @@ from leaktight.errors import UsageError
 from leaktight.models.network import Network
 from leaktight.specs.property import Case, Property
 from leaktight.specs.unsafe import Unsafe
+from leaktight.verify.digits import rounded_down, rounded_up
 from leaktight.verify.prove import prove
 from leaktight.verify.rounding import down, up
 from leaktight.verify.search.stages import Ground
@@ -119,7 +120,7 @@ class _Tightening:
     def answer(self) -> Verdict:
         found, margin = self.verdict, Margin(self.lower, self.upper)
         statistics = {**found.statistics, "domains": self.domains}
-        reason = f"the least margin is between {self.lower:.6g} and {self.upper:.6g}"
+        reason = f"the least margin is between {rounded_down(self.lower)} and {rounded_up(self.upper)}"
         if not self.close:
             why = self.ended or found.reason
             reason += f", further apart than {self.tolerance:.6g}: {why}"

@@ -54,6 +54,12 @@ class Weighted(Affine):
         return value if error is None else value + error
 
     @property
+    def finite(self) -> bool:
+        """Whether all parameters, and what is known of their errors, are finite numbers."""
+        parameters = (self.weight, self.bias, self.weight_error, self.bias_error)
+        return all(bool(x.isfinite().all()) for x in parameters if x is not None)
+
+    @property
     def bias_value(self) -> Tensor | None:
         return self._bias_shaped(self.bias)
 

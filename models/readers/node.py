@@ -14,6 +14,7 @@ from leaktight.errors import InternalError, ModelError, UnsupportedOperator
 from leaktight.models.enclosure import Array, Enclosure
 from leaktight.models.network import Node
 from leaktight.models.ops import Constant, Op, Shape
+from leaktight.models.ops.weighted import Weighted
 from leaktight.models.readers.attributes import Attributes
 
 MAX_ENTRIES = 2**28  # of one value: more than that is a mistake or an attack
@@ -196,6 +197,8 @@ class Reading:
         """A new node. The one that the reader returns is renamed to the output's name when the reader is done."""
         shape = tuple(int(n) for n in shape)
         self.affordable(prod(shape))
+        if isinstance(op, Weighted) and not op.finite:
+            raise self.wrong("its constants are finite, but multiplied they are beyond float64; scale the network down")
         self.types.update(x.dtype for x in inputs)
         name = self.graph.fresh(f"{self.outputs[0]}/{part or type(op).__name__.lower()}")
         self.graph.nodes.append(Node(name, op, tuple(x.name for x in inputs), shape, self.origin))

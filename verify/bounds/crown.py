@@ -21,7 +21,6 @@ from leaktight.verify import relax
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval, input_intervals
 from leaktight.verify.bounds.memory import passes
-from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.rows import Units
 from leaktight.verify.bounds.single import Single
 
@@ -59,7 +58,7 @@ class _Means:
 
     def parts(self, counts: Sequence[int]) -> list[tuple[slice, slice]]:
         dtype = torch.float32 if self.single is not None else self.backward.dtype
-        return list(passes(self.backward.network, counts, self.memory // torch.get_num_threads(), dtype))
+        return list(passes(self.backward.network, counts, self.memory, dtype))
 
 
 def intermediate_bounds(
@@ -192,9 +191,9 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, count: lis
         count = [total if total <= _WASTE * most else most] * len(count)
     best = torch.full(wanted.shape, -torch.inf, dtype=z.lower.dtype)
 
-    def bounded(part: tuple[slice, slice]) -> None:
+    for part in means.parts(count):
         if means.late:  # what is known has to do
-            return
+            break
         some = part[0] if order is None else order[part[0]]
         units = _units(node.name, wanted[some], sign[some], count[part[0].start], part[1])
         found = means.bound(some, units)
@@ -206,8 +205,6 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, count: lis
             place = units.index + total * some.unsqueeze(1)
             best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 
-    for _ in each(bounded, means.parts(count)):
-        pass
     low = sign > 0
     return _met(z, best, wanted & low, wanted & ~low)
 

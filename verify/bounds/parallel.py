@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
@@ -36,6 +37,17 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
     finally:
         for future in futures:
             future.cancel()
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Within it one thread does every operation: those of small networks take less time than handing out shares."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _without_gradients(inference: bool, run: Callable[[Part], Result], part: Part) -> Result:

@@ -51,6 +51,16 @@ class Domains:
         )
 
 
+def whole(region: Region, ends: Tensor) -> Domains:
+    """Every region with every segment between neighbours of some slopes; nothing is proven yet."""
+    if isinstance(region, Box):
+        region = Box(region.lower, region.upper)
+    owner = torch.arange(region.batch).repeat_interleave(len(ends) - 1)
+    nothing = torch.full((len(owner),), -torch.inf, dtype=torch.float64)
+    first, last = ends[:-1].repeat(region.batch), ends[1:].repeat(region.batch)
+    return Domains(owner, region.select(owner), first, last, nothing, nothing.clone(), -nothing)
+
+
 def together(first: Region, second: Region) -> Region:
     parts = ("lower", "upper") if isinstance(first, Box) else ("centre", "radius", "lower", "upper")
     both = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in parts}

@@ -36,20 +36,18 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Node
-from leaktight.models.ops import Elementwise, TwoSlope
+from leaktight.models.ops import TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
-from leaktight.verify.bounds.centred import Centred
 from leaktight.verify.bounds.interval import Interval, input_intervals
+from leaktight.verify.leak.bands import Bands, KinkBands, bands_of
+from leaktight.verify.leak.charges import Charges, charges_of
 from leaktight.verify.leak.intervals import departure
-from leaktight.verify.leak.pairs import Band
 from leaktight.verify.leak.segments import OverSegments, Rowed
-from leaktight.verify.rounding import gamma, underflow, unit
+from leaktight.verify.rounding import unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from leaktight.verify.leak.single import GridReferences
 
 
 @dataclass(frozen=True)
@@ -64,65 +62,6 @@ class Tracked:
     upper: Tensor
     below: Tensor
     above: Tensor
-
-
-@dataclass(frozen=True)
-class Charges:
-    """What an activation adds to the dips of rows with coefficients ``p_i`` in front of it, as vectors.
-
-    For each segment ``|p_1 - p_0| . change + (p_1 - p_0) . bend`` and, of both ends, ``|p_i| . size - p_i . signed``.
-    change, beyond, bend: ``(regions * (slopes - 1), 1, *shape)``, `beyond` the part of `change` that is not about the
-    moving activation. ends: ``(regions * slopes, 3, *shape)``, for the coefficients' sizes: what they add to the
-    segment on their left, on their right, and to both. signed: likewise, two of them.
-    """
-
-    change: Tensor
-    beyond: Tensor
-    bend: Tensor
-    ends: Tensor
-    signed: Tensor
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Parallel lines around an activation, ``|f(z) - slope z - offset| <= error``, all ``(batch, 1, *shape)``."""
-
-    slope: Tensor
-    offset: Tensor
-    error: Tensor
-
-    @classmethod
-    def around(cls, op: TwoSlope, lower: Tensor, upper: Tensor) -> Strip:
-        """For a kink at 0 with value 0: whatever the slope, ``f(z) - slope z`` is extreme at an end or at 0."""
-        left, right, u = op.left, op.right, unit(lower.dtype)
-        low, high = lower.clamp(max=0), upper.clamp(min=0)
-        slope = (right * high - left * low) / (high - low).clamp(min=underflow(lower.dtype))
-        slope = torch.where(lower >= 0, right, torch.where(upper <= 0, left, slope))
-        ends = torch.where(upper > 0, (right - slope) * high, 0.0), torch.where(lower < 0, (left - slope) * low, 0.0)
-        most, least = torch.maximum(*ends).clamp(min=0), torch.minimum(*ends).clamp(max=0)
-        steep = torch.maximum(left.abs(), right.abs()) + slope.abs()
-        off = (16 * u + 2 * op.precision) * steep * torch.maximum(-low, high) + 4 * underflow(lower.dtype)
-        return cls(slope, most / 2 + least / 2, most / 2 - least / 2 + off)
-
-    @classmethod
-    def banded(cls, op: Elementwise, lower: Tensor, upper: Tensor) -> Strip:
-        """For any activation."""
-        band = Band(op, lower, upper)
-        return cls(band.slope, band.offset, band.error)
-
-
-@dataclass(frozen=True)
-class Bands:
-    """An activation at the middle of each segment and the rate at which it moves, between parallel lines.
-
-    fastest: the largest size of the rate. noise: what sizes of both kinds of coefficients charge for roundings,
-    ``(regions * slopes, 2, *shape)``. See `Grid.along`.
-    """
-
-    own: Strip
-    rate: Strip | None
-    fastest: Tensor
-    noise: Tensor
 
 
 class Grid(OverSegments):
@@ -144,10 +83,9 @@ class Grid(OverSegments):
         self.at, self.count = at, count
         self.tracked: dict[str, Tracked] = {}
         self.charged: dict[str, Charges] = {}
-        self.banded: dict[str, Bands] = {}
+        self.banded: dict[str, Bands | KinkBands] = {}
         self.departed: dict[str, Interval] = {}
         self.halfway: dict[str, Rowed] = {}
-        self.references: GridReferences | None = None  # of passes in float32, where neurons were bounded by such
         self.hulled: dict[str, tuple[Interval, Tracked | None, Interval]] = {}
         self.sunk: dict[str, Interval] = {}  # dips of the grid that this one is finer than, at the slopes
 
@@ -160,7 +98,7 @@ class Grid(OverSegments):
             flat = (regions.unsqueeze(1) * self.count + torch.arange(self.count)).flatten()
         between = self.between(regions)
         other = self.select(flat)
-        other.at, other.banded, other.hulled, other.references = self.at[regions], {}, {}, None
+        other.at, other.banded, other.hulled = self.at[regions], {}, {}
         other.halfway = {name: rowed.select(flat) for name, rowed in self.halfway.items()}
         other.departed = {name: z.select(between) for name, z in self.departed.items()}
         other.sunk = {name: z.select(flat) for name, z in self.sunk.items()}
@@ -198,16 +136,17 @@ class Grid(OverSegments):
 
     def carries(self, node: Node) -> bool:
         """Whether an activation moves, or its lines are made for the slopes of the grid alone."""
-        return node.name in self.operators or (isinstance(node.op, TwoSlope) and self._plain_kink(node))
+        return node.name in self.operators or (isinstance(node.op, TwoSlope) and self.kink_at_zero(node))
 
     def ahead_of(self, node: Node) -> Interval:
         """At the slopes of the grid alone, for activations with a kink at 0; else for all between the neighbours."""
         found = self.tracked.get(node.inputs[0])
-        if found is None or not self._plain_kink(node):
+        if found is None or not self.kink_at_zero(node):
             return super().ahead_of(node)
         return Interval(found.lower, found.upper)
 
-    def _plain_kink(self, node: Node) -> bool:
+    def kink_at_zero(self, node: Node) -> bool:
+        """Whether an activation has two slopes that meet at 0, with the value 0."""
         op = node.op
         return isinstance(op, TwoSlope) and not bool(op.kink.any()) and not bool(op.value.any())
 
@@ -262,131 +201,22 @@ class Grid(OverSegments):
         whole = x.reshape(-1, self.count - 1, *x.shape[1:])
         return torch.cat([whole, whole[:, -1:]], 1).flatten(0, 1)
 
-    def sagging(self, node: Node) -> Tensor:
-        """About what a unit coefficient loses in a chord where neurons were not bounded, ``(batch, 1, *shape)``.
-
-        Between slopes bounds of neurons are lower by a quarter of their dips. A chord over ``[l, u]`` whose sides
-        differ by ``bent`` moves with ``l`` by ``bent u^2 / (u - l)^2``, and with ``u`` likewise.
-        """
-        name, op = node.inputs[0], self.operator(node)
-        if not isinstance(op, TwoSlope) or name not in self.tracked:
-            return torch.zeros(1, 1, *node.shape, dtype=self.dtype)
-        own = self.tracked[name]
-        sunk = self.sunk.get(name) or Interval(self.along(own.below), self.along(own.above))
-        low, high = own.lower.clamp(max=0), own.upper.clamp(min=0)
-        wide = (high - low).clamp(min=underflow(self.dtype))
-        lost = ((high / wide) ** 2 * sunk.lower + (low / wide) ** 2 * sunk.upper) / 4
-        lost = torch.where((own.lower < 0) & (own.upper > 0), lost, 0.0)
-        return lost.unsqueeze(1) * (op.right - op.left).abs()
-
-    def bands(self, node: Node) -> Bands:
+    def bands(self, node: Node) -> Bands | KinkBands:
         """Parallel lines around an activation on each segment, and around the rate at which it moves."""
         found = self.banded.get(node.name)
         if found is None:
-            found = self.banded[node.name] = self._bands(node)
+            found = self.banded[node.name] = bands_of(self, node)
         return found
-
-    def _bands(self, node: Node) -> Bands:
-        hull = self.hulls(node.inputs[0])
-        ends = self.along(hull.lower).unsqueeze(1), self.along(hull.upper).unsqueeze(1)
-        if node.name not in self.operators:
-            op = super().operator(node)
-            own = Strip.around(op, *ends) if isinstance(op, TwoSlope) and self._plain_kink(node) else None
-            own = Strip.banded(op, *ends) if own is None else own
-            return Bands(own, None, torch.zeros(()), self._noise(node, own).unsqueeze(1))
-        moved = self.middles()[node.name].op
-        left, right = self.slopes.rate(node.name)
-        precision = max(self.slopes.rate_precision(node.name), moved.precision)
-        rate = TwoSlope(left, right, moved.kink, torch.zeros_like(left), precision)
-        around = Strip.around if self._plain_kink(node) else Strip.banded
-        own, turning = around(moved, *ends), around(rate, *ends)
-        fastest = self.along(self.departure(node).magnitude).unsqueeze(1)
-        noise = torch.stack([self._noise(node, own), self._noise(node, turning)], 1)
-        return Bands(own, turning, fastest, noise)
-
-    def _noise(self, node: Node, strip: Strip) -> Tensor:
-        """What the rounding of coefficients that this strip hands on may be off, for each unit of their size."""
-        zero = torch.zeros_like(strip.slope)
-        return self.handing(node, Centred(strip.slope, zero, strip.offset, zero))
 
     def charges(self, node: Node) -> Charges:
+        """What an activation adds to the dips of rows."""
         found = self.charged.get(node.name)
         if found is None:
-            found = self.charged[node.name] = self._charges(node)
+            found = self.charged[node.name] = charges_of(self, node)
         return found
-
-    def _charges(self, node: Node) -> Charges:
-        u, tiny = unit(self.dtype), underflow(self.dtype)
-        z = self.hulls(node.inputs[0])
-        change = beyond = bend = torch.zeros_like(z.lower)
-        if node.name in self.operators:
-            moved, width = self.departure(node), self.widths.reshape(-1, *[1] * len(node.shape))
-            bend = (moved.lower / 2 + moved.upper / 2) * width
-            reach = torch.maximum(moved.upper - bend / width, bend / width - moved.lower) * width
-            change = reach * (1 + 32 * u) + (gamma(node.size, self.dtype) + 32 * u) * moved.magnitude * width
-        each = torch.zeros_like(self.known[node.inputs[0]].lower)
-        left, right, noise = each, each, each
-        signed = torch.stack([each, each], 1)
-        if self._plain_kink(node) and node.inputs[0] in self.tracked:
-            beyond, sizes, sign, noise = self._extended(node)
-            change = change + beyond
-            # both ends of a segment add to it: the right neighbour as its left part
-            left, right = self.apart(sizes)
-            signed = torch.stack(self.apart(sizes * sign), 1)
-        slack = 1 + 4 * gamma(node.size, self.dtype) + 32 * u
-        ends = torch.stack([left * slack, right * slack, noise * (1 + 8 * u)], 1) + tiny
-        change, beyond = ((x * (1 + 8 * u) + tiny).unsqueeze(1) for x in (change, beyond))
-        return Charges(change, beyond, bend.unsqueeze(1), ends, signed)
 
     def apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of segments ``(regions * segments, *shape)``: at each slope that on its left, and that on its right."""
         whole = x.reshape(-1, self.count - 1, *x.shape[1:])
         none = torch.zeros_like(whole[:, :1])
         return torch.cat([none, whole], 1).flatten(0, 1), torch.cat([whole, none], 1).flatten(0, 1)
-
-    def _extended(self, node: Node) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What lines cost beyond the intervals they are made for; see the module.
-
-        Returns: what ``|p_1 - p_0|`` counts; what of each end the coefficients that ask for chords count, and their
-        sign (0: coefficients of both signs); what coefficients of any sign count for rounding, at every slope.
-        """
-        own, op = self.tracked[node.inputs[0]], self.operator(node)
-        if not isinstance(op, TwoSlope):
-            raise TypeError(f"node {node.name!r} has no kink")
-        flat = (len(own.lower), *node.shape)
-        sides = [side.squeeze(1) if side.dim() > len(node.shape) else side for side in (op.left, op.right)]
-        left, right = (side.expand(flat) for side in sides)
-        self.centred(node)
-        lines = self._plain[node.name]  # before any is turned
-        bent = right - left
-        chord = torch.where(bent >= 0, lines.upper_slope.squeeze(1), lines.lower_slope.squeeze(1))
-        low, high = own.lower.clamp(max=0), own.upper.clamp(min=0)
-        parts = []
-        for edge, rise, dip in ((high, right - chord, own.above), (low, chord - left, own.below)):
-            first, last = (x.flatten(0, 1) for x in self.pairs(rise.abs()))
-            apart = [x.flatten(0, 1) for x in self.pairs(edge)]
-            step = (apart[1] - apart[0]).abs()
-            steep = torch.maximum(first, last)
-            parts.append((steep * step + steep * dip / 2, (last - first).abs() * step + steep * dip))
-        change, size = (torch.maximum(*both) for both in zip(*parts, strict=True))
-        convex, concave = ((self._both(bent >= 0)), (self._both(bent <= 0)))
-        sign = convex.to(self.dtype) - concave.to(self.dtype)
-        # the sign of the coefficients that ask for a chord: negative where convex
-        mixed = ~(convex | concave)
-        reach = left.abs() + right.abs() + chord.abs()
-        if bool(mixed.any()):
-            step = torch.stack([(b - a).abs().flatten(0, 1) for a, b in map(self.pairs, (low, high))]).amax(0)
-            whole = torch.maximum(*self.pairs(reach)).flatten(0, 1) * (step + torch.maximum(own.below, own.above))
-            change, size = torch.where(mixed, 0.0, change), torch.where(mixed, 4 * whole, size)
-        least, most = torch.minimum(*self.pairs(own.lower)), torch.maximum(*self.pairs(own.upper))
-        straddles = (least.flatten(0, 1) < own.below) & (most.flatten(0, 1) > -own.above)
-        change, size = (torch.where(straddles, x, 0.0) for x in (change, size))
-        wide = torch.maximum(self.known[node.inputs[0]].magnitude, torch.maximum(low.abs(), high.abs()))
-        deep = torch.maximum(*self.apart(torch.maximum(own.below, own.above)))
-        noise = (64 * unit(self.dtype) + 4 * op.precision) * reach * (2 * wide + deep)
-        # (|p| - sign p) / 2 are the coefficients that ask for chords; both ends count half each
-        return change, size / 4, sign, noise
-
-    def _both(self, x: Tensor) -> Tensor:
-        first, last = self.pairs(x)
-        return (first & last).flatten(0, 1)

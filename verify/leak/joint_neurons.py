@@ -24,7 +24,9 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Limits
-from leaktight.verify.leak.parametric import Effort, Parametric, refined
+from leaktight.verify.leak.effort import Effort
+from leaktight.verify.leak.lines import refined
+from leaktight.verify.leak.parametric import Parametric
 from leaktight.verify.leak.refuted import within_float32
 from leaktight.verify.rounding import down
 from leaktight.verify.search.bisect import proves

@@ -11,7 +11,8 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import lower_bounds
-from leaktight.verify.leak.parametric import Effort, Floor, lines, sandwiched
+from leaktight.verify.leak.effort import Effort, Floor
+from leaktight.verify.leak.lines import lines, sandwiched
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.rounding import down
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.stages import PIECES
 
 _TRACING = 0.85  # of the time: to trace; the rest is for replays, the shift and constants

@@ -14,7 +14,7 @@ from leaktight.models.slopes import Slopes
 from leaktight.specs.property import Case
 from leaktight.verify.leak import closed_form, local, stepwise
 from leaktight.verify.leak.curve import Segment
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.effort import Effort
 
 Ends = tuple[float, float]
 

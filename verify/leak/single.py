@@ -29,7 +29,7 @@ from leaktight.verify.rounding import gamma, unit
 
 @dataclass(frozen=True)
 class SingleCharges:
-    """`leaktight.verify.leak.grid.Charges` for rows in float32, as vectors of each slope or segment.
+    """`leaktight.verify.leak.charges.Charges` for rows in float32, as vectors of each slope or segment.
 
     sizes, signed ``(regions * slopes, 2, n)``: ``|p| . size - p . signed`` is what coefficients ``p`` at a slope add to
     the dips of the segment on its left, and on its right. change ``(regions * segments, 1, n)``: of rows' differences.

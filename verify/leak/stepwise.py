@@ -16,7 +16,7 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.clock import TimeUp
 from leaktight.verify.leak import local
 from leaktight.verify.leak.between import bounded_grid, parts_of
-from leaktight.verify.leak.parametric import Effort
+from leaktight.verify.leak.effort import Effort
 from leaktight.verify.rounding import trusted_upper, underflow, unit
 
 PARTS = 16

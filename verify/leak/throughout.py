@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from leaktight.verify.leak.attack import search
 from leaktight.verify.leak.attained import around_points, atoms_above, attained
 from leaktight.verify.leak.curve import Segment
 from leaktight.verify.leak.intervals import over_range
-from leaktight.verify.leak.parametric import lines
+from leaktight.verify.leak.lines import lines
 from leaktight.verify.rounding import trusted_upper, up
 
 _TRIED = 5  # slopes at which more unsafe inputs are looked for
@@ -124,7 +123,7 @@ def _told(slopes: Slopes, case: Case, segments: list[Segment], known: Attained) 
     points = torch.stack([known[a][1] for s in segments for a in (s.lo, s.hi)])
     spans = torch.tensor([[s.lo, s.hi] for s in segments for _ in range(2)], dtype=torch.float64)
     found = highest(slopes, case, points, *spans.unbind(1)).reshape(-1, 2).amin(1)
-    return [replace(s, throughout=float(x)) for s, x in zip(segments, found, strict=True)]
+    return [s._replace(throughout=float(x)) for s, x in zip(segments, found, strict=True)]
 
 
 def _halves(slopes: Slopes, case: Case, segments: list[Segment], known: Attained) -> list[Segment]:
@@ -140,6 +139,6 @@ def _halves(slopes: Slopes, case: Case, segments: list[Segment], known: Attained
         if a not in known or float(uppers[k, better]) < known[a][0]:
             known[a] = float(uppers[k, better]), points[2 * k + better]
         low, high = s.chord.at(a), known[a][0]
-        found.append(replace(s, hi=a, lower=(s.lower[0], low), upper=(s.upper[0], high)))
-        found.append(replace(s, lo=a, lower=(low, s.lower[1]), upper=(high, s.upper[1])))
+        found.append(s._replace(hi=a, lower=(s.lower[0], low), upper=(s.upper[0], high)))
+        found.append(s._replace(lo=a, lower=(low, s.lower[1]), upper=(high, s.upper[1])))
     return found

@@ -12,7 +12,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from leaktight.verify.report.words import NOTHING, clean, short
+from leaktight.verify.digits import short
+from leaktight.verify.report.words import NOTHING, clean
 
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow", "timeout": "yellow", "yes": "green", "no": "red"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
+from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -59,10 +60,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _asset(name: str) -> str:
-    environment = _environment()
-    assert environment.loader is not None
-    source, _, _ = environment.loader.get_source(environment, name)
-    return source
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _rows(table: outline.Table) -> Markup:

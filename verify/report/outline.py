@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report.figures import Figure
-from leaktight.verify.report.words import NOTHING, clean, percent, rounded_down, rounded_up, short
+from leaktight.verify.report.words import NOTHING, clean, percent
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from leaktight.errors import UsageError
-from leaktight.verify.report import schemas
+from leaktight.verify.report.check import check
 from leaktight.verify.report.schemas import Document
 
 # A result of 10,000 inputs with 64 segments each has about 100 MB; what is larger was not written by leaktight.
@@ -29,7 +29,7 @@ def read(path: str | Path) -> Document:
     infinities are refused too), or no document that can be rendered.
     """
     document = _parsed(_content(Path(path)), str(path))
-    schemas.check(document, str(path))
+    check(document, str(path))
     found: Document = document
     return found
 

@@ -10,12 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from leaktight.verify.digits import rounded_down, rounded_up
 from leaktight.verify.report import outline, schemas
 from leaktight.verify.report.columns import Grid, facts, status, table
 from leaktight.verify.report.outline import shown
 from leaktight.verify.report.pages import pages
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import GUARANTEES, flat
+from leaktight.verify.report.words import GUARANTEES, flat, percent
 
 _SHOWN = 16
 _FOLDED = 40  # rows of a table that other formats hide behind its caption
@@ -60,8 +61,8 @@ def _guarantee(document: Document) -> str:
 
 def _margin(margin: Mapping[str, float | None]) -> str:
     lower, upper = margin["lower"], margin["upper"]
-    proven = "no lower bound is proven" if lower is None else f"proven >= {lower:.6g}"
-    return proven if upper is None else f"{proven}; some input attains {upper:.6g}"
+    proven = "no lower bound is proven" if lower is None else f"proven >= {rounded_down(lower)}"
+    return proven if upper is None else f"{proven}; some input attains {rounded_up(upper)}"
 
 
 def _numbers(value: Any) -> str:
@@ -69,6 +70,14 @@ def _numbers(value: Any) -> str:
     found = list(flat(value))
     shown = " ".join("-" if x is None else f"{x:.6g}" for x in found[:_SHOWN])
     return shown if len(found) <= _SHOWN else f"{shown} ... ({len(found)} numbers; --format json shows all)"
+
+
+def _down(value: float | None) -> str | None:
+    return None if value is None else rounded_down(value)
+
+
+def _up(value: float | None) -> str | None:
+    return None if value is None else rounded_up(value)
 
 
 @draws("leaktight.verdict/1")
@@ -94,7 +103,7 @@ def _verdict(document: Document) -> RenderableType:
 
 def _cross_check(found: Document) -> str:
     lower = found["margin"]["lower"]
-    bound = "finds no lower bound" if lower is None else f"says >= {lower:.6g}"
+    bound = "finds no lower bound" if lower is None else f"says >= {rounded_down(lower)}"
     return f"{found['engine']} {found['version']} ({found['method']}) {bound}; no contradiction"
 
 
@@ -107,9 +116,9 @@ def _certification(document: Document) -> RenderableType:
             r["label"],
             r["predicted"],
             status(r["status"]),
-            r["margin"]["lower"],
-            r["margin"]["upper"],
-            *([r["radius"]] if radii else []),
+            _down(r["margin"]["lower"]),
+            _up(r["margin"]["upper"]),
+            *([_down(r["radius"])] if radii else []),
             f"{r['seconds']:.3f}",
         ]
         for r in document["inputs"]
@@ -124,13 +133,13 @@ def _certification(document: Document) -> RenderableType:
         facts(
             [
                 ("inputs", len(document["inputs"])),
-                ("clean", f"{accuracy['clean']:.1%} are classified as labelled"),
+                ("clean", f"{percent(accuracy['clean'])} are classified as labelled"),
                 (
                     "certified",
-                    f"{accuracy['certified']:.1%} provably keep their label within epsilon ="
+                    f"{percent(accuracy['certified'])} provably keep their label within epsilon ="
                     f" {document['epsilon']:.6g} (norm {document['norm']})",
                 ),
-                ("attacked", f"{accuracy['attacked']:.1%} were not refuted"),
+                ("attacked", f"{percent(accuracy['attacked'])} were not refuted"),
                 ("guarantee", _guarantee(document)),
             ]
         ),
@@ -140,7 +149,7 @@ def _certification(document: Document) -> RenderableType:
 @draws("leaktight.bounds/1")
 def _bounds(document: Document) -> RenderableType:
     rows = [
-        (f"{name}[{place}]", low, high)
+        (f"{name}[{place}]", _down(low), _up(high))
         for name, ends in document["outputs"].items()
         for place, (low, high) in enumerate(zip(flat(ends["lower"]), flat(ends["upper"]), strict=True))
     ]
@@ -254,6 +263,8 @@ def _operators(document: Document) -> RenderableType:
         Text(),
         Text("What they become, and what each engine does with it", style="bold"),
         table("operator", *engines, rows=rows, left=1 + len(engines)),
+        Text(),
+        Text(f"{', '.join(document['searches'])}: begin with such bounds, and search where they decide nothing"),
     )
 
 

@@ -1,4 +1,4 @@
-"""What every format says in the same words: numbers, statuses, guarantees; and text that comes from files."""
+"""What every format says in the same words: shares, statuses, guarantees; and text that comes from files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from functools import lru_cache
 from typing import Any
 
 GUARANTEES = {
@@ -49,26 +47,9 @@ def _seen(match: re.Match[str]) -> str:
     return "\ufffd" if unicodedata.category(character) in _UNSEEN else character
 
 
-@lru_cache(maxsize=1 << 16)
-def short(value: float) -> str:
-    """Six significant digits, which is what people compare; the JSON has all of them."""
-    return f"{value:.6g}"
-
-
-def rounded_down(value: float) -> str:
-    """Six significant digits that are not above the value: what is proven to be reached is not overstated."""
-    return _directed(value, ROUND_FLOOR) if float(short(value)) > value else short(value)
-
-
-def rounded_up(value: float) -> str:
-    """Six significant digits that are not below the value."""
-    return _directed(value, ROUND_CEILING) if float(short(value)) < value else short(value)
-
-
-def _directed(value: float, rounding: str) -> str:
-    exact = Decimal(value)
-    unit = Decimal((0, (1,), exact.adjusted() - 5))
-    return f"{exact.quantize(unit, rounding=rounding).normalize():.6g}"
+def counted(number: int, thing: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def percent(value: float) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from leaktight.verify.digits import rounded_down
+
 Document = Mapping[str, Any]
 _LATE = "the time was up before every part was proved or a counterexample was found"
 
@@ -22,18 +24,18 @@ def joined(begun: Document, answers: Sequence[Document], parts: int, seconds: fl
     statuses = {one["status"] for one in answers} | (set() if complete else {"timeout"})
     status = next((word for word in ("refuted", "timeout", "unknown") if word in statuses), "proved")
     worst = next((one for one in answers if one["status"] == status), begun)
-    lowers = [one["margin"]["lower"] for one in answers]
+    lowers = [_least(one) if one["status"] == "proved" else one["margin"]["lower"] for one in answers]
     lower = min([_least(begun), *lowers]) if complete and None not in lowers else None
     uppers = [one["margin"]["upper"] for one in (begun, *answers) if one["margin"]["upper"] is not None]
-    if status == "proved":
-        reason = f"the margin is at least {lower:.6g} on the whole region, in {parts} parts"
+    if status == "proved" and lower is not None:
+        reason = f"the margin is at least {rounded_down(lower)} on the whole region, in {_parts(parts)}"
     else:
         reason = _LATE if status == "timeout" else str(worst["reason"])
     domains = sum(one["statistics"]["domains"] for one in (begun, *answers))
     return {
         **begun,
         "status": status,
-        "margin": {"lower": lower, "upper": min(uppers, default=None)},
+        "margin": {"lower": None if lower == inf else lower, "upper": min(uppers, default=None)},
         "counterexample": None if refuted is None else refuted["counterexample"],
         "reason": reason,
         "seconds": round(seconds, 6),
@@ -41,7 +43,11 @@ def joined(begun: Document, answers: Sequence[Document], parts: int, seconds: fl
     }
 
 
-def _least(begun: Document) -> float:
-    """What is proven of all but the parts; infinite, written as null, where all is in parts."""
-    lower = begun["margin"]["lower"]
+def _least(proved: Document) -> float:
+    """What is proven of all but the parts, or of a part that is proved; infinite, written as null, of no input."""
+    lower = proved["margin"]["lower"]
     return inf if lower is None else float(lower)
+
+
+def _parts(count: int) -> str:
+    return "one part" if count == 1 else f"{count} parts"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import leaktight
 from leaktight.errors import UsageError
@@ -49,6 +49,15 @@ class Worker:
     @property
     def idle(self) -> bool:
         return self.ready and self.token is None
+
+    @property
+    def tasks(self) -> IO[bytes]:
+        """Where it reads tasks; like `replies`, a pipe."""
+        return cast("IO[bytes]", self.process.stdin)
+
+    @property
+    def replies(self) -> IO[bytes]:
+        return cast("IO[bytes]", self.process.stdout)
 
 
 class Pool:
@@ -86,10 +95,9 @@ class Pool:
         """Hands a task to an idle worker; `token` comes back with its reply."""
         worker.token, worker.limit = token, 0.0
         worker.deadline = time.monotonic() + START_LIMIT
-        assert worker.process.stdin is not None
         with suppress(OSError):  # it died while it was idle; `wait` sees that too
-            worker.process.stdin.write(json.dumps(task).encode() + b"\n")
-            worker.process.stdin.flush()
+            worker.tasks.write(json.dumps(task).encode() + b"\n")
+            worker.tasks.flush()
 
     def cancel(self, token: Any) -> None:
         """Ends the work on a task, with the worker that does it."""
@@ -110,8 +118,7 @@ class Pool:
                 yield from self._lost(worker, "deadline", self._late(worker))
 
     def _read(self, worker: Worker) -> Iterator[tuple[Any, Reply]]:
-        assert worker.process.stdout is not None
-        part = os.read(worker.process.stdout.fileno(), _CHUNK)
+        part = os.read(worker.replies.fileno(), _CHUNK)
         if not part:
             yield from self._lost(worker, "crash", "")
             return
@@ -171,21 +178,18 @@ class Pool:
             env={**os.environ, **threads},
         )
         worker = Worker(process, deadline=time.monotonic() + START_LIMIT)
-        assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._selector.register(worker.replies, selectors.EVENT_READ, worker)
         return worker
 
     def _stop(self, worker: Worker, patience: float = 0.0) -> int:
         """Ends a worker, after giving it time to end by itself; its exit code."""
-        assert worker.process.stdin is not None
-        assert worker.process.stdout is not None
-        self._selector.unregister(worker.process.stdout)
+        self._selector.unregister(worker.replies)
         try:
             worker.process.wait(patience)
         except subprocess.TimeoutExpired:
             worker.process.kill()
         code = worker.process.wait()
-        for stream in (worker.process.stdin, worker.process.stdout):
+        for stream in (worker.tasks, worker.replies):
             with suppress(OSError):  # what was still to be written has nobody to read it
                 stream.close()
         return code

@@ -16,6 +16,7 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
+from leaktight.verify.bounds.parallel import undivided
 from leaktight.verify.search.box_bounds import Bounder, BoxBounds
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip, floors_on
@@ -142,6 +143,7 @@ class Bisection:
         best = self.attained if self.found is None else min(self.attained, self.found.margin)
         return Searched(self.lower, proved, self.found, best, self.boxes)
 
+    @undivided()
     def advance(self, deadline: float | None, *, easiest: bool = False) -> None:
         """One round: some of the boxes are bounded, and what is left of them waits, in halves. The least proven ones
         (`easiest`: the most) come first. Wherever a round is broken off, its boxes are still among the open ones."""

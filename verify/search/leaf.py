@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,9 +24,6 @@ from leaktight.verify.device import CPU
 from leaktight.verify.search.membership import settle
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
-
-if TYPE_CHECKING:
-    from leaktight.verify.bounds.linear_solver import Proposal
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +108,7 @@ def _decided(
         if lower < answer.lower:
             answer = replace(answer, lower=lower)
             if proposal.point is not None and proposal.multipliers is not None:
-                answer = _at(network, case, linear, program, proposal, answer)
+                answer = _at(network, case, linear, program, proposal.point, proposal.multipliers, answer)
         if not proved:
             answer = replace(answer, status=Status.UNKNOWN)
     return answer if answer.status is Status.PROVED else _replayed(network, case, answer, replay)
@@ -125,20 +121,24 @@ def _excluded(program: Program, ray: Floats) -> bool:
 
 
 def _at(
-    network: Network, case: Case, linear: Linearised, program: Program, proposal: Proposal, answer: Decision
+    network: Network,
+    case: Case,
+    linear: Linearised,
+    program: Program,
+    point: Floats,
+    multipliers: Floats,
+    answer: Decision,
 ) -> Decision:
     """The answer with the program's point, moved into the region, and the margin that it attains."""
-    assert proposal.point is not None
-    assert proposal.multipliers is not None
-    x = settle(network, case.region, torch.from_numpy(proposal.point[program.inputs]).unsqueeze(0))
+    x = settle(network, case.region, torch.from_numpy(point[program.inputs]).unsqueeze(0))
     with torch.no_grad():
         attained = float(case.unsafe.margin(network.flat(x))[0])
     return replace(
         answer,
         point=x[0],
         attained=min(attained, answer.attained),
-        values=linear.values(proposal.point),
-        influence=linear.influence(proposal.multipliers),
+        values=linear.values(point),
+        influence=linear.influence(multipliers),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from leaktight.verify.digits import short
 from leaktight.verify.report.figures import Histogram, Survival
 from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Table, Tile, Tone, Verdict, down, up
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import norm, percent, short
+from leaktight.verify.report.words import counted, norm, percent
 
 _ORDER = ("proved", "refuted", "unknown", "timeout")
 
@@ -109,4 +110,4 @@ def _inputs(document: Document) -> Table:
     if radii:
         columns.insert(-1, "radius at least")
     certified = percent(document["accuracy"]["certified"])
-    return Table(f"{len(rows)} inputs, {certified} of them certified", columns, rows, searchable=True)
+    return Table(f"{counted(len(rows), 'input')}, {certified} of them certified", columns, rows, searchable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leaktight.verify.digits import short
 from leaktight.verify.report import curve as arithmetic
 from leaktight.verify.report.figures import Steps
 from leaktight.verify.report.outline import (
@@ -30,7 +31,7 @@ from leaktight.verify.report.pages.leak_shift import shift_of
 from leaktight.verify.report.pages.leak_signal import signal_of
 from leaktight.verify.report.pages.lipschitz import over_slopes
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import norm, short
+from leaktight.verify.report.words import norm
 
 _MEANING = {
     "shared": "All chosen activations have the same unknown slope (PReLU: their trained slopes, scaled together).",

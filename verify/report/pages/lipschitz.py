@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leaktight.verify.digits import rounded_up, short
 from leaktight.verify.report.figures import Steps
 from leaktight.verify.report.outline import (
     Block,
@@ -22,7 +23,7 @@ from leaktight.verify.report.outline import (
 )
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import norm, rounded_up, short
+from leaktight.verify.report.words import norm
 
 _ABOUT = (
     "For all inputs x and y, |f(x) - f(y)| is at most the upper bound times |x - y|, and for some two inputs it is at"
