@@ -333,3 +333,14 @@ def test_slopes_that_multiply_beyond_float64_are_refused() -> None:
     at = draft.conv(draft.add(Scale(torch.full((2, 1, 1), 1e200, dtype=torch.float64)), at), 2, 3, padding=1)
     with pytest.raises(UnsupportedOperator, match="beyond the numbers of float64"):
         fourier(draft.network(at))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_fixed_slopes_of_channels_count_wherever_they_stand(behind: bool) -> None:
+    """Behind the last convolution, or in front of a padded one: the map is linear, so that its norm is known."""
+    draft = Draft(1)
+    at = draft.conv(draft.input(1, 2, 5, 5), 3, 3, padding=1)
+    at = draft.add(Scale(torch.tensor([3.0, -2.0, 0.5], dtype=torch.float64).reshape(3, 1, 1)), at)
+    network = draft.network(draft.conv(at, 2, 3, padding=1) if behind else at)
+    true = dense_norm(network)
+    assert true * (1 - 1e-13) <= spectra.certified(chain(network), spectra.closed_form) <= 2 * true
