@@ -9,6 +9,7 @@ eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
@@ -70,6 +71,8 @@ def _coarse_to_fine(steps: Sequence[Step], chain: Sequence[Wave], start: Tensor,
             part = waves(some)
             point = fall.fallen(some, part, _better(some, part, point, start, fall.sizes), sharpness)
             sharpness = sharpness[-1:]
+    if fall.late:  # the proof has to follow
+        return start
     return fall.fallen(steps, chain, _better(steps, chain, point, start, fall.sizes), sharpness)
 
 
@@ -149,6 +152,10 @@ class _Fall:
     deadline: float | None
     progress: Progress | None
     done: int = 0
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def fallen(self, steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sharpness: Sequence[int]) -> Tensor:
         """A logarithm of ``T`` with a smaller bound, smoothed less and less."""
