@@ -344,3 +344,19 @@ def test_fixed_slopes_of_channels_count_wherever_they_stand(behind: bool) -> Non
     network = draft.network(draft.conv(at, 2, 3, padding=1) if behind else at)
     true = dense_norm(network)
     assert true * (1 - 1e-13) <= spectra.certified(chain(network), spectra.closed_form) <= 2 * true
+
+
+def test_strided_convolutions_of_a_trained_network_are_within_five_percent_of_power_iteration(bench: Path) -> None:
+    """2C2F of Pauli et al., 4x4 with stride 2; power iteration is a lower bound."""
+    io = pytest.importorskip("scipy.io")
+    stored = io.loadmat(bench / "lipschitz/GLipSDP/Versatility/models/weights_mat/2C2F.mat", simplify_cells=True)
+    for name, (channels, size) in {"features_0_conv_weight": (1, 28), "features_2_conv_weight": (16, 14)}.items():
+        weight = torch.from_numpy(stored[name]).double().reshape(-1, channels, 4, 4)
+        op, draft = Conv(weight, None, stride=(2, 2), padding=(1, 1), dilation=(1, 1)), Draft(0)
+        network = draft.network(draft.add(op, draft.input(1, channels, size, size)))
+        x = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        for _ in range(200):
+            x = op.adjoint(op.linear(x), [x.shape])[0].reshape(x.shape)
+            x = x / x.norm()
+        least = float(op.linear(x).norm())
+        assert least * (1 - 1e-13) <= spectra.product(chain(network)) <= 1.05 * least
