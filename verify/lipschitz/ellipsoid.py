@@ -92,6 +92,7 @@ def square_of_bound(network: Centred, last: Array) -> float:
     return float(np.linalg.eigvalsh(seen)[-1])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is out of range is not contained
 def run(network: Centred, scales: Scales | Sequence[Array]) -> tuple[float, list[Array]]:
     """The square of the bound and the scales, for given ones or a rule that makes them on the way.
 
