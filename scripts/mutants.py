@@ -73,6 +73,7 @@ BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or s
 MIXTURE = "tests/test_leak_between.py -k 'finer_grids or known_between'"
 IN_SINGLE = "tests/test_leak_between.py -k in_float32"
 BRANCH = "tests/test_leak_branch.py"
+LOCAL, CLOSED = "tests/test_leak_local.py", "tests/test_leak_closed_form.py"
 ROWS = f"{BRANCH} -k rows_over"
 SPLITS = f"{BRANCH} -k 'splitting_neurons_proves or atoms_over'"
 DEVICE = "tests/test_device.py"
@@ -192,7 +193,7 @@ MUTANTS = (
     Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.999 * dip * ((1 + 8 * u) / 4)", MIXTURE),
     Mutant("leak, curves: bands of the curvature", "verify/leak/bands.py", "lost + dot(kinked.abs_(), self.kink.error)", "lost + dot(kinked.abs_(), 0.0 * self.kink.error)", BETWEEN),
     Mutant("leak, curves: the curvature where a side moves", "verify/leak/bands.py", "lost = dot(weight, self.blur) if", "lost = 0.0 * dot(weight, self.blur) if", BETWEEN),
-    Mutant("leak, curves: strips around a kink", "verify/leak/bands.py", "offset = most.mul_(-0.5)", "offset = most.mul_(-0.49)", BETWEEN),
+    Mutant("leak, curves: strips around a kink", "verify/leak/bands.py", "offset = most.mul_(-0.5)", "offset = most.mul_(-0.4995)", "tests/test_leak_between.py -k strips_around"),
     Mutant("leak, curves: bands of other activations", "verify/leak/bands.py", "blur = (self.own.error + (width / 2) * self.fastest) * (1 + 16 * u)", "blur = 0.0 * self.own.error", BETWEEN),
     Mutant("leak, curves: tangents", "verify/leak/between.py", "+ 8 * u) ** 2 / 4", "+ 8 * u) ** 2 / 8", BETWEEN),
     Mutant("leak, finer grids: dips at the slopes", "verify/leak/finer.py", "value = (1 - w) * first + w * last - w * (1 - w) * dip", "value = (1 - w) * first + w * last - 0.999 * w * (1 - w) * dip", MIXTURE),
@@ -217,6 +218,15 @@ MUTANTS = (
     Mutant("leak, curves: segments that follow each other", "verify/leak/curve.py", "if all(left.lo < left.hi == right.lo < right.hi", "if all(left.lo < left.hi and right.lo < right.hi", "tests/test_leak_curve.py -k lowest_curve"),
     Mutant("leak, raised: the line that was proved", "verify/leak/raised.py", "low = (line.below(s.lo), line.below(s.hi))", "low = (line.below(s.lo) + 1e-3, line.below(s.hi) + 1e-3)", f"{BRANCH} -k within_a_thousandth"),
     Mutant("leak, raised: both parts of a segment", "verify/leak/raised.py", "upper, low = known[a][0], s.chord.at(a)", "upper, low = known[a][0], s.chord.at(a) + 1e-3", f"{BRANCH} -k 'keep_its_chord'"),
+    Mutant("leak, rates: slopes of secants", "verify/leak/local.py", "one = _summed((first, last), slopes, objectives, known, start)", "one = _summed((first, last), slopes, objectives, start, start)", LOCAL),
+    Mutant("leak, rates: departures over the range", "verify/leak/local.py", "other = _summed((first, first), slopes, objectives, known, known)", "other = _summed((first, first), slopes, objectives, known, start)", LOCAL),
+    Mutant("leak, rates: sums of entries", "verify/leak/local.py", "return flat.sum(-1) +", "return 0.999 * flat.sum(-1) +", LOCAL),
+    Mutant("leak, rates: margins of several rows", "verify/leak/local.py", "return low.amin(-1), high.amax(-1)", "return low.amax(-1), high.amin(-1)", LOCAL),
+    Mutant("leak, closed form: paths that join", "verify/leak/closed_form.py", "up(tails[name] + more)", "up(tails[name] + 0.999 * more)", CLOSED),
+    Mutant("leak, closed form: lengths along a path", "verify/leak/closed_form.py", "found = up(tail * factor)", "found = up(0.999 * tail * factor)", CLOSED),
+    Mutant("leak, closed form: the steepest slope of a range", "verify/leak/closed_form.py", "steepest = torch.maximum(_steepest(node), _steepest(last))", "steepest = _steepest(node)", CLOSED),
+    Mutant("leak, stages: whose neurons were bounded before", "verify/leak/stages.py", "return grid.pick(place)", "return grid.pick(torch.arange(len(regions)))", "tests/test_leak_stages.py -k earlier_stage"),
+    Mutant("leak, slopes: activations that are alike", "models/slopes.py", "found.setdefault((len(node.shape), op.precision, each), [])", "found.setdefault((len(node.shape), op.precision), [])", "tests/test_slopes.py"),
     Mutant("leak, rates in parts: the largest mean", "verify/leak/stepwise.py", "trusted_upper(means.amax(1)", "trusted_upper(means[:, -1]", "tests/test_leak_stepwise.py"),
     Mutant("leak, rates in parts: a part's rate", "verify/leak/stepwise.py", "return -_largest_mean(-low, ends)", "return -0.999 * _largest_mean(-low, ends)", "tests/test_leak_stepwise.py"),
     Mutant("leak, rough lines: dips", "verify/leak/rough.py", "dips = walk.dips.expand", "dips = 0 * walk.dips.expand", "tests/test_leak_between.py -k rough"),
