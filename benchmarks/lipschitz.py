@@ -1,9 +1,9 @@
 """Lipschitz constants beside published ones and beside general solvers.
 
-    python -m benchmarks.lipschitz TABLE [--public FOLDER] [--python FILE]
+    python -m benchmarks.lipschitz TABLE [--public FOLDER] [--python FILE] [--layers N ...]
 
 TABLE: published (needs the folder of public weights), solvers (needs cvxpy; Clarabel takes minutes), slopes, eclipse
-(needs eclipse-nn, in the Python that --python names).
+and uniform (need eclipse-nn, in the Python that --python names; --layers of uniform).
 Times are CPU seconds on one thread. "Certified" is what `leaktight.lipschitz` returns: proven with all roundings.
 """
 
@@ -103,7 +103,19 @@ def published(folder: Path) -> Iterator[Row]:
     models = folder / "GLipSDP/Scalability/exported_mnist_models"
     values = matlab(folder / "GLipSDP/Scalability/results/results_all_FC_trained.mat")["L_LipSDP_mat"]
     depths = (2, 4, 8, 16, 32, 64)
-    for width, d in ((16, 2), (16, 4), (16, 8), (32, 4), (64, 2), (64, 4), (64, 8), (64, 16), (16, 32), (16, 64)):
+    for width, d in (
+        (16, 2),
+        (16, 4),
+        (16, 8),
+        (32, 4),
+        (64, 2),
+        (64, 4),
+        (64, 8),
+        (64, 16),
+        (16, 32),
+        (16, 64),
+        (64, 64),
+    ):
         layer = matlab(models / f"mlp_L{d + 1}_W{width}.mat")["params"]
         weights = [layer[f"linear_{i}_weight"].T for i in range(1, d + 1)]
         value = values[(64, 32, 16).index(width), depths.index(d)]
@@ -166,46 +178,87 @@ _ECLIPSE = """
 import json, sys
 import torch
 from eclipse_nn.LipConstEstimator import LipConstEstimator
-for weights, slope in json.load(sys.stdin):
+import time
+for weights, slope, methods in json.load(sys.stdin):
     found = []
-    for method in ("ECLipsE_Fast", "ECLipsE"):
+    for method in methods:
+        began = time.process_time()
         tensors = [torch.tensor(w, dtype=torch.float64) for w in weights]
         ends = dict(alphas=[slope] * (len(tensors) - 1), betas=[1.0] * (len(tensors) - 1))
         try:
             found.append(float(LipConstEstimator(weights=tensors, **ends).estimate(method)))
         except Exception as error:
             found.append(type(error).__name__)
+        found.append(time.process_time() - began)
     print("row", json.dumps(found))
 """
 
 
-def eclipse(python: str) -> Iterator[Row]:
-    """Beside eclipse-nn. The exact constant is known at slope 1; the product of norms is never below any of them."""
+_BOTH = ("ECLipsE_Fast", "ECLipsE")
+
+
+def theirs(python: str, cases: Sequence[tuple[Sequence[Array], float, Sequence[str]]]) -> list[list[Any]]:
+    """For each case and method the value that eclipse-nn finds, or its error's name, and the CPU seconds."""
     import json
     import subprocess
 
+    asked = json.dumps([([w.tolist() for w in weights], slope, methods) for weights, slope, methods in cases])
+    ran = subprocess.run([python, "-c", _ECLIPSE], input=asked, capture_output=True, text=True, check=True)
+    return [json.loads(line[4:]) for line in ran.stdout.splitlines() if line.startswith("row ")]
+
+
+def eclipse(python: str) -> Iterator[Row]:
+    """Beside eclipse-nn. The exact constant is known at slope 1; the product of norms is never below any of them."""
     yield ("sizes", "slope", "eclipse-nn Fast", "eclipse-nn SDP", "our Fast", "our LipSDP", "product")
     cases = [
         (sizes, random_weights(sizes), a)
         for sizes in ((10, 50, 50, 1), (10, 20, 20, 20, 20, 1))
         for a in (0.0, 0.001, 0.01, 0.1, 0.5, 1.0)
     ]
-    asked = json.dumps([([w.tolist() for w in weights], a) for _, weights, a in cases])
-    ran = subprocess.run([python, "-c", _ECLIPSE], input=asked, capture_output=True, text=True, check=True)
-    theirs = [json.loads(line[4:]) for line in ran.stdout.splitlines() if line.startswith("row ")]
-    for (sizes, weights, a), found in zip(cases, theirs, strict=True):
+    answers = theirs(python, [(weights, a, _BOTH) for _, weights, a in cases])
+    for (sizes, weights, a), (fast, _, dear, _) in zip(cases, answers, strict=True):
         own = [lt.lipschitz(chain(weights, a), method=name).upper for name in ("fast", "lipsdp", "product")]
-        yield (sizes, a, *(value if isinstance(value, str) else f"{value:.6g}" for value in (*found, *own)))
+        yield (sizes, a, *(value if isinstance(value, str) else f"{value:.6g}" for value in (fast, dear, *own)))
+
+
+_FIGURE = {2: (0.925, 0.843), 5: (0.905, 0.81), 10: (0.915, 0.83), 20: (0.88, 0.765), 30: (0.86, 0.738)}
+"""Of layers of 80 the ratios to the product of norms in ECLipsE's figure: Fast and ECLipsE."""
+_AFFORDED = 5  # layers up to which its SDP is run
+
+
+def uniform(python: str, layers: Sequence[int]) -> Iterator[Row]:
+    """Networks 4-80-...-80-1 with uniform weights, scaled to norms uniform in [0.4, 1.8], ReLU: ratios to the product
+    of norms, with CPU seconds. ECLipsE's demonstration network of that size has positive weights, too."""
+    yield ("layers", "product", "eclipse-nn Fast", "eclipse-nn SDP", "our Fast", "our LipSDP", "figure: Fast, ECLipsE")
+    for count in layers:
+        generator = np.random.default_rng(count)
+        weights = [generator.random((m, n)) for n, m in pairwise((4, *(80,) * (count - 1), 1))]
+        weights = [w * generator.uniform(0.4, 1.8) / np.linalg.norm(w, 2) for w in weights]
+        (found,) = theirs(python, [(weights, 0.0, _BOTH if count <= _AFFORDED else _BOTH[:1])])
+        fast, fast_s, dear, dear_s = (*found, "not run", 0.0)[:4]
+        network = chain(weights, 0.0)
+        whole = lt.lipschitz(network, method="product").upper
+        ours = [timed(lambda n=network, m=name: lt.lipschitz(n, method=m).upper) for name in ("fast", "lipsdp")]
+        cells = [
+            value if isinstance(value, str) else f"{value / whole:.5f} ({seconds:.1f})"
+            for value, seconds in ((fast, fast_s), (dear, dear_s), *ours)
+        ]
+        yield (count, f"{whole:.6g}", *cells, ", ".join(map(str, _FIGURE.get(count, ()))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", choices=("published", "solvers", "slopes", "eclipse"))
+    parser.add_argument("table", choices=("published", "solvers", "slopes", "eclipse", "uniform"))
     parser.add_argument("--python", default="python")
     parser.add_argument("--public", type=Path, default=Path("../shared/bench/lipschitz"))
+    parser.add_argument("--layers", type=int, nargs="+", default=[2, 5, 10, 20, 30])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ways = {"published": (given.public,), "eclipse": (given.python,)}.get(given.table, ())
+    ways = {
+        "published": (given.public,),
+        "eclipse": (given.python,),
+        "uniform": (given.python, given.layers),
+    }.get(given.table, ())
     for place, row in enumerate(globals()[given.table](*ways)):
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
         if place == 0:

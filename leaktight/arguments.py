@@ -130,7 +130,9 @@ Method = Annotated[
 Solver = Annotated[
     str | None,
     _option(
-        "--solver", value="NAME", says="With --method lipsdp: primal-dual, newton, descent, or cvxpy's clarabel or scs."
+        "--solver",
+        value="NAME",
+        says="With --method lipsdp: primal-dual, sweeps, newton, descent, or cvxpy's clarabel or scs.",
     ),
 ]
 Centre = Annotated[

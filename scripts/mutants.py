@@ -178,6 +178,8 @@ MUTANTS = (
     Mutant("radius of a margin and a constant", f"{LIPSCHITZ}/anchored.py", "self.margin / constant * (1 - 2.0**-48)", "1.001 * self.margin / constant", f"{ANCHORED} -k 'beyond_its_ball or no_attack_within_an'"),
     Mutant("share of a chord beyond the kink", f"{LIPSCHITZ}/chords.py", "share = np.minimum(share * (1 + 2.0**-48), 1.0)", "share = 0.99 * np.minimum(share, 1.0)", f"{ANCHORED} -k chords_from"),
     Mutant("forms of a Lipschitz certificate", f"{LIPSCHITZ}/certificate.py", "if is_positive_semidefinite(exactly(held) + rest):", "if True:", "tests/test_lipschitz.py -k too_small"),
+    Mutant("multipliers in front of a window", f"{LIPSCHITZ}/sweeps.py", "[mu * factor for mu in", "[mu for mu in", "tests/test_lipschitz.py -k every_window"),
+    Mutant("fixed slopes of a convolution's channels", f"{LIPSCHITZ}/spectra.py", "return not self.loose and bool((self.middle == 1).all())", "return not self.loose", "tests/test_lipschitz_fourier.py -k 'scale or fixed'"),
     Mutant("windows over one entry of a maximum", f"{LIPSCHITZ}/window_reader.py", "often = int(torch.bincount(index.flatten(), minlength=count).max())", "often = 1", "tests/test_lipschitz_blocks.py -k 'often_as or choice'"),
     Mutant("masks behind padding", f"{LIPSCHITZ}/torus.py", "Sector(np.where(copied, known.low, low), np.where(copied, known.high, high))", "known", "tests/test_lipschitz_fourier.py tests/test_lipschitz_blocks.py -k 'padding_masks or copies'"),
     Mutant("slopes in front of a maximum", f"{LIPSCHITZ}/window_reader.py", "sector=Sector(-wide, wide), pooled=True", "sector=Sector(0.9 * -wide, 0.9 * wide), pooled=True", "tests/test_lipschitz_blocks.py -k 'often_as or choice'"),

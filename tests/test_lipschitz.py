@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ import leaktight as lt
 from leaktight.errors import PropertyError, UnsupportedOperator, UsageError
 from leaktight.models.enclosure import exactly
 from leaktight.specs.region import Norm, ball
-from leaktight.verify.lipschitz import convex, ellipsoid, interior, primal_dual
+from leaktight.verify.lipschitz import convex, ellipsoid, interior, primal_dual, sweeps
 from leaktight.verify.lipschitz.barrier import derivatives, point, problem
 from leaktight.verify.lipschitz.barrier import gradient as barrier_gradient
 from leaktight.verify.lipschitz.centred import centred, middle_and_half
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
 from leaktight.verify.lipschitz.layers import layers
+from leaktight.verify.lipschitz.methods import usual
 from leaktight.verify.lipschitz.sectors import Sector
 
 ORDERS = {"2": 2, "inf": np.inf, "1": 1}
@@ -170,7 +172,7 @@ def test_a_residual_block_is_not_more_than_its_parts() -> None:
     blocks = [(generator.standard_normal((3, 5)), 0.3 * generator.standard_normal((5, 3))) for _ in range(2)]
     network = residual(outer, blocks, first, 0.1)
     found = lt.lipschitz(network)
-    assert [stage.is_layer for stage in layers(network).stages] == [True, False, False]
+    assert [stage.keep is None for stage in layers(network).stages] == [True, False, False]
     assert found.lower is not None
     assert found.lower <= found.upper <= found.bounds["product"] / 1.5
     norms = [np.linalg.norm(m, 2) for m in (first, outer)]
@@ -252,7 +254,8 @@ def test_multipliers_that_are_no_positive_numbers_prove_nothing(bad: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("solver", "loss"), [("clarabel", 1e-6), ("scs", 1e-2), ("primal-dual", 1e-6), ("newton", 1e-9), ("descent", 1e-2)]
+    ("solver", "loss"),
+    [("clarabel", 1e-6), ("scs", 1e-2), ("primal-dual", 1e-6), ("sweeps", 1e-4), ("newton", 1e-9), ("descent", 1e-2)],
 )
 def test_general_solvers_agree_and_only_their_repaired_answers_count(solver: str, loss: float) -> None:
     if solver in convex.SOLVERS:
@@ -299,6 +302,64 @@ def test_the_question_whether_a_bound_can_be_reached_ends_early() -> None:
         assert len(steps) < 10
 
 
+DEEP = {
+    "chain": chain(random_weights([4] + [5] * 12 + [2], 0), 0.1),
+    "blocks": residual(
+        random_weights([5, 2], 1)[0],
+        [(a, 0.5 * b) for a, b in itertools.pairwise(random_weights([5] * 21, 2))][::2],
+        random_weights([4, 5], 3)[0],
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("chain", 3e-3), ("blocks", 0.02)])
+def test_sweeps_over_a_few_stages_end_where_all_stages_together_do(
+    kind: str, loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "_SWEEPS", tuple((gap, 15) for gap, _ in sweeps._SWEEPS))
+    network = centred(layers(DEEP[kind]))
+    start = closed_form(network)
+    assert len(sweeps.windows([stage.neurons for stage in network.stages], 15)) >= 6
+    best = certified(network, primal_dual.optimal(network, start.each, start.square))
+    found = certified(network, sweeps.optimal(network, start.each, start.square))
+    assert best * (1 - 1e-5) <= found <= best * (1 + loss)
+    assert best < 0.6 * certified(network, start.each)
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_every_window_of_a_sweep_leaves_multipliers_that_prove_what_it_says(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The square that a sweep works with is the one that its multipliers prove, wherever it is broken off."""
+    monkeypatch.setattr(sweeps, "_SWEEPS", ((3.0, 15), (0.3, 15)))
+    network = centred(layers(DEEP[kind]))
+    start = closed_form(network)
+    squares, right = list[float](), sweeps._Search._take
+
+    def taken(search: sweeps._Search, *given: object) -> None:
+        right(search, *given)  # type: ignore[arg-type]
+        bound = certified(network, search.asked.multipliers(torch.cat(search.mu)))
+        assert bound**2 <= search.rho * start.square * (1 + 1e-7)
+        squares.append(search.rho)
+
+    monkeypatch.setattr(sweeps._Search, "_take", taken)
+    sweeps.optimal(network, start.each, start.square)
+    assert len(squares) >= 8
+    assert squares == sorted(squares, reverse=True)
+
+
+def test_deep_networks_are_swept_and_end_at_their_deadline_with_what_is_feasible() -> None:
+    weights = random_weights([16] * 50, 0)
+    network = centred(layers(chain(weights, 0.1)))
+    start = closed_form(network)
+    assert usual(network) == "sweeps"
+    late = sweeps.optimal(network, start.each, start.square, deadline=time.monotonic())
+    assert all(np.array_equal(a, b) for a, b in zip(late, start.each, strict=True))
+    least = certified(network, start.each)
+    assert certified(network, sweeps.optimal(network, start.each, start.square, deadline=time.monotonic() + 1)) < least
+
+
 def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() -> None:
     cvxpy = pytest.importorskip("cvxpy")
     assert "SCS" in cvxpy.installed_solvers()
@@ -319,7 +380,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"norm": "3"}, "norm '3' is not known; allowed: inf, 2, 1"),
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
-        ({"method": "lipsdp", "solver": "mosek"}, "allowed: primal-dual, newton, descent, clarabel, scs"),
+        ({"method": "lipsdp", "solver": "mosek"}, "allowed: primal-dual, sweeps, newton, descent, clarabel, scs"),
         ({"solver": "scs"}, "with --method lipsdp"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),
@@ -436,3 +497,14 @@ def test_steps_in_float32_end_where_those_in_float64_do(monkeypatch: pytest.Monk
     monkeypatch.setattr(primal_dual, "_ROUGH", 2e-3)
     monkeypatch.setattr(primal_dual, "sharpened", lambda *_: None)
     assert certified(network, primal_dual.optimal(network, start.each, start.square)) == pytest.approx(bound, rel=3e-6)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e300])
+@pytest.mark.parametrize("method", ["product", "fast", "lipsdp", "fourier"])
+def test_numbers_out_of_range_end_in_no_bound_or_in_a_true_one(method: str, size: float) -> None:
+    """One layer that is huge, and all of them, whose product overflows: what is said holds, and nothing crashes."""
+    weights = random_weights([3, 5, 4, 2], 0)
+    for place in range(3):
+        huge = [size * weight if k == place else weight for k, weight in enumerate(weights)]
+        assert lt.lipschitz(chain(huge, 0.1), method=method).upper >= size * worst(weights, 0.1, 2) * (1 - 1e-12)
+    assert lt.lipschitz(chain([size * weight for weight in weights], 0.1), method=method).upper == np.inf

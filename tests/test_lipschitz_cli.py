@@ -76,7 +76,7 @@ def test_a_local_constant_is_below_the_global_one(
         (["--center", "nowhere.npy", "--radius", "-1"], "for all inputs leave out --center and --radius"),
         (["--slopes", "1:0"], "reversed"),
         (["--timeout", "0"], "not a positive number"),
-        (["--solver", "mosek", "--method", "lipsdp"], "allowed: primal-dual, newton, descent, clarabel, scs"),
+        (["--solver", "mosek", "--method", "lipsdp"], "allowed: primal-dual, sweeps, newton, descent, clarabel, scs"),
     ],
 )
 def test_wrong_usage_exits_with_two(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:

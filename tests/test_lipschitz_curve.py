@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from networks import build
 
 import leaktight as lt
-from leaktight.errors import UsageError
+from leaktight.errors import InternalError, UsageError
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Norm
 from leaktight.verify.lipschitz.curve import curve
@@ -124,7 +124,7 @@ def test_the_mixture_ends_in_its_ends_and_refuses_other_slopes() -> None:
     assert mixed(3.0, 1.0, 0.25, 1.0, 3) == 1.0
     assert mixed(3.0, 1.0, 0.0, 0.5, 2) == 2.5
     for lo, a in ((-0.1, 0.5), (0.5, 0.4), (0.0, 1.1), (1.0, 1.0)):
-        with pytest.raises(ValueError, match="not within"):
+        with pytest.raises(InternalError, match="not within"):
             mixed(3.0, 1.0, lo, a, 1)
 
 

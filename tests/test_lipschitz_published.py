@@ -70,6 +70,17 @@ def test_networks_of_growing_depth(published: Path, depth: int, value: float) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("width", "fast", "searched"), [(16, 1.2e-5, 8.2e-9), (64, 4.4e-6, 8e-9)])
+def test_sixty_four_layers(published: Path, width: int, fast: float, searched: float) -> None:
+    """A solver's absolute tolerance ended at 3e-4 here."""
+    place = published / "GLipSDP" / "Scalability" / "exported_mnist_models" / f"mlp_L65_W{width}.mat"
+    layer = matlab(place)["params"]
+    network = chain([layer[f"linear_{i}_weight"].T.astype(np.float64) for i in range(1, 65)], 0.0)
+    assert lt.lipschitz(network, method="fast").upper <= fast
+    assert lt.lipschitz(network, method="lipsdp").upper <= searched
+
+
+@pytest.mark.slow
 def test_a_residual_network_of_eight_blocks(published: Path) -> None:
     stored = matlab(published / "GLipSDP" / "Versatility" / "models" / "weights_mat" / "FC-R18.mat")
     blocks = [(stored[f"blocks_{k}_fc1_weight"], stored[f"blocks_{k}_fc2_weight"]) for k in range(8)]

@@ -41,8 +41,10 @@ def attained(network: Network, norm: Norm, region: Region | None = None, *, samp
 
 
 def _steepest(network: Network, x: Tensor, norm: Norm) -> Tensor:
-    """A direction ``(1, n)`` of length about one in which the network moves most at `x`."""
+    """A direction ``(1, n)`` of length about one in which the network moves most at `x`; none where it overflows."""
     jacobian: Tensor = torch.autograd.functional.jacobian(lambda point: network.flat(point)[0], x)[:, 0]
+    if not bool(torch.isfinite(jacobian).all()):
+        return torch.zeros_like(x).reshape(1, -1)
     if norm is Norm.L2:
         _, _, directions = torch.linalg.svd(jacobian, full_matrices=False)
         return directions[:1]  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from math import inf, sqrt
 
 import numpy as np
 
+from leaktight.errors import InternalError
 from leaktight.models.enclosure import Array, Enclosure, exactly
 from leaktight.verify.lipschitz import ellipsoid
 from leaktight.verify.lipschitz.centred import Centred, CentredStage
@@ -40,7 +41,7 @@ def certified(network: Centred, multipliers: Sequence[Array]) -> float:
     Infinite where nothing is proven: no forms belong to these multipliers, or roundings are too large.
     """
     if len(multipliers) != len(network.stages):
-        raise ValueError(f"{len(network.stages)} stages need as many multipliers; got {len(multipliers)}")
+        raise InternalError(f"{len(network.stages)} stages need as many multipliers; got {len(multipliers)}")
     form, at = _last(network), 0
     for stage, lam in zip(reversed(network.stages), reversed(multipliers), strict=True):
         if form is None or not bool((np.isfinite(lam) & (lam > 0)).all()):
@@ -71,8 +72,8 @@ def _allowed(network: Centred, multipliers: Sequence[Array], square: float) -> f
     if not all(bool((lam > 0).all()) for lam in multipliers):
         return 0.0
     try:
-        return sqrt(ellipsoid.run(network, [square / lam for lam in multipliers])[0])
-    except (ellipsoid.NotContained, ValueError):
+        return sqrt(max(ellipsoid.run(network, [square / lam for lam in multipliers])[0], 0.0))
+    except ellipsoid.NotContained:
         return 0.0
 
 

@@ -74,16 +74,25 @@ def advance(stage: CentredStage, before: Array, scale: Array, spread: Array | No
 
 
 def square_of_bound(network: Centred, last: Array) -> float:
-    """The largest eigenvalue of ``C Q_K C^T``: the square of the bound that ``Q_K`` gives."""
+    """The largest eigenvalue of ``C Q_K C^T``: the square of the bound that ``Q_K`` gives.
+
+    Raises NotContained: it is out of range.
+    """
     if network.last is None:
         return float(np.linalg.eigvalsh(last)[-1])
     value = network.last.value
     if value.shape[0] > value.shape[1]:  # the same nonzero eigenvalues
         values, vectors = np.linalg.eigh(last)
-        return float(np.linalg.norm(value @ (vectors * np.sqrt(np.maximum(values, 0))), 2) ** 2)
-    return float(np.linalg.eigvalsh(value @ last @ value.T)[-1])
+        root = value @ (vectors * np.sqrt(np.maximum(values, 0)))
+        seen = root.T @ root
+    else:
+        seen = value @ last @ value.T
+    if not np.isfinite(seen).all():
+        raise NotContained
+    return float(np.linalg.eigvalsh(seen)[-1])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is out of range is not contained
 def run(network: Centred, scales: Scales | Sequence[Array]) -> tuple[float, list[Array]]:
     """The square of the bound and the scales, for given ones or a rule that makes them on the way.
 

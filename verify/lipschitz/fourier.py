@@ -9,15 +9,13 @@ from math import inf
 
 import torch
 
-from leaktight.models.network import Network, Node
-from leaktight.models.ops import Shape
+from leaktight.models.network import Network
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
 from leaktight.verify.lipschitz.barrier import Progress
-from leaktight.verify.lipschitz.spectra import certified, closed_form, norm, product, waves
-from leaktight.verify.lipschitz.torus import chain, tori
+from leaktight.verify.lipschitz.spectra import certified, closed_form, product, waves
+from leaktight.verify.lipschitz.torus import chain
 from leaktight.verify.lipschitz.tuned import optimal
-from leaktight.verify.lipschitz.windows import convolution
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,3 @@ def fourier(
             return FourierBounds(product(steps), fast, tuned)
         except TimeUp:  # what is proven stands
             return FourierBounds(inf, fast, inf)
-
-
-def convolution_norm(node: Node, extent: Shape) -> float:
-    """At least the spectral norm of a Conv or ConvTranspose node whose input's spatial axes have this `extent`.
-
-    Zero padding, strides, dilation and groups are taken as they are. Close to the true norm for images that are large
-    beside the kernel.
-    """
-    window = convolution(node, extent)
-    return norm(window, tori([window])[0])

@@ -49,7 +49,7 @@ def without_opposites(chain: Sequence[Wave], points: Shape) -> list[Wave]:
 
 def cut(chain: Sequence[Wave], start: Tensor, search: Search, deadline: float | None = None) -> Tensor:
     """A logarithm of ``T`` for all steps, joined, that is feasible at all frequencies; from such a one on."""
-    sizes = [len(wave.half) if wave.loose and wave.half is not None else 0 for wave in chain]
+    sizes = [len(wave.half) if wave.loose else 0 for wave in chain]
     best, squares = start, largest(chain, start.exp().split(sizes))
     seen = set(squares.topk(min(_BEGIN, len(squares))).indices.tolist())
     seen.update(range(0, len(squares), max(1, len(squares) // (2 * _BEGIN) - 1)))

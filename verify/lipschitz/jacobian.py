@@ -14,6 +14,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from leaktight.errors import InternalError
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz.gates import Gated, backwards, bounds, forwards
@@ -28,10 +29,9 @@ def jacobian_bound(layers: Layers, norm: Norm, *, lines: bool = True, deadline: 
 
     lines: by linear bound propagation; otherwise by products of intervals, cheaper and looser. deadline: of
     time.monotonic; products of intervals come first then, and after it what is proven by then.
-    Raises ValueError: the norm is another.
     """
     if norm not in (Norm.LINF, Norm.L1):
-        raise ValueError(f"norm {norm.value}: rows and columns of the Jacobian bound the norms inf and 1 alone")
+        raise InternalError(f"norm {norm.value}: rows and columns of the Jacobian bound the norms inf and 1 alone")
     ahead, back = forwards(layers), backwards(layers)
     found = inf
     for by_lines in (False, True) if lines and deadline is not None else (lines,):

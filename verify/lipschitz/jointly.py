@@ -10,13 +10,17 @@ layers as narrow as the number of channels costs, and one factorisation for all 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from leaktight.verify.lipschitz import interior, sweeps
 from leaktight.verify.lipschitz.barrier import Problem, Progress
-from leaktight.verify.lipschitz.interior import least
 from leaktight.verify.lipschitz.spectra import Wave
+
+_TOGETHER = 128  # multipliers of a window, about
+_GAPS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # of the bound's square, relatively, sweep by sweep
 
 
 def improved(
@@ -33,7 +37,12 @@ def improved(
     scales: such diagonals with the bound ``square ** 0.5`` at these frequencies. gap: relatively, of the square. After
     `deadline` (of time.monotonic) the best that was found so far.
     """
-    rho, mu = least(problem(chain, scales, square), deadline, progress=progress, gap=gap, scales=False)
+    asked = problem(chain, scales, square)
+    solve, plan = partial(interior.least, scales=False), [(each, _TOGETHER) for each in _GAPS if each > gap]
+    if sum(asked.sizes) < 2 * _TOGETHER:
+        rho, mu = solve(asked, deadline, progress=progress, gap=gap)
+    else:
+        rho, mu = sweeps.least(asked, [*plan, (gap, _TOGETHER)], solve, deadline, progress)
     return rho * torch.cat(list(scales)) / mu
 
 
@@ -49,15 +58,14 @@ def problem(chain: Sequence[Wave], scales: Sequence[Tensor], square: float) -> P
     )
     for wave in chain:
         seen = wave.symbol[:, 0] @ pending
-        middle = torch.ones(seen.shape[-2], dtype=torch.float64) if wave.middle is None else wave.middle
-        if wave.loose and wave.half is not None:
+        if wave.loose:
             size = next(given).sqrt()
             if not stages:
                 root, seen = pending, wave.symbol[:, 0]
             feed = torch.diag(wave.half * size).to(seen.dtype)
-            stages.append((seen / size.unsqueeze(1), middle.unsqueeze(1) * seen, feed))
+            stages.append((seen / size.unsqueeze(1), wave.middle.unsqueeze(1) * seen, feed))
             pending = torch.eye(len(size), dtype=seen.dtype)
         else:
-            pending = middle.unsqueeze(1) * seen
+            pending = wave.middle.unsqueeze(1) * seen
     units = tuple((square / scale).numpy() for scale in scales)
     return Problem(root, tuple(stages), pending.mH @ pending / square, units, square)

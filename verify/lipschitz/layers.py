@@ -39,11 +39,6 @@ class Stage:
     keep: Enclosure | None
     feed: Enclosure | None
 
-    @property
-    def is_layer(self) -> bool:
-        """Whether the new state is the activation's value, as in a chain of layers."""
-        return self.keep is None and self.feed is None
-
 
 @dataclass(frozen=True, eq=False)
 class Layers:
@@ -147,15 +142,15 @@ class _Walk:
         """`known` with the affine nodes ``order[begin:end]`` in terms of the same names; others are passed over."""
         for node in self.order[begin:end]:
             if isinstance(node.op, Affine):
-                known[node.name] = self._affine(node, known)
+                known[node.name] = self._affine(node, node.op, known)
         return known
 
-    def _affine(self, node: Node, known: Mapping[str, Expression]) -> Expression:
+    def _affine(self, node: Node, op: Affine, known: Mapping[str, Expression]) -> Expression:
         shapes = [self.network.by_name[name].shape for name in node.inputs]
         found: Expression = {}
         for at, name in enumerate(node.inputs):
             for of, given in known[name].items():
-                part = times(node, shapes, at, given)
+                part = times(node, op, shapes, at, given)
                 own = found.get(of)
                 found[of] = part if own is None else own + part
         return found

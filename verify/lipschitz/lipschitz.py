@@ -51,10 +51,11 @@ def lipschitz(
 
     Args: method: ``auto`` (all methods that know the norm, the smallest bound wins) or one of ``product``, ``liplt``
     (any norm), ``jacobian`` (norms inf and 1), ``fast``, ``fourier`` (for convolutions) and ``lipsdp`` (norm 2).
-    solver: of ``lipsdp``: ``primal-dual`` or ``newton`` (interior point methods) or ``descent`` (L-BFGS, for thousands
-    of neurons), of which size and depth choose, or cvxpy's ``clarabel`` or ``scs``; what they answer is repaired until
-    it can be proven. centre, radius: only for x and y in the ball of `norm` around the one input
-    ``(n,)``, where neurons that keep to one side have one slope. slopes: also a curve, for every slope of the network's
+    solver: of ``lipsdp``: ``primal-dual`` or ``newton`` (interior point methods), ``sweeps`` (some layers at a time,
+    for deep networks) or ``descent`` (L-BFGS, for thousands of neurons), of which size and depth choose, or cvxpy's
+    ``clarabel`` or ``scs``; what they answer is repaired until it can be proven. centre, radius: only for x and y in
+    the ball of `norm` around the one input ``(n,)``, where neurons that keep to one side have one slope. slopes: also a
+    curve, for every slope of the network's
     Leaky ReLUs in ``(lo, hi)``. timeout: in seconds; after it the best that is proven. Without one, ``auto``
     stops after a minute.
 

@@ -21,13 +21,12 @@ _TOGETHER = 128  # columns of a matrix that go through an operator at once
 _MOVES = Select | Reshape | Concat
 
 
-def times(node: Node, shapes: Sequence[Shape], at: int, given: Enclosure | None) -> Enclosure:
-    """``W given``, with ``W`` the weight of an affine node on its input `at`; ``W`` itself without `given`.
+def times(node: Node, op: Affine, shapes: Sequence[Shape], at: int, given: Enclosure | None) -> Enclosure:
+    """``W given``, with ``W`` the weight of an affine node's `op` on its input `at`; ``W`` itself without `given`.
 
     shapes: of the node's inputs. given: ``(input size, d)``. Returns ``(node size, d)``, an enclosure of all true
     results. Raises UnsupportedOperator: the matrix would be too large.
     """
-    op = node.op
     width = prod(shapes[at]) if given is None else given.value.shape[1]
     _check_size(node, node.size * width)
     if isinstance(op, _MOVES):
@@ -39,16 +38,14 @@ def times(node: Node, shapes: Sequence[Shape], at: int, given: Enclosure | None)
         factor = enclosed(op.weight, op.weight_error).map(lambda w: np.broadcast_to(w, node.shape).reshape(-1, 1))
         return factor * (_unit(shapes[at]) if given is None else given)
     _check_size(node, node.size * prod(shapes[at]))
-    own = dense(node, shapes, at)
+    own = dense(op, shapes, at)
     return own if given is None else own @ given
 
 
-def dense(node: Node, shapes: Sequence[Shape], at: int) -> Enclosure:
-    """The weight ``(node size, input size)`` of an affine node on its input `at`."""
-    op = node.op
+def dense(op: Affine, shapes: Sequence[Shape], at: int) -> Enclosure:
+    """The weight ``(node size, input size)`` of an affine node on its input `at`; shapes: of its inputs."""
     if isinstance(op, Linear) and prod(shapes[0]) == shapes[0][-1]:
         return enclosed(op.weight, op.weight_error)
-    assert isinstance(op, Affine)
     unit = _unit(shapes[at])
     value = _through(op, shapes, at, unit.value)  # a product with one, plus zeros: exact
     uncertain = _uncertainty(op)

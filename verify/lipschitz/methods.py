@@ -15,7 +15,7 @@ from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
-from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual
+from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual, sweeps
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
@@ -25,7 +25,12 @@ from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
 
-OWN = {"primal-dual": primal_dual.optimal, "newton": interior.optimal, "descent": descent.optimal}
+OWN = {
+    "primal-dual": primal_dual.optimal,
+    "sweeps": sweeps.optimal,
+    "newton": interior.optimal,
+    "descent": descent.optimal,
+}
 """The built-in ways to find multipliers."""
 
 SOLVERS = (*OWN, *convex.SOLVERS)
@@ -100,13 +105,13 @@ class Question:
         found = self.closed_form
         if not self.centred.neurons:
             return list(found.each)
-        own, until = OWN.get(self.solver or usual(self.centred)), self._to_solve
+        solver, until = self.solver or usual(self.centred), self._to_solve
+        own = OWN.get(solver)
         if own is not None:
             best = own(self.centred, found.each, found.square, deadline=until, progress=self.progress)
         else:
-            assert self.solver is not None
             left = None if until is None else max(until - time.monotonic(), 1.0)
-            best = convex.optimal(self.centred, found.each, found.square, solver=self.solver, timeout=left)[1]
+            best = convex.optimal(self.centred, found.each, found.square, solver=solver, timeout=left)[1]
         self.__dict__["cut_short"] = until is not None and time.monotonic() > until
         return best
 
@@ -135,10 +140,9 @@ def proof_seconds(network: Centred) -> float:
 
 def usual(network: Centred) -> str:
     """The built-in solver that is likely to be the quickest."""
-    if network.neurons > _DENSE:
-        return "descent"
-    deep = network.neurons > _SQUARE and len(network.stages) >= _DEEP
-    return "newton" if deep else "primal-dual"
+    if network.neurons > _SQUARE and len(network.stages) >= _DEEP:
+        return "sweeps"
+    return "descent" if network.neurons > _DENSE else "primal-dual"
 
 
 Method = Callable[[Question], float]

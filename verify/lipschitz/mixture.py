@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from math import inf, isfinite, nextafter
 
+from leaktight.errors import InternalError
+
 
 def mixed(upper: float, linear: float, lo: float, a: float, stages: int) -> float:
     """At least the constant of a network all of whose slopes are in ``[a, 1]``, ``lo <= a <= 1``, ``0 <= lo < 1``:
@@ -22,7 +24,7 @@ def mixed(upper: float, linear: float, lo: float, a: float, stages: int) -> floa
     map. Nothing is asked of the network but that each of its stages is one of these activations.
     """
     if not (0 <= lo < 1 and lo <= a <= 1):
-        raise ValueError(f"slopes {lo} <= {a} are not within [0, 1]")
+        raise InternalError(f"slopes {lo} <= {a} are not within [0, 1]")
     if not (isfinite(upper) and isfinite(linear)):
         return upper
     share = ((Fraction(a) - Fraction(lo)) / (1 - Fraction(lo))) ** stages

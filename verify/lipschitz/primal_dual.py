@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from leaktight.models.enclosure import Array
-from leaktight.verify.lipschitz.barrier import Progress, problem
+from leaktight.verify.lipschitz.barrier import Problem, Progress, problem
 from leaktight.verify.lipschitz.centred import Centred
 from leaktight.verify.lipschitz.primal_dual_step import Newton, Point, begun, sharpened
 from leaktight.verify.lipschitz.unrolled import Matrices
 
 _GAP = 2e-6  # relatively, of the bound's square, at which the search ends: a millionth of the bound
-_STEPS = 40
+_STEPS = 60
 _SHORT = 1e-4  # a step after which nothing is expected any more
 _SURELY = 1 - 1e-6  # of a square that is enough
 _USUAL = 16  # steps
@@ -44,12 +45,24 @@ def optimal(
     relatively, at which the search ends.
     """
     asked = problem(network, multipliers, square)
-    search = _Search(Matrices.of(asked), enough / square, gap, deadline, progress)
+    return asked.multipliers(least(asked, deadline, progress=progress, enough=enough / square, gap=gap)[1])
+
+
+def least(
+    asked: Problem,
+    deadline: float | None = None,
+    *,
+    progress: Progress | None = None,
+    enough: float = 0.0,
+    gap: float = _GAP,
+) -> tuple[float, Tensor]:
+    """``rho`` and ``mu`` where ``rho`` is the least; no worse than the given multipliers, which are ones."""
+    search = _Search(Matrices.of(asked), enough, gap, deadline, progress)
     here = begun(search.matrices)
-    if here is None:
-        return list(multipliers)
-    here = search.ended(search.rough(here))
-    return asked.multipliers(here.mu if here.rho < 1 else torch.ones_like(here.mu))
+    here = None if here is None else search.ended(search.rough(here))
+    if here is None or here.rho >= 1:
+        return 1.0, torch.ones(sum(asked.sizes), dtype=torch.float64)
+    return here.rho, here.mu
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leaktight.errors import UnsupportedOperator
+from leaktight.errors import InternalError, UnsupportedOperator
 from leaktight.models.network import Node
 from leaktight.models.ops import Clip, Elementwise, Op, Sigmoid, Tanh, TwoSlope
 from leaktight.verify.bounds.interval import Interval
@@ -31,8 +31,14 @@ class Sector:
     high: Array
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and bool((self.low <= self.high).all())):
-            raise ValueError("a sector needs finite slopes, the lower one first")
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
+            raise UnsupportedOperator(
+                "slopes of activations, or products of them with what stands beside them, are beyond the numbers of"
+                " float64, and no method of lipschitz knows what to do with them; divide a layer's weights by what they"
+                " are multiplied with elsewhere"
+            )
+        if not bool((self.low <= self.high).all()):
+            raise InternalError("a sector has its lower slope first")
 
     @property
     def steepest(self) -> Array:

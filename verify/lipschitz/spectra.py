@@ -35,7 +35,7 @@ from leaktight.models.ops import Shape
 from leaktight.verify.clock import tick
 from leaktight.verify.lipschitz.centred import middle_and_half
 from leaktight.verify.lipschitz.ellipsoid import NotContained
-from leaktight.verify.lipschitz.gram import largest_eigenvalue
+from leaktight.verify.lipschitz.gram import largest_eigenvalue as proven_eigenvalue
 from leaktight.verify.lipschitz.hermitian import are_positive, length, symbols
 from leaktight.verify.lipschitz.torus import Step
 from leaktight.verify.lipschitz.windows import Window
@@ -50,16 +50,21 @@ Rule = Callable[[int, "Wave", Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Wave:
-    """A step as symbols ``(frequencies, aliases, out, in)`` with an error, and its slopes ``m ± r``; None: linear."""
+    """A step as symbols ``(frequencies, aliases, out, in)`` with an error, and its slopes ``m ± r`` ``(out,)``."""
 
     symbol: Tensor
     error: float
-    middle: Tensor | None
-    half: Tensor | None
+    middle: Tensor
+    half: Tensor
 
     @property
     def loose(self) -> bool:
-        return self.half is not None and bool((self.half > 0).any())
+        return bool((self.half > 0).any())
+
+    @property
+    def linear(self) -> bool:
+        """Whether all its slopes are one."""
+        return not self.loose and bool((self.middle == 1).all())
 
 
 def waves(steps: Sequence[Step]) -> list[Wave]:
@@ -70,8 +75,9 @@ def waves(steps: Sequence[Step]) -> list[Wave]:
         window = step.window
         symbol, error = symbols(window.kernel, window.dilation, step.points)
         symbol = _by_alias(symbol, step.points, window.stride)
-        ends = None if step.sector is None else [torch.from_numpy(x) for x in middle_and_half(step.sector)]
-        found.append(Wave(symbol, error, *(ends or (None, None))))
+        one = torch.ones(symbol.shape[-2], dtype=torch.float64)
+        ends = (one, 0 * one) if step.sector is None else [torch.from_numpy(x) for x in middle_and_half(step.sector)]
+        found.append(Wave(symbol, error, *ends))
     return found
 
 
@@ -105,15 +111,13 @@ def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
 
     Raises NotContained: ``T`` is not above ``S``.
     """
-    if wave.middle is None or wave.half is None:
+    if wave.linear:
         return spread
     return torch.cat([_advanced(wave, part, scale) for part in _parts(spread)])
 
 
 def _advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
     tick()
-    assert wave.middle is not None
-    assert wave.half is not None
     grown = spread
     if wave.loose:
         gap = torch.diag(scale).to(spread.dtype) - spread
@@ -133,21 +137,21 @@ def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
 
     Channels with a single slope have a ``T`` that is far above all others, and no part in sigma.
     """
-    assert wave.middle is not None
-    assert wave.half is not None
     loose = wave.half > 0
     places = loose.nonzero().flatten()
-    largest = _largest(spread[:, places][:, :, places])
-    others = largest if bool(loose.all()) else _largest(spread)
+    largest = largest_eigenvalue(spread[:, places][:, :, places])
+    others = largest if bool(loose.all()) else largest_eigenvalue(spread)
     ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
     return torch.where(loose, max(largest, 1e-290), max(others, 1e-290)) * (1 + ratio)
 
 
-def _largest(matrices: Tensor) -> float:
-    """About the largest eigenvalue of Hermitian matrices."""
+def largest_eigenvalue(matrices: Tensor) -> float:
+    """About the largest eigenvalue of all the Hermitian matrices; infinite where one is out of range."""
     found = -inf
     for part in _parts(matrices):
         tick()
+        if not bool(torch.isfinite(part).all()):
+            return inf
         found = max(found, float(torch.linalg.eigvalsh(part).amax()))
     return found
 
@@ -181,13 +185,12 @@ def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = 
         tick()
         before = None if form is None else handed(form, step)
         image, error = spread(wave, before), _error_of_spread(wave, before)
-        if wave.middle is None and k + 1 == len(steps):
+        if wave.linear and k + 1 == len(steps):
             return _root(image, error)
         form = _proven(wave, image, error, rule(k, wave, image) if wave.loose else image.new_zeros(()).real)
         if form is None:
             return inf
-    assert form is not None
-    return _root(form, torch.zeros(len(form), dtype=torch.float64))
+    return 1.0 if form is None else _root(form, torch.zeros(len(form), dtype=torch.float64))
 
 
 def _proven(wave: Wave, image: Tensor, error: Tensor, scale: Tensor) -> Tensor | None:
@@ -217,13 +220,11 @@ def _proven(wave: Wave, image: Tensor, error: Tensor, scale: Tensor) -> Tensor |
 
 def _inequality(wave: Wave, form: Tensor, image: Tensor, error: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The matrices of (1) and how far they may be off."""
-    size = form.shape[-1]
-    middle = torch.ones(size, dtype=torch.float64) if wave.middle is None else wave.middle
-    side = middle.unsqueeze(1) * image
-    drained = side * middle
-    reach = float(middle.square().max()) * (1 + 1e-12)
+    side = wave.middle.unsqueeze(1) * image
+    drained = side * wave.middle
+    reach = float(wave.middle.square().max()) * (1 + 1e-12)
     rounded = 16 * unit(torch.float64)
-    if not wave.loose or wave.half is None:
+    if not wave.loose:
         off = error * reach + rounded * (length(form) + length(drained))
         return form - drained, off * (1 + 1e-12)
     charged = torch.diag(wave.half * scale * wave.half).to(form.dtype)
@@ -236,7 +237,7 @@ def _inequality(wave: Wave, form: Tensor, image: Tensor, error: Tensor, scale: T
 
 def _root(form: Tensor, error: Tensor) -> float:
     """At least the root of the largest eigenvalue of the Hermitian matrices that are within `error` of `form`."""
-    largest = max(_largest(form), 1e-280)
+    largest = max(largest_eigenvalue(form), 1e-280)
     if not isfinite(largest):
         return inf
     for slack in _SLACKS:
@@ -256,7 +257,7 @@ def norm(window: Window, points: Shape) -> float:
     """
     tick()
     (wave,) = waves([Step(window, points, None)])
-    square = largest_eigenvalue(spread(wave, None), _error_of_spread(wave, None))
+    square = proven_eigenvalue(spread(wave, None), _error_of_spread(wave, None))
     return nextafter(sqrt(square), inf)
 
 

@@ -9,9 +9,10 @@ eigenvalue over all frequencies is smoothed to ``(sum trace S^p)^(1/p)``, with p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from math import inf, isfinite
 
 import torch
@@ -22,7 +23,7 @@ from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.frequencies import Search, cut, largest, separable, without_opposites
 from leaktight.verify.lipschitz.jointly import improved
 from leaktight.verify.lipschitz.quasi_newton import Function, descend
-from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, spread
+from leaktight.verify.lipschitz.spectra import Wave, advanced, closed_form, handed, largest_eigenvalue, spread, waves
 from leaktight.verify.lipschitz.torus import Step
 
 _SQUARINGS = (4, 7, 10, 13)
@@ -31,6 +32,9 @@ _DEEP = 6  # steps with multipliers, from which Newton's method is better than d
 _GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
 _STAGES = 50  # of all searches at few frequencies together, as usual
 _ITERATIONS = 400
+_COARSE = (8, 4, 2)  # of how many frequencies of each axis one is looked at, descent by descent
+_FEWEST = 2  # points of a torus along each axis
+_ROOM = 0.02  # above what is feasible at all frequencies
 _USUAL = 450  # of all descents together
 
 
@@ -50,8 +54,67 @@ def optimal(
         search = _creeping(steps, sizes, deadline, progress) if few else _jointly(start, deadline, progress)
         point = cut(without_opposites(chain, steps[0].points), point, search, deadline)
     else:
-        point = _Fall(sizes, deadline, progress).fallen(steps, chain, point, _SQUARINGS)
+        point = _coarse_to_fine(steps, chain, point, _Fall(sizes, deadline, progress))
     return list(point.exp().split(sizes))
+
+
+def _coarse_to_fine(steps: Sequence[Step], chain: Sequence[Wave], start: Tensor, fall: _Fall) -> Tensor:
+    """By descents at every eighth frequency of each axis first, at every fourth, at every other and at all of them.
+
+    Multipliers belong to channels, whatever the size of the image, and symbols are smooth in the frequency: what few
+    frequencies say is close, and costs a share. It is raised to what is feasible at all of them.
+    """
+    point, sharpness = start, list(_SQUARINGS)
+    for factor in _COARSE:
+        some = coarser(steps, factor)
+        if some is not None:
+            part = waves(some)
+            point = fall.fallen(some, part, _better(some, part, point, start, fall.sizes), sharpness)
+            sharpness = sharpness[-1:]
+    if fall.late:  # the proof has to follow
+        return start
+    return fall.fallen(steps, chain, _better(steps, chain, point, start, fall.sizes), sharpness)
+
+
+def coarser(steps: Sequence[Step], factor: int) -> list[Step] | None:
+    """The steps on tori with about so many times fewer points along each axis; None: they would be too few.
+
+    Not the network any more (windows may overlap their own ends), but its symbols at about some of the frequencies.
+    """
+    found, starts = list[Step](), [i for i, step in enumerate(steps) if step.fresh or i == 0]
+    for begin, end in pairwise([*starts, len(steps)]):
+        own = steps[begin:end]
+        last = [
+            min((n for n in along if n > 1), default=1) for along in zip(*(step.points for step in own), strict=True)
+        ]
+        if any(1 < n < _FEWEST * factor for n in last):
+            return None
+        for step in own:
+            points = tuple(n // m * -(-m // factor) if n > 1 else 1 for n, m in zip(step.points, last, strict=True))
+            window = replace(step.window, stride=points) if step.window.dense else step.window
+            found.append(replace(step, points=points, window=window))
+    return found
+
+
+def _better(steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
+    """The point, raised to be feasible, or `start` where that is better."""
+    if point is start:
+        return start
+    raised, scales = list[Tensor](), point.exp().split(sizes)
+
+    def rule(k: int, _: Wave, image: Tensor) -> Tensor:
+        unit = scales[k].rsqrt()
+        scale: Tensor = scales[k] * max(1.0, largest_eigenvalue(unit.unsqueeze(1) * image * unit) * (1 + _ROOM))
+        raised.append(scale)
+        return scale
+
+    try:
+        _walk(steps, chain, rule)
+    except NotContained:  # by a rounding
+        return start
+    moved = torch.cat(raised).log()
+    both = [_objective(steps, chain, at.exp().split(sizes), _SQUARINGS[-1]) for at in (moved, start)]
+    return moved if both[0] is not None and both[1] is not None and float(both[0]) < float(both[1]) else start
 
 
 def _creeping(steps: Sequence[Step], sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
@@ -89,6 +152,10 @@ class _Fall:
     deadline: float | None
     progress: Progress | None
     done: int = 0
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def fallen(self, steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sharpness: Sequence[int]) -> Tensor:
         """A logarithm of ``T`` with a smaller bound, smoothed less and less."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 import torch
@@ -163,6 +163,8 @@ def _lanczos(factor: Tensor, change: Callable[[Tensor], Tensor]) -> float:
         for _ in range(2):
             image = image - basis[: k + 1].mT @ (basis[: k + 1] @ image)
         rest = float(image.norm())
+        if not isfinite(rest + abs(reduced[k, k])):  # out of range, in float32
+            return -inf
         values, vectors = np.linalg.eigh(reduced[: k + 1, : k + 1])
         off = rest * abs(float(vectors[-1, 0]))
         least = float(values[0]) - off

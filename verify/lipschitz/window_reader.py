@@ -187,7 +187,7 @@ class _Reader:
         padded = self.before or (0,) * axes
         if self.before is None and place != (self.channels, *self.extent):
             raise _refused(node, "a convolution of a value that was reshaped")
-        window = convolution(node, self.extent)
+        window = convolution(node.op, self.extent, node.shape[-axes:])
         window = replace(window, before=tuple(a + b for a, b in zip(window.before, padded, strict=True)))
         if any(b < 0 for b in window.before):
             raise _refused(node, "negative padding")
@@ -276,7 +276,8 @@ def _image(shape: Shape, axes: int | None) -> tuple[int, Shape]:
 
 
 def _product(a: Sector, b: Sector) -> Sector:
-    ends = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
+    with np.errstate(over="ignore"):  # a sector refuses what is infinite
+        ends = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
     low, high = ends.min(0), ends.max(0)
     plain = ((a.low == 1) & (a.high == 1)) | ((b.low == 1) & (b.high == 1))
     return Sector(np.where(plain, low, np.nextafter(low, -np.inf)), np.where(plain, high, np.nextafter(high, np.inf)))

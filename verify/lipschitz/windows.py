@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaktight.models.enclosure import Array, Enclosure, enclosed
-from leaktight.models.network import Node
-from leaktight.models.ops import Conv, ConvTranspose, Shape
+from leaktight.models.ops import Conv, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +47,13 @@ class Window:
         return any(self.margin)
 
 
-def convolution(node: Node, extent: Shape) -> Window:
-    """A convolution, or the one that a transposed convolution is the transpose of (it has the same norm).
-
-    extent: of its input's spatial axes.
-    """
-    op = node.op
-    assert isinstance(op, Conv | ConvTranspose)
+def convolution(op: Conv, extent: Shape, outputs: Shape) -> Window:
+    """A convolution, from `extent` to `outputs` points along its axes."""
     axes = op.weight.dim() - 2
     kernel = _ungrouped(enclosed(op.weight, op.weight_error), op.groups)
-    inner, outer = (extent, node.shape[-axes:]) if isinstance(op, Conv) else (node.shape[-axes:], extent)
     settings = (setting * axes if len(setting) == 1 else setting for setting in (op.stride, op.dilation, op.padding))
     stride, dilation, before = settings
-    return Window(kernel, stride, dilation, before, inner, outer)
+    return Window(kernel, stride, dilation, before, extent, outputs)
 
 
 def _ungrouped(kernel: Enclosure, groups: int) -> Enclosure:
