@@ -20,6 +20,7 @@ from leaktight.verify.report.outline import (
 )
 from leaktight.verify.report.pages.leak_curve import CURVE, Found, picture, spans_of
 from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import percent
 
 _GALLERY = 24
 
@@ -31,8 +32,8 @@ def accuracy_of(found: Sequence[Found]) -> list[Section]:
     lines = {name: list(zip(spans, (part[name] for part in found), strict=True)) for name in ("certified", "attacked")}
     least, most = (min(part["certified"] for part in found), max(part["certified"] for part in found))
     says = (
-        f"Certified accuracy is between {least:.1%} and {most:.1%} over the range; the accuracy under attack is above"
-        " it. On each segment the certified share holds at every slope."
+        f"Certified accuracy is between {percent(least)} and {percent(most)} over the range; the accuracy under"
+        " attack is above it. On each segment the certified share holds at every slope."
     )
     rows = [(*part["slopes"], Share(part["certified"]), Share(part["attacked"])) for part in found]
     return [
