@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from leaktight.specs.vnnlib import parse_property, read_property
     from leaktight.verify.bounds.engine import Bounds, bound
     from leaktight.verify.certification import Certification
+    from leaktight.verify.certified_radius import certified_radius
     from leaktight.verify.certify import certify
     from leaktight.verify.leak.leak import leak, leak_of_data
     from leaktight.verify.leak.result import LeakResult
@@ -59,6 +60,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "bound",
+    "certified_radius",
     "certify",
     "inspect",
     "leak",
@@ -87,6 +89,7 @@ _HOMES = {
     "leaktight.specs.vnnlib": ("parse_property", "read_property"),
     "leaktight.verify.bounds.engine": ("Bounds", "bound"),
     "leaktight.verify.certification": ("Certification",),
+    "leaktight.verify.certified_radius": ("certified_radius",),
     "leaktight.verify.certify": ("certify",),
     "leaktight.verify.leak.leak": ("leak", "leak_of_data"),
     "leaktight.verify.leak.result": ("LeakResult",),

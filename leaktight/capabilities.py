@@ -12,7 +12,7 @@ from leaktight.models import ops
 from leaktight.models.network import Network, Node, Port
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.engine import ENGINES, bound
-from leaktight.verify.prove import SECOND_OPINION
+from leaktight.verify.prove import SECOND_OPINION, engine_names
 
 _KERNEL = torch.ones(1, 1, 3, dtype=torch.float64)
 EXAMPLES: Mapping[str, Callable[[], ops.Op]] = {
@@ -78,6 +78,7 @@ def operators() -> dict[str, Any]:
         "schema": "leaktight.operators/1",
         "onnx": list(supported()),
         "engines": list(engines),
+        "searches": [name for name in engine_names() if name not in (*ENGINES, SECOND_OPINION)],
         "rules": [
             {"operator": name, "engines": {engine: can(engine, name) for engine in engines}} for name in EXAMPLES
         ],

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "typer", "rich", "vnnlib", "psutil")
+PACKAGES = (
+    *("numpy", "torch", "onnx", "onnxruntime", "typer", "rich", "vnnlib", "psutil", "jinja2", "matplotlib", "highspy"),
+    *("cvxpy", "sqlalchemy", "pydantic", "junitparser"),
+)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,12 @@ class Slopes:
         if slope.dim() > 1:
             raise ValueError(f"slopes of shape {tuple(slope.shape)} were given; a number or (batch,) is allowed")
         with working_on(PROCESSOR):
-            moved = {name: self._set(self._still.by_name[name], slope) for name in self._rates}
+            made = {kind: self._set(self._still.by_name[names[0]], slope) for kind, names in self._kinds.items()}
+            moved = {
+                name: replace(self._still.by_name[name], op=made[kind])
+                for kind, names in self._kinds.items()
+                for name in names
+            }
         if (where := self.network.device) != PROCESSOR:
             moved = placed(moved, where)
         return replace(self.network, nodes=tuple(moved.get(node.name, node) for node in self.network))
@@ -166,7 +171,19 @@ class Slopes:
         """The network on the processor: slopes are set there."""
         return self.network.on(PROCESSOR)
 
-    def _set(self, node: Node, slope: Tensor) -> Node:
+    @cached_property
+    def _kinds(self) -> Mapping[tuple[object, ...], list[str]]:
+        """The chosen nodes by all that says what they are at a slope: those of a kind are one operator there."""
+        found: dict[tuple[object, ...], list[str]] = {}
+        for name in self.nodes:
+            node = self._still.by_name[name]
+            op, leak = _two_slope(node), _leak(node)
+            parts = (op.left, op.right, op.kink, op.value, leak.slope, leak.flipped)
+            each = tuple((tuple(part.shape), part.dtype, part.numpy().tobytes()) for part in parts)
+            found.setdefault((len(node.shape), op.precision, each), []).append(name)
+        return found
+
+    def _set(self, node: Node, slope: Tensor) -> TwoSlope:
         op, leak, rate = _two_slope(node), _leak(node), self._rates[node.name]
         a = slope.reshape(-1, *[1] * len(node.shape)) if slope.dim() else slope
         leaky = exactly(a.numpy()) * rate
@@ -183,7 +200,7 @@ class Slopes:
                 f"node {node.origin or node.name!r}: float64 does not hold its slopes at the slope {slope.tolist()}; "
                 "take a slope of moderate size"
             )
-        return replace(node, op=moved)
+        return moved
 
 
 def _two_slope(node: Node) -> TwoSlope:

@@ -45,7 +45,7 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-RELAX, INTERVAL = "verify/relax.py", "verify/bounds/interval.py"
+RELAXED, INTERVAL = "verify/relax", "verify/bounds/interval.py"
 BACKWARD, WALK, CENTRED = (f"verify/bounds/{name}.py" for name in ("backward", "walk", "centred"))
 REGION, BOX, SUPPORT = (f"specs/region/{name}.py" for name in ("region", "box", "support"))
 ROUNDING, OPS = "verify/rounding.py", "models/ops/affine.py"
@@ -73,31 +73,32 @@ BETWEEN = "tests/test_leak_between.py -k 'lies_below_the_curve or very_many or s
 MIXTURE = "tests/test_leak_between.py -k 'finer_grids or known_between'"
 IN_SINGLE = "tests/test_leak_between.py -k in_float32"
 BRANCH = "tests/test_leak_branch.py"
+LOCAL, CLOSED = "tests/test_leak_local.py", "tests/test_leak_closed_form.py"
 ROWS = f"{BRANCH} -k rows_over"
 SPLITS = f"{BRANCH} -k 'splitting_neurons_proves or atoms_over'"
 DEVICE = "tests/test_device.py"
 SIGNS = f"{BRANCH} -k 'signs_are or nearly_no_slope or told or not_complete'"
 
 MUTANTS = (
-    Mutant("chord of a Leaky ReLU", RELAX, "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
-    Mutant("ray of a Leaky ReLU", RELAX, "ray = torch.lerp(", "ray = 1.001 * torch.lerp(", LEAKY),
-    Mutant("ray turned by a tilt", RELAX, ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
-    Mutant("where a neuron counts as active", RELAX, "    low, high = lower.clamp(max=0), upper", "    low, high = (lower + 1e-3).clamp(max=0), upper", LEAKY),
-    Mutant("rounding of the chord's offset", RELAX, "offset = torch.add(offset * (1 + 8 * _U), torch.minimum(-low, high).clamp_(max=4 * _TINY))\n", "pass\n", LEAKY),
-    Mutant("image of a Leaky ReLU", RELAX, "lower * kept.high -", "lower * kept.high * 0.999 -", LEAKY),
-    Mutant("rounding of that image", RELAX, "(slope * (1 + 8 * _U)).clamp(max=1)", "slope", "tests/test_relax.py -k images_of_the_leaky_relu"),
-    Mutant("slopes that have lost digits", RELAX, "_LEAST = 2.0**-900", "_LEAST = 0.0", "tests/test_relax.py -k lost_digits"),
-    Mutant("offset of any line", RELAX, "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
-    Mutant("rounding of any line's offset", RELAX, "slack = error + 4 * _U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
-    Mutant("line of two slopes at the kink (Abs)", RELAX, "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
-    Mutant("image of two slopes at the kink (Abs)", RELAX, "ends = [_value_and_error(op, x) for x in (lower, upper, middle)]", "ends = [_value_and_error(op, x) for x in (lower, upper)]", "tests/test_relax.py -k reaches_its_kink"),
-    Mutant("line around a Clip", RELAX, "for kink in (floor, ceiling)]", "for kink in (floor,)]", CLIPS),
-    Mutant("image of a Clip", RELAX, "return op(lower), op(upper)\n", "return op(lower), op(upper) - 1e-3\n", CLIPS),
-    Mutant("image of Sigmoid and Tanh", RELAX, "(op(upper) + _SMOOTH).clamp(max=1.0)", "(op(upper) - 1e-3).clamp(max=1.0)", SMOOTH),
-    Mutant("lines of Sigmoid and Tanh", RELAX, "for stationary in (x, -x):", "for stationary in (x,):", SMOOTH),
-    Mutant("error of Sigmoid and Tanh", RELAX, "error = torch.full_like(lower, _SMOOTH)", "error = torch.full_like(lower, 0.0)", SMOOTH),
-    Mutant("line over a Maximum", RELAX, "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
-    Mutant("second largest of a Maximum", RELAX, "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
+    Mutant("chord of a Leaky ReLU", f"{RELAXED}/leaky.py", "offset = torch.maximum((slope - chord)", "offset = 0.999 * torch.maximum((slope - chord)", LEAKY),
+    Mutant("ray of a Leaky ReLU", f"{RELAXED}/leaky.py", "ray = torch.lerp(", "ray = 1.001 * torch.lerp(", LEAKY),
+    Mutant("ray turned by a tilt", f"{RELAXED}/two_slopes.py", ".clamp(torch.minimum(left, right), torch.maximum(left, right))\n", ".clamp(torch.minimum(left, right), torch.maximum(left, right)) + 1e-3\n", LEAKY),
+    Mutant("where a neuron counts as active", f"{RELAXED}/leaky.py", "    low, high = lower.clamp(max=0), upper", "    low, high = (lower + 1e-3).clamp(max=0), upper", LEAKY),
+    Mutant("rounding of the chord's offset", f"{RELAXED}/leaky.py", "offset = torch.add(offset * (1 + 8 * U), torch.minimum(-low, high).clamp_(max=4 * TINY))\n", "pass\n", LEAKY),
+    Mutant("image of a Leaky ReLU", f"{RELAXED}/leaky.py", "lower * kept.high -", "lower * kept.high * 0.999 -", LEAKY),
+    Mutant("rounding of that image", f"{RELAXED}/leaky.py", "(slope * (1 + 8 * U)).clamp(max=1)", "slope", "tests/test_relax.py -k images_of_the_leaky_relu"),
+    Mutant("slopes that have lost digits", f"{RELAXED}/leaky.py", "_LEAST = 2.0**-900", "_LEAST = 0.0", "tests/test_relax.py -k lost_digits"),
+    Mutant("offset of any line", f"{RELAXED}/lines.py", "toward(low, dtype, -torch.inf), high_slope", "toward(low + 1e-3, dtype, -torch.inf), high_slope", TWO_SLOPES),
+    Mutant("rounding of any line's offset", f"{RELAXED}/lines.py", "slack = error + 4 * U * (value.abs() + product.abs()) + tiny", "slack = error", "tests/test_relax.py -k 'every_clip or enclose_the_maximum'"),
+    Mutant("line of two slopes at the kink (Abs)", f"{RELAXED}/two_slopes.py", "_value_and_error(op, x)) for x in (lower, upper, middle)], dtype)", "_value_and_error(op, x)) for x in (lower, upper)], dtype)", TWO_SLOPES),
+    Mutant("image of two slopes at the kink (Abs)", f"{RELAXED}/two_slopes.py", "ends = [_value_and_error(op, x) for x in (lower, upper, middle)]", "ends = [_value_and_error(op, x) for x in (lower, upper)]", "tests/test_relax.py -k reaches_its_kink"),
+    Mutant("line around a Clip", f"{RELAXED}/clip.py", "for kink in (floor, ceiling)]", "for kink in (floor,)]", CLIPS),
+    Mutant("image of a Clip", f"{RELAXED}/clip.py", "return op(lower), op(upper)\n", "return op(lower), op(upper) - 1e-3\n", CLIPS),
+    Mutant("image of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "(op(upper) + _SMOOTH).clamp(max=1.0)", "(op(upper) - 1e-3).clamp(max=1.0)", SMOOTH),
+    Mutant("lines of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "for stationary in (x, -x):", "for stationary in (x,):", SMOOTH),
+    Mutant("error of Sigmoid and Tanh", f"{RELAXED}/smooth.py", "error = torch.full_like(lower, _SMOOTH)", "error = torch.full_like(lower, 0.0)", SMOOTH),
+    Mutant("line over a Maximum", f"{RELAXED}/maximum.py", "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
+    Mutant("second largest of a Maximum", f"{RELAXED}/maximum.py", "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
     Mutant("rounding to float32", REGION, "return torch.where(wrong, step, near)", "return near", "tests/test_regions.py -k rounding_toward"),
     Mutant("minimum over a box", BOX, "coefficients.abs() @ radius", "coefficients.abs() @ (0.999 * radius)", MINIMA),
     Mutant("minimum over a plain L2 ball", SUPPORT, "best = whole * radius\n", "best = 0.999 * whole * radius\n", MINIMA),
@@ -188,7 +189,10 @@ MUTANTS = (
     Mutant("leak, grid: reach of a drift", "verify/leak/charges.py", "bend / width - moved.lower) * width", "bend / width - moved.lower) * width * 0.999", "tests/test_leak_between.py -k as_far_as"),
     Mutant("leak, grid: lines beyond their intervals", "verify/leak/charges.py", "return change, size / 4, sign, noise", "return 0.5 * change, size / 8, sign, noise", BETWEEN),
     Mutant("leak, grid: dips of neurons on a segment", "verify/leak/neurons.py", "least = least - dip * ((1 + 8 * u) / 4)", "least = least - 0.999 * dip * ((1 + 8 * u) / 4)", MIXTURE),
-    Mutant("leak, curves: bands of the curvature", "verify/leak/dips.py", "blur = (bands.own.error + (width / 2) * bands.fastest) * (1 + 16 * u)", "blur = 0.0 * bands.own.error", BETWEEN),
+    Mutant("leak, curves: bands of the curvature", "verify/leak/bands.py", "lost + dot(kinked.abs_(), self.kink.error)", "lost + dot(kinked.abs_(), 0.0 * self.kink.error)", BETWEEN),
+    Mutant("leak, curves: the curvature where a side moves", "verify/leak/bands.py", "lost = dot(weight, self.blur) if", "lost = 0.0 * dot(weight, self.blur) if", BETWEEN),
+    Mutant("leak, curves: strips around a kink", "verify/leak/bands.py", "offset = most.mul_(-0.5)", "offset = most.mul_(-0.4995)", "tests/test_leak_between.py -k strips_around"),
+    Mutant("leak, curves: bands of other activations", "verify/leak/bands.py", "blur = (self.own.error + (width / 2) * self.fastest) * (1 + 16 * u)", "blur = 0.0 * self.own.error", BETWEEN),
     Mutant("leak, curves: tangents", "verify/leak/between.py", "+ 8 * u) ** 2 / 4", "+ 8 * u) ** 2 / 8", BETWEEN),
     Mutant("leak, finer grids: dips at the slopes", "verify/leak/finer.py", "value = (1 - w) * first + w * last - w * (1 - w) * dip", "value = (1 - w) * first + w * last - 0.999 * w * (1 - w) * dip", MIXTURE),
     Mutant("leak, finer grids: dips in between", "verify/leak/finer.py", "deep[:, segment[:-1]] * steps**2", "0.999 * deep[:, segment[:-1]] * steps**2", MIXTURE),
@@ -212,6 +216,15 @@ MUTANTS = (
     Mutant("leak, curves: segments that follow each other", "verify/leak/curve.py", "if all(left.lo < left.hi == right.lo < right.hi", "if all(left.lo < left.hi and right.lo < right.hi", "tests/test_leak_curve.py -k lowest_curve"),
     Mutant("leak, raised: the line that was proved", "verify/leak/raised.py", "low = (line.below(s.lo), line.below(s.hi))", "low = (line.below(s.lo) + 1e-3, line.below(s.hi) + 1e-3)", f"{BRANCH} -k within_a_thousandth"),
     Mutant("leak, raised: both parts of a segment", "verify/leak/raised.py", "upper, low = known[a][0], s.chord.at(a)", "upper, low = known[a][0], s.chord.at(a) + 1e-3", f"{BRANCH} -k 'keep_its_chord'"),
+    Mutant("leak, rates: slopes of secants", "verify/leak/local.py", "one = _summed((first, last), slopes, objectives, known, start)", "one = _summed((first, last), slopes, objectives, start, start)", LOCAL),
+    Mutant("leak, rates: departures over the range", "verify/leak/local.py", "other = _summed((first, first), slopes, objectives, known, known)", "other = _summed((first, first), slopes, objectives, known, start)", LOCAL),
+    Mutant("leak, rates: sums of entries", "verify/leak/local.py", "return flat.sum(-1) +", "return 0.999 * flat.sum(-1) +", LOCAL),
+    Mutant("leak, rates: margins of several rows", "verify/leak/local.py", "return low.amin(-1), high.amax(-1)", "return low.amax(-1), high.amin(-1)", LOCAL),
+    Mutant("leak, closed form: paths that join", "verify/leak/closed_form.py", "up(tails[name] + more)", "up(tails[name] + 0.999 * more)", CLOSED),
+    Mutant("leak, closed form: lengths along a path", "verify/leak/closed_form.py", "found = up(tail * factor)", "found = up(0.999 * tail * factor)", CLOSED),
+    Mutant("leak, closed form: the steepest slope of a range", "verify/leak/closed_form.py", "steepest = torch.maximum(_steepest(node), _steepest(last))", "steepest = _steepest(node)", CLOSED),
+    Mutant("leak, stages: whose neurons were bounded before", "verify/leak/stages.py", "return grid.pick(place)", "return grid.pick(torch.arange(len(regions)))", "tests/test_leak_stages.py -k earlier_stage"),
+    Mutant("leak, slopes: activations that are alike", "models/slopes.py", "found.setdefault((len(node.shape), op.precision, each), [])", "found.setdefault((len(node.shape), op.precision), [])", "tests/test_slopes.py"),
     Mutant("leak, rates in parts: the largest mean", "verify/leak/stepwise.py", "trusted_upper(means.amax(1)", "trusted_upper(means[:, -1]", "tests/test_leak_stepwise.py"),
     Mutant("leak, rates in parts: a part's rate", "verify/leak/stepwise.py", "return -_largest_mean(-low, ends)", "return -0.999 * _largest_mean(-low, ends)", "tests/test_leak_stepwise.py"),
     Mutant("leak, rough lines: dips", "verify/leak/rough.py", "dips = walk.dips.expand", "dips = 0 * walk.dips.expand", "tests/test_leak_between.py -k rough"),

@@ -12,14 +12,17 @@ from networks import build, fully_connected
 from rows import mostly_slow
 from torch import Tensor
 
-from leaktight.errors import PropertyError, UsageError
+from leaktight.errors import DataError, PropertyError, UsageError
 from leaktight.models.network import Network
+from leaktight.models.normalise import normalised
 from leaktight.specs.property import Case
 from leaktight.specs.region import Norm, ball
 from leaktight.specs.unsafe import misclassified
 from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.certification import Certification
+from leaktight.verify.certified_radius import certified_radius
 from leaktight.verify.certify import certify
+from leaktight.verify.leak.leak import leak_of_data
 from leaktight.verify.search.attack import attack
 from leaktight.verify.verdict import Status
 
@@ -140,6 +143,53 @@ def test_radii_are_sound_and_nearly_all_that_the_engine_can_prove(norm: Norm, en
             size = float(radii[i]) * share + (0.0 if expected else 0.4 / 512)
             again = certify(network(), inputs()[i : i + 1], labels[i : i + 1], size, norm=norm, engine=engine)
             assert (again.inputs[0].status is Status.PROVED) == expected or engine == "auto"
+
+
+@pytest.mark.parametrize(
+    "norm", [Norm.LINF, *(pytest.param(norm, marks=pytest.mark.slow) for norm in (Norm.L2, Norm.L1))]
+)
+def test_a_radius_without_a_limit_is_sound_and_nearly_all_that_the_engine_can_prove(norm: Norm) -> None:
+    x, labels = inputs()[:2], predictions()[:2]
+    radii = [certified_radius(network(), x[i], int(labels[i]), norm=norm, engine="crown") for i in range(2)]
+    assert min(radii) > 0
+    assert bool((lowest_margins(labels, torch.tensor(radii, dtype=torch.float64), norm) > 0).all())
+    for i, radius in enumerate(radii):
+        for share, proved in ((0.999, True), (1.02, False)):
+            found = certify(network(), x[i : i + 1], labels[i : i + 1], share * radius, norm=norm, engine="crown")
+            assert (found.inputs[0].status is Status.PROVED) == proved
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e5])
+def test_a_radius_grows_with_the_units_of_the_input(scale: float) -> None:
+    x, label = inputs()[0], int(predictions()[0])
+    known = certified_radius(network(), x, label, engine="crown")
+    scaled = normalised(network(), [0.0], [scale])
+    assert certified_radius(scaled, scale * x, label, engine="crown") == pytest.approx(scale * known, rel=0.02)
+
+
+def test_what_is_misclassified_has_no_radius_and_what_never_loses_has_any() -> None:
+    assert certified_radius(network(), inputs()[0], int(predictions()[0] + 1) % 3) == 0.0
+    nearly_constant = normalised(network(), [0.0], [1e30])
+    label = int(network().flat(torch.zeros(1, 3, dtype=torch.float64)).argmax())
+    assert certified_radius(nearly_constant, inputs()[0], label, engine="interval") > 1e8
+
+
+@pytest.mark.parametrize(
+    ("x", "labels", "message"),
+    [
+        (inputs(2), predictions(3), r"shape \[2, 3\] and labels \[3\]"),
+        (inputs(3), predictions(2), r"shape \[3, 3\] and labels \[2\]"),
+        (inputs(1)[0], predictions(1)[0], r"shape \[3\] and labels \[\]"),
+        (inputs(0), predictions(1)[:0], "at least one"),
+        (inputs(2, 4), predictions(2), "4 entries, and the network 3 inputs"),
+        (inputs(2), predictions(2) + 0.5, "labels are torch.float32"),
+    ],
+)
+def test_inputs_and_labels_that_do_not_fit_are_refused(x: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        certify(network(), x, labels, 0.1)
+    with pytest.raises(DataError, match=message):
+        leak_of_data(network(), x, labels, 0.1, (0.0, 0.3))
 
 
 def test_narrower_balls_have_larger_radii_on_the_whole() -> None:

@@ -166,7 +166,12 @@ USAGES = {
     "an archive as the centre": (["lipschitz", NETWORK, "--center", IMAGES, "--radius", "1"], "neither an .npy file"),
     "a suite for a file": (["init", IMAGES], "this is no folder"),
     "infinite margin": ([*VERIFY, "--margin", "inf"], "--margin: 'inf' is not a finite number"),
-    "one result to compare": (["report", "none.json", "--compare"], "give exactly two"),
+    "one result to compare": (["report", "none.json", "--compare"], "exactly two results; got 1"),
+    "radius without a centre": (["lipschitz", NETWORK, "--radius", "1"], "--center and --radius belong together"),
+    "options of data for a property": (
+        ["leak", NETWORK, PROVED, "--slopes", "0:1", "--radius", "--clip", "0", "1"],
+        "--clip, --radius: only with --data",
+    ),
     "missing data": (["certify", NETWORK, "none.npz", "--epsilon", "0.1"], "none.npz"),
     "unknown type of network": (["inspect", IMAGES], ".npz"),
 }

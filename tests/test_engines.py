@@ -18,9 +18,9 @@ from leaktight.models import ops
 from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import Affine, Elementwise, Input, Linear, Op, Scale, Select, Sum, TwoSlope, leaky_relu
 from leaktight.specs.region import Ball, Box, Norm, Region, ball
-from leaktight.verify import relax
 from leaktight.verify.bounds import engine, optimise
 from leaktight.verify.bounds.engine import ENGINES, bound, engine_named, lower_bounds
+from leaktight.verify.relax import leaky
 
 Ends = tuple[Tensor, Tensor]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
@@ -367,7 +367,7 @@ def test_the_default_ray_beats_one_that_never_turns(monkeypatch: pytest.MonkeyPa
         return sum(float((high - low).sum()) for low, high in (ends(n, region, "crown") for n in networks))
 
     chosen = width()
-    monkeypatch.setattr(relax, "default_tilt", lambda *given: torch.full_like(given[1], tilt))
+    monkeypatch.setattr(leaky, "rightwards", lambda *given: torch.full_like(given[1], tilt))
     assert chosen < width()
 
 

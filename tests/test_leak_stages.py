@@ -13,7 +13,7 @@ from leaktight.specs.region import Norm, ball
 from leaktight.specs.unsafe import Unsafe, misclassified
 from leaktight.verify.bounds.engine import lower_bounds
 from leaktight.verify.leak.effort import Effort
-from leaktight.verify.leak.stages import PIECES, STAGES, Stage, first_margins
+from leaktight.verify.leak.stages import PIECES, STAGES, Stage, _Staged, first_margins
 
 ENDS = torch.linspace(0.0, 0.3, PIECES + 1, dtype=torch.float64)
 SHAPE = (6, 24, 20, 16, 5)
@@ -57,6 +57,22 @@ def test_no_input_lies_below_the_lines_of_any_stage(stages: tuple[Stage, ...], n
             a = float(torch.lerp(ENDS[k], ENDS[k + 1], share))
             bound = torch.lerp(low[:, k], high[:, k], share)
             assert bool((attacked(slopes, case, a, generator) >= bound - 1e-9).all())
+
+
+def test_neurons_that_an_earlier_stage_bounded_serve_later_ones() -> None:
+    slopes, case = asked(5, 0.2)
+    stage, later = Stage(PIECES // 4, 2), Stage(PIECES // 4, 4)
+    staged = _Staged(slopes, case, ENDS, Effort(), STAGES)
+    whole = staged._bounded_anew(stage, torch.tensor([1, 3, 4]))
+    some = staged._bounded_before(later, torch.tensor([3, 4]))
+    assert some is not None
+    many = torch.tensor([3, 4]).repeat_interleave(some.count)
+    assert torch.equal(some.region.lower, case.region.lower[many])
+    for name, z in some.tracked.items():
+        for own, made in ((z.lower, whole.tracked[name].lower), (z.upper, whole.tracked[name].upper)):
+            assert torch.equal(own, made[some.count :])
+    assert staged._bounded_before(later, torch.tensor([0, 3])) is None
+    assert staged._bounded_before(STAGES[-1], torch.tensor([3])) is None
 
 
 def test_more_stages_lose_less_against_single_certificates() -> None:

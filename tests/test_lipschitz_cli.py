@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,33 @@ def test_a_centre_that_is_none_is_refused(text: str, tmp_path: Path, capfd: pyte
     assert code == 2
     assert "--center" in err
     assert "numbers" in err
+
+
+def head(shape: tuple[int, ...]) -> bytes:
+    """An .npy file that claims an array and holds none of it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (head((10**12,)), "greater than file size"),
+        (pickle.dumps([0.0] * 64), "magic string"),
+        (np.zeros(64, complex), "its entries are complex128"),
+        (np.full(64, None), "objects"),
+        (np.zeros(63), "holds 63 numbers; needed are 64"),
+        (b"", "cannot be read as numbers"),
+    ],
+    ids=["claims a terabyte", "pickle", "complex numbers", "objects", "one too few", "empty"],
+)
+def test_an_array_that_is_no_input_is_refused_unread(
+    content: Any, fragment: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "centre.npy"
+    place.write_bytes(content) if isinstance(content, bytes) else np.save(place, content, allow_pickle=True)
+    code, out, err = asked(capfd, DIGITS, "--center", place, "--radius", "0.1")
+    assert (code, out) == (2, "")
+    assert err.startswith("leaktight: error: --center: ")
+    assert fragment in err

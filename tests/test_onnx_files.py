@@ -119,6 +119,18 @@ def beyond_float64() -> ModelProto:
     return model
 
 
+def constants_of(kind: str, *constants: Any, rounds: int = 1, **attributes: Any) -> ModelProto:
+    """A small file whose constants, put together by one operator again and again, are large, or do not fit."""
+    m = Maker(0)
+    found = [m.constant(c, np.asarray(c).dtype) for c in constants]
+    for _ in range(rounds):
+        found = [m.node(kind, *found, **attributes)] * len(found)
+    return m.build(m.node("Add", m.input(1, 1), m.node("ReduceMean", found[0], keepdims=0)))
+
+
+LONG = np.ones((20_000, 1), np.float32)
+
+
 def second_pool_output() -> ModelProto:
     m = Maker(0)
     pooled, indices = m.node("MaxPool", m.input(1, 1, 4), outputs=2, kernel_shape=[2])
@@ -150,6 +162,28 @@ REFUSED: dict[str, tuple[bytes | ModelProto | Callable[[Path], None], tuple[str,
     "expansion to ten billion": (
         one_node("Expand", shape=(1, 1), constants=(np.asarray([10**5, 10**5]),)),
         ("Expand", "at most"),
+    ),
+    "sum of constants of 400 million": (constants_of("Add", LONG, LONG.T), ("Add", "400000000", "at most")),
+    "choice of constants of 400 million": (
+        constants_of("Where", LONG > 0, LONG, LONG.T),
+        ("Where", "400000000", "at most"),
+    ),
+    "whole numbers of 400 million": (
+        constants_of("Mod", LONG.astype(np.int64), LONG.T.astype(np.int64)),
+        ("Mod", "400000000", "at most"),
+    ),
+    "constants doubled thirty times": (
+        constants_of("Concat", LONG, LONG, rounds=30, axis=0),
+        ("Concat", "at most"),
+    ),
+    "constants that do not fit": (constants_of("Add", LONG[:2], LONG[:3]), ("Add", "[2, 1], [3, 1]", "do not fit")),
+    "padding of ten billion": (
+        one_node("MaxPool", shape=(1, 1, 4), kernel_shape=[10**10], pads=[10**10, 10**10]),
+        ("MaxPool", "at most"),
+    ),
+    "windows of 250 billion": (
+        one_node("AveragePool", shape=(1, 1, 10**6), kernel_shape=[5 * 10**5]),
+        ("AveragePool", "at most"),
     ),
     "external data above the folder": (external("../weights.bin"), ("'../weights.bin'", "inside the model's folder")),
     "external data at an absolute path": (external("/etc/passwd"), ("inside the model's folder",)),

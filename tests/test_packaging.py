@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "leaktight"
 ROOMS = ("models", "specs", "verify")
 
 
@@ -37,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def modules() -> set[str]:
     """Every module that the wheel must hold, as a path in the wheel."""
     rooms = {f"leaktight/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    own = (path for pattern in ("*.py", "commands/*.py") for path in (ROOT / "leaktight").glob(pattern))
+    own = [path for place in ("*.py", "commands/*.py") for path in (ROOT / "leaktight").glob(place)]
     return rooms | {path.relative_to(ROOT).as_posix() for path in own}
 
 
@@ -87,8 +88,15 @@ def test_every_folder_of_the_rooms_is_a_listed_package() -> None:
         for room in ROOMS
         for path in (ROOT / room).rglob("*.py")
     }
+    folders |= {
+        "leaktight." + path.parent.name
+        for path in (ROOT / "leaktight").glob("*/__init__.py")
+        if path.parent.name not in ROOMS
+    }
     assert folders | {"leaktight"} <= listed
-    assert all((ROOT / name.removeprefix("leaktight.").replace(".", "/") / "__init__.py").exists() for name in folders)
+    assert all(
+        (PACKAGE / name.removeprefix("leaktight.").replace(".", "/") / "__init__.py").exists() for name in folders
+    )
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "Makefile", ".ci/run"])

@@ -68,13 +68,13 @@ def test_the_first_ten_minutes(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     code, _, err = run("init", ".")
     assert (code, err) == (
         0,
-        "leaktight: leaktight.toml asks 1 questions of 1 networks; next: leaktight run leaktight.toml\n",
+        "leaktight: leaktight.toml asks 1 question of 1 network; next: leaktight run leaktight.toml\n",
     )
     assert run("init", ".")[0] == 2, "a suite is not replaced unasked"
     reports = [f"--report={style}={path}" for style, path in STYLES.items()]
     code, out, err = run("run", "leaktight.toml", "--jobs", 1, *reports)
     assert code == 0, err
-    assert out.startswith("The gate passed\n1 jobs: ")
+    assert out.startswith("The gate passed\n1 job: ")
     assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert (tmp_path / "page.md").read_text().startswith("# The gate passed\n")
     assert JUnitXml.fromfile(str(tmp_path / "junit.xml")).failures == 0
@@ -339,7 +339,7 @@ def test_the_trend_and_every_network_have_their_place_on_the_page() -> None:
     assert "proved 5 4 -1" in text
     assert "unknown 12 4 -8" in text
     assert "timeout 0 4 +4" in text
-    assert "1 numbers that got better" in text
+    assert "1 number that got better" in text
     page = render.render(document, "html")
     for network in range(3):
         assert f"Network: nets/{network}.onnx" in page

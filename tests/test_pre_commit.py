@@ -107,7 +107,7 @@ def test_a_commit_is_proved_by_the_hook_and_a_worse_network_is_stopped(
     code, said = hooks.run()
     assert code == 0, said
     assert re.search(r"^leaktight\.+Passed$", said, re.MULTILINE)
-    assert "leaktight: 1 jobs: " in said
+    assert "leaktight: 1 job: " in said
     assert ".leaktight" not in git(user, "status", "--short"), "the ledger is not for version control"
     git(user, "commit", "--quiet", "--message", "a network that is proved")
 

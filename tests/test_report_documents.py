@@ -383,6 +383,15 @@ def test_few_digits_of_an_interval_lie_inside_it() -> None:
     assert digits.rounded_inwards(1 / 3, 1 / 3) == f"{1 / 3!r} to {1 / 3!r}"
 
 
+def test_a_comparison_never_shows_more_than_is_proven() -> None:
+    before, after = documents.certification(2), documents.certification(2)
+    after["inputs"][0]["margin"] = {"lower": 15.484798, "upper": -15.484798}
+    after["accuracy"]["certified"] = 0.9999
+    shown = text.render(compare.compare(before, after))
+    assert re.search(r"input 0 .* 15\.4847 .* -15\.4847 ", shown)
+    assert re.search(r"certified accuracy +\S+ +<100%", shown)
+
+
 def test_a_reason_never_claims_more_than_the_margin() -> None:
     verdict = leaktight.prove(leaktight.load(NETWORK), leaktight.read_property(PROVED))
     (said,) = re.findall(r"at least (\S+) on", verdict.reason)

@@ -328,3 +328,13 @@ def test_where_an_activation_comes_from_is_no_part_of_what_it_means() -> None:
 def test_files_are_read_once() -> None:
     slopes = Slopes.of(made(fully_connected, 0))
     assert slopes.file_at(0.5) is slopes.file_at(0.5)
+
+
+def test_the_network_that_is_kept_may_meet_gradients_whoever_asks_first() -> None:
+    slopes = Slopes.of(build("fully_connected", 0))
+    with torch.inference_mode():
+        bent = slopes.bent
+    x = torch.ones(1, bent.input_size, dtype=torch.float64, requires_grad=True)
+    bent.flat(x).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert not any(bent.by_name[name].op.left.is_inference() for name in slopes.nodes)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leaktight.errors import UsageError
 from leaktight.models.network import Network
+from leaktight.specs.labelled import labelled
 from leaktight.specs.region import Norm, ball
 from leaktight.specs.unsafe import misclassified
 from leaktight.verify.answered import GROUP, answer_group, groups, unanswered
@@ -59,7 +60,8 @@ def certify(
     seconds for each input, those of a group together, radii included. memory: in bytes, of all processes together.
     jobs: worker processes, any number of which give the same results; by default all is done in this one. device:
     where it is computed, ``cpu``, ``cuda`` or ``cuda:N``. progress: called with the numbers of inputs done and of all.
-    Raises: PropertyError: a label, epsilon or input is not allowed. UsageError: an engine or limit is not allowed.
+    Raises: DataError: inputs and labels do not fit each other or the network. PropertyError: a label, epsilon or input
+    is not allowed. UsageError: an engine or limit is not allowed.
     WorkerFailed: a worker process crashed, hung or was killed.
     """
     began = time.monotonic()
@@ -73,7 +75,7 @@ def certify(
         raise UsageError(f"--jobs must be at least 1; got {jobs}")
     if jobs is not None and budget.device != CPU:
         raise UsageError("--jobs: worker processes would share one GPU; leave out --jobs, or use --device cpu")
-    flat, labels = CPU.of((inputs.double().flatten(1), labels))
+    flat, labels = CPU.of(labelled(inputs, labels, network.input_size))
     with CPU.at_work():  # refuse a bad epsilon, input or label before any work
         ball(flat, epsilon, chosen, clip)
         misclassified(labels, network.output_size)

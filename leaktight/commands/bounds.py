@@ -25,6 +25,7 @@ def bounds(
     from leaktight.specs.vnnlib import read_property
     from leaktight.verify.bounds.engine import ENGINES
     from leaktight.verify.bounds.union import bound_everywhere
+    from leaktight.verify.report.words import counted
 
     chosen = options.choice("--engine", engine, tuple(ENGINES))
     found = bound_everywhere(
@@ -34,4 +35,7 @@ def bounds(
         **budget(dtype, memory, device),
     )
     count = sum(lower.numel() for lower, _ in found.outputs.values())
-    return Answer(found.to_json(), f"bounds of {count} outputs over {found.regions} region(s) by {found.engine}")
+    return Answer(
+        found.to_json(),
+        f"bounds of {counted(count, 'output')} over {counted(found.regions, 'region')} by {found.engine}",
+    )

@@ -12,7 +12,8 @@ def history(
     limit: arguments.HistoryLimit = 100,
 ) -> Answer:
     """What the ledger holds, the newest first."""
+    from leaktight.verify.report.words import counted
     from leaktight.verify.run.pipeline import history as look
 
     found = look(ledger, job, limit)
-    return Answer(found, f"{len(found['records'])} answers in {found['ledger']}")
+    return Answer(found, f"{counted(len(found['records']), 'answer')} in {found['ledger']}")

@@ -17,6 +17,7 @@ def init(folder: arguments.Folder = Path("."), force: arguments.Force = False) -
 
     Writes leaktight.toml, with comments, for the networks, properties and data that it finds there.
     """
+    from leaktight.verify.report.words import counted
     from leaktight.verify.run.init import NAME, make
     from leaktight.verify.run.samples import write_samples
 
@@ -42,5 +43,9 @@ def init(folder: arguments.Folder = Path("."), force: arguments.Force = False) -
         "left_out": list(made.left_out),
         "version": __version__,
     }
-    summary = f"{path} asks {made.jobs} questions of {made.networks} networks; next: leaktight run {path}"
-    return Answer(document, summary, notes=tuple(f"leaktight: warning: left out: {why}" for why in made.left_out))
+    asks = f"asks {counted(made.jobs, 'question')} of {counted(made.networks, 'network')}"
+    return Answer(
+        document,
+        f"{path} {asks}; next: leaktight run {path}",
+        notes=tuple(f"leaktight: warning: left out: {why}" for why in made.left_out),
+    )

@@ -46,6 +46,17 @@ def leak(
         raise UsageError("give either a PROPERTY, or --data with --epsilon; got " + ("both" if data else "neither"))
     if (data is None) != (epsilon is None):
         raise UsageError("--data and --epsilon belong together; one of them is missing")
+    if property is not None:
+        _only_with_data(
+            {
+                "--norm": norm != "inf",
+                "--clip": clip is not None,
+                "--limit": limit is not None,
+                "--labels": labels is not None,
+                "--channels-last": channels_last,
+                "--radius": radius,
+            }
+        )
     within = options.span("--slopes", slopes)
     ways: dict[str, Any] = {
         "tolerance": options.number("--tolerance", tolerance),
@@ -76,3 +87,10 @@ def leak(
                 asked, known.inputs, known.labels, size, within, progress=progress, **balls, **ways
             ).about({"data": {"path": known.path, "sha256": known.sha256}})
     return Answer(found.to_json(), found.summary, INTERRUPTED if found.interrupted else found.status.exit_code)
+
+
+def _only_with_data(given: dict[str, bool]) -> None:
+    """Raises UsageError: an option is given that a property has no use for."""
+    needless = [option for option, there in given.items() if there]
+    if needless:
+        raise UsageError(f"{', '.join(needless)}: only with --data; a PROPERTY says itself which inputs it is about")

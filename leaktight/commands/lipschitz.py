@@ -28,6 +28,8 @@ def lipschitz(
     """
     from leaktight.verify.lipschitz.lipschitz import lipschitz as bound_constant
 
+    if (centre is None) != (radius is None):
+        raise UsageError("--center and --radius belong together; one of them is missing")
     if centre is not None:
         from leaktight.specs.point import read_point
     size = None if radius is None else _ball_size(radius)

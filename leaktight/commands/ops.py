@@ -13,4 +13,5 @@ def ops() -> Answer:
     from leaktight.capabilities import operators
 
     found = operators()
-    return Answer(found, f"{len(found['onnx'])} ONNX operators; engines: auto, {', '.join(found['engines'])}")
+    engines = ", ".join((*found["searches"], *found["engines"]))
+    return Answer(found, f"{len(found['onnx'])} ONNX operators; engines: {engines}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from leaktight.errors import InternalError
 from leaktight.models.enclosure import Enclosure
+from leaktight.models.readers.lowering import joint_shape
 from leaktight.models.readers.node import Known, Operand, Reading, Value, reads
 from leaktight.models.readers.tensors import element_type
 
@@ -139,8 +140,14 @@ _BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., E
 }
 
 
+def _check_joint_shape(node: Reading) -> None:
+    """Raises ModelError: the operands do not fit together, or what they broadcast to is too large."""
+    node.affordable(prod(joint_shape(node, *(node.known(i).shape for i in range(node.count)))))
+
+
 @folds(*_BINARY)
 def binary(node: Reading) -> Known:
+    _check_joint_shape(node)
     a, b = node.known(0).array, node.known(1).array
     on_floats, on_integers, on_enclosures = _BINARY[node.kind]
     if a.dtype != b.dtype:
@@ -190,11 +197,13 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 
 @folds(*_PLAIN)
 def compared(node: Reading) -> Known:
+    _check_joint_shape(node)
     return Known("", np.asarray(_PLAIN[node.kind](*(node.known(i).array for i in range(node.count)))))
 
 
 @folds("Where")
 def where(node: Reading) -> Known:
+    _check_joint_shape(node)
     condition, a, b = (node.known(i) for i in range(3))
     error = np.where(condition.array, a.enclosure.error, b.enclosure.error) if a.floating else None
     return Known("", np.where(condition.array, a.array, b.array), error)
@@ -202,6 +211,8 @@ def where(node: Reading) -> Known:
 
 def folded_by_reference(node: Reading, operands: list[Known]) -> Known:
     """An operator on integer or boolean constants, as the ONNX reference implementation computes it."""
+    depth = int(operands[1].array.max(initial=1)) if node.kind == "OneHot" and len(operands) > 1 else 1
+    node.affordable(depth * prod(max(1, x.array.size) for x in operands))  # what they broadcast to, at most
     from onnx.helper import make_graph, make_model, make_node, make_opsetid
     from onnx.reference import ReferenceEvaluator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import ceil, floor, prod
+from math import ceil, floor, inf, prod
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,11 @@ from leaktight.models.readers.windows import Windows, spatial, windows
 def _pooling(node: Reading, shape: tuple[int, ...]) -> Windows:
     if len(shape) not in (3, 4, 5):
         raise node.refused(f"it pools a value of shape {list(shape)}; one, two or three spatial axes are allowed")
-    return windows(
-        node,
-        shape[2:],
-        spatial(node, "kernel_shape", len(shape) - 2, 1),
-        ceil=bool(node.attributes.integer("ceil_mode", 0)),
-    )
+    kernel = spatial(node, "kernel_shape", len(shape) - 2, 1)
+    found = windows(node, shape[2:], kernel, ceil=bool(node.attributes.integer("ceil_mode", 0)))
+    for length, size in zip(found.result, kernel, strict=True):
+        node.affordable(length * size)
+    return found
 
 
 @reads("MaxPool")
@@ -35,6 +34,7 @@ def max_pool(node: Reading) -> Operand:
     node.attributes.integer("storage_order", 0)  # of the indices, which are not read
     found = _pooling(node, x.shape)
     channels, extents = x.shape[:2], x.shape[2:]
+    node.affordable(prod(channels) * prod(found.result) * prod(found.kernel))
     place = np.zeros((1,) * (2 * len(extents)), np.int64)
     for axis, extent in enumerate(extents):
         inside = _inside(node, found.positions(axis), extent)
@@ -43,7 +43,6 @@ def max_pool(node: Reading) -> Operand:
         place = place * extent + inside.reshape(shape)
     window = place.reshape(*found.result, prod(found.kernel))
     starts = np.arange(prod(channels)).reshape(*channels, *[1] * window.ndim) * prod(extents)
-    node.affordable(prod(channels) * window.size)
     return largest(node, x, starts + window, part="windows")
 
 
@@ -151,7 +150,7 @@ def _resized(
 ) -> Operand:
     if scales is None and sizes is not None:
         scales = [float(np.float32(n) / np.float32(m)) for n, m in zip(sizes, x.shape, strict=True)]
-    if scales is None or len(scales) != len(x.shape) or any(s <= 0 for s in scales):
+    if scales is None or len(scales) != len(x.shape) or not all(0 < s < inf for s in scales):
         raise node.wrong(f"scales {scales} do not fit a value of shape {list(x.shape)}")
     if not shrink and any(s < 1 for s in scales):
         raise node.refused("shrinking is defined from operator set 11 on; convert the model")

@@ -98,6 +98,7 @@ def concat(node: Reading) -> Operand:
             f"values of shapes {', '.join(str(list(x.shape)) for x in parts)} cannot be joined along axis {axis}"
         )
     known = [x for x in parts if isinstance(x, Known)]
+    node.affordable(sum(prod(x.shape) for x in parts))
     if len(known) == len(parts):
         exact = all(x.error is None for x in known)
         error = None if exact else np.concatenate([x.enclosure.error for x in known], axis)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leaktight.models.readers.node import Reading
+
+Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,21 @@ def windows(node: Reading, extents: tuple[int, ...], kernel: tuple[int, ...], *,
         ]
         small, large = tuple(p // 2 for p in spare), tuple(p - p // 2 for p in spare)
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
+        _check_size(node, extents, begin, end, kernel)
         return Windows(kernel, stride, dilation, begin, end, result)
     if mode == "VALID":
         begin = end = (0,) * axes
+    _check_size(node, extents, begin, end, kernel)
     result = tuple(
         _extent(node, *each, ceil=ceil) for each in zip(extents, kernel, stride, dilation, begin, end, strict=True)
     )
     return Windows(kernel, stride, dilation, begin, end, result)
+
+
+def _check_size(node: Reading, extents: Sizes, begin: Sizes, end: Sizes, kernel: Sizes) -> None:
+    """Raises ModelError: what the windows lie on, with its padding, or a window itself, is too large."""
+    node.affordable(prod(n + b + e for n, b, e in zip(extents, begin, end, strict=True)))
+    node.affordable(prod(kernel))
 
 
 def _extent(

@@ -135,7 +135,7 @@ def _check_radius(radius: Tensor) -> None:
 
 def _check_clip(centre: Tensor, low: float, high: float) -> None:
     if not low <= high:
-        raise PropertyError(f"the clip range must have lower <= upper; got {low} {high}")
+        raise PropertyError(f"the clip range must have lower <= upper; got {low} {high}; give the lower number first")
     outside = (centre < low) | (centre > high)
     if outside.any():
         row, at = outside.nonzero()[0].tolist()

@@ -13,7 +13,7 @@ subtracted at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +30,7 @@ from leaktight.verify.bounds.centred import Centred, Drift, Fan
 from leaktight.verify.bounds.interval import Interval, rounding, spread_of, step
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise, kind_of
 from leaktight.verify.bounds.rows import Rows, Units, is_whole
+from leaktight.verify.bounds.selected import Selected
 from leaktight.verify.bounds.walk import Walk
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import gamma, underflow, unit
@@ -50,35 +51,6 @@ class _Slack:
 
     def select(self, regions: Tensor | slice) -> _Slack:
         return _Slack(None if self.vector is None else self.vector[regions], self.constant[regions])
-
-
-Value = TypeVar("Value", Interval, Lines, _Slack)
-
-
-class _Selected(MutableMapping[str, Value]):
-    """What is known of some regions of a batch by name: picked from the whole batch's when it is asked for."""
-
-    def __init__(self, whole: Mapping[str, Value], regions: Tensor | slice) -> None:
-        self.whole: Mapping[str, Value] = whole
-        self.regions = regions
-        self.picked: dict[str, Value] = {}
-
-    def __getitem__(self, name: str) -> Value:
-        if name not in self.picked:
-            self.picked[name] = self.whole[name].select(self.regions)
-        return self.picked[name]
-
-    def __setitem__(self, name: str, value: Value) -> None:
-        self.picked[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        raise InternalError(f"what is known of {name!r} was to be forgotten")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self.whole, *self.picked]))
-
-    def __len__(self) -> int:
-        return len(set(self.whole) | set(self.picked))
 
 
 class Backward:
@@ -120,12 +92,12 @@ class Backward:
         if is_whole(regions, self.region.batch):
             return self
         other = self._placed(regions)
-        other.known = _Selected(self.known, regions)
+        other.known = Selected(self.known, regions)
         other.tilts = {name: tilt[regions] for name, tilt in self.tilts.items()}
         other._lines = {name: lines.select(regions) for name, lines in self._lines.items()}
         other._fans = {name: fan.select(regions) for name, fan in self._fans.items()}
         other._handed_fans = {name: vector[regions] for name, vector in self._handed_fans.items()}
-        other._plain = _Selected(self._plain, regions)
+        other._plain = Selected(self._plain, regions)
         other._handed_on = {name: vector[regions] for name, vector in self._handed_on.items()}
         return other
 
@@ -144,7 +116,7 @@ class Backward:
         """A copy at these places of the batch, with what is known of regions and rounding errors, but not of lines."""
         other = copy(self)
         other.region = self.region.select(regions)
-        other._slacks = _Selected(self._slacks, regions)
+        other._slacks = Selected(self._slacks, regions)
         other._underflows = {name: total[regions] for name, total in self._underflows.items()}
         other._widened = None if self._widened is None else self._widened.select(regions)
         return other

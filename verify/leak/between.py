@@ -19,6 +19,7 @@ from leaktight.verify.leak.finer import finer
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.neurons import over_all, refine_neurons
 from leaktight.verify.leak.segments import Lines
+from leaktight.verify.leak.single import GridReferences
 from leaktight.verify.leak.turns import turned
 from leaktight.verify.rounding import down, trusted_lower, unit
 
@@ -76,10 +77,18 @@ def parts_of(slopes: Slopes, region: Region, count: int, memory: int) -> list[sl
 
 def bounded_grid(slopes: Slopes, region: Region, at: Tensor, effort: Effort, floor: Known | None) -> Grid:
     """The grid at these slopes ``(batch, slopes)``, with bounds of all neurons."""
+    return referred_grid(slopes, region, at, effort, floor)[0]
+
+
+def referred_grid(
+    slopes: Slopes, region: Region, at: Tensor, effort: Effort, floor: Known | None
+) -> tuple[Grid, GridReferences | None]:
+    """The same, and what passes in float32 refer to. These hold the grid, which so does not hold them: a ring would
+    keep all its memory until Python looks for rings.
+    """
     keep_freed_memory()
     grid = Grid(slopes, region, at)
-    refine_neurons(grid, effort.memory or default_memory(), floor, effort.deadline)
-    return grid
+    return grid, refine_neurons(grid, effort.memory or default_memory(), floor, effort.deadline)
 
 
 def together(parts: list[Lines]) -> Lines:

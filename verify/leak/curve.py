@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite, nextafter
 from typing import NamedTuple
 
 
-class Chord(NamedTuple):  # thousands are made for a curve, and a dataclass takes three times as long
+class Chord(NamedTuple):  # thousands are made for a curve, and a dataclass takes three times as long; so below
     """``M(a) >=`` the chord from ``(lo, at_lo)`` to ``(hi, at_hi)``, for every slope ``a`` in ``[lo, hi]``."""
 
     lo: float
@@ -32,8 +31,7 @@ class Chord(NamedTuple):  # thousands are made for a curve, and a dataclass take
         return value - 1e-15 * (abs(self.at_lo) + abs(self.at_hi)) - 1e-300
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """One segment of a curve: proven lower bounds at its ends (the chord holds), attained upper bounds at its ends.
 
     `throughout`: no margin at a slope of the segment is above it (infinite: unknown).
@@ -74,7 +72,7 @@ def lowest(chords: Sequence[Chord]) -> list[Chord]:
     Between neighbouring ends of all chords each is a line; their minimum is concave there, so its chord holds. Chords
     that follow each other are such a curve themselves.
     """
-    rising = sorted(chords, key=lambda chord: (chord.lo, chord.hi))
+    rising = sorted(chords)
     if all(left.lo < left.hi == right.lo < right.hi for left, right in pairwise(rising)):
         return rising
     ends = sorted({end for chord in chords for end in (chord.lo, chord.hi)})

@@ -23,6 +23,7 @@ from leaktight.verify.leak.sagging import sagging
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, unit
 
 if TYPE_CHECKING:
+    from leaktight.verify.leak.bands import Curved
     from leaktight.verify.leak.charges import Charges
     from leaktight.verify.leak.grid import Grid
 
@@ -110,36 +111,26 @@ class BentWalk(DipWalk):
     def elementwise(self, node: Node, a: Tensor) -> None:
         values, bends = a.chunk(2, 1)
         lines = self.grid.centred(node)
-        size, bent = values.abs(), bends.abs()
+        size = values.abs()
         shift, sink, slack = self.weighed(node, values, size)
-        turn, noise, new_bends = self._bends(node, values, bends, bent)
+        curved = self._bends(node, values, bends)
         self.sagged = self.sagged + dot(size, sagging(self.grid, node))
-        self.shift(torch.cat([shift, turn], 1))
-        self.shift(torch.cat([sink, torch.zeros_like(turn)], 1))
-        self.slack = self.slack + torch.cat([slack, noise], 1)
+        self.shift(torch.cat([shift, curved.turn], 1))
+        self.shift(torch.cat([sink, torch.zeros_like(sink)], 1))
+        self.slack = self.slack + torch.cat([slack, curved.noise], 1)
         rows = (values * lines.slope).addcmul_(size, lines.half_slope)
-        self.give(node.inputs[0], torch.cat([rows, new_bends], 1), charged=True)
+        self.give(node.inputs[0], torch.cat([rows, curved.rows], 1), charged=True)
 
-    def _bends(self, node: Node, values: Tensor, bends: Tensor, bent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The curvature's offset, slack and rows in front of an activation."""
-        grid, u = self.grid, unit(self.grid.dtype)
-        bands = grid.bands(node)
+    def _bends(self, node: Node, values: Tensor, bends: Tensor) -> Curved:
+        """The curvature in front of an activation; what it may be off goes to the dips."""
+        grid, change = self.grid, self._change(values)
         width = grid.along(grid.widths).reshape(-1, 1, *[1] * len(node.shape))
-        blur = (bands.own.error + (width / 2) * bands.fastest) * (1 + 16 * u)
-        lost, noise = dots(bent, torch.cat([blur, bands.noise[:, :1]], 1)).unbind(-1)
-        turn, new_bends = dot(bends, bands.own.offset), bends * bands.own.slope
-        change = self._change(values)
-        if bands.rate is not None:
-            fast = change * width
-            blur = (bands.rate.error + 8 * u * bands.fastest) * (1 + 16 * u)
-            turn, new_bends = turn + dot(fast, bands.rate.offset), new_bends.addcmul_(fast, bands.rate.slope)
-            more, louder = dots(fast.abs_(), torch.cat([blur, bands.noise[:, 1:]], 1)).unbind(-1)
-            lost, noise = lost + more, noise + louder
-        self.deep = self.deep + self._first(lost)
+        curved = grid.bands(node).curved(bends, change, width)
+        self.deep = self.deep + self._first(curved.lost)
         if grid.carries(node):
             beyond = grid.along(grid.charges(node).beyond)
             self.deep = self.deep + self._first(dot(change.abs_(), beyond))
-        return turn, noise, new_bends
+        return curved
 
     def _change(self, values: Tensor) -> Tensor:
         """From each slope to the next how the coefficients change; at the last slope zero."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
@@ -40,7 +40,7 @@ class Drawing:
         counts = torch.bincount(domains.owner, minlength=self.case.region.batch).tolist()
         found = []
         for owner, known in enumerate(self.incumbents.known):
-            segments = [_segment(chord, known) for chord in lowest(chords[owner])]
+            segments = _segments(lowest(chords[owner]), known)
             found.append(Traced(self._settled(owner, segments, plan), known, counts[owner], interrupted))
         return found
 
@@ -48,8 +48,8 @@ class Drawing:
         """The segments, with what the best inputs at their ends attain on all of them, and what was found so before."""
         known = self.incumbents.known[owner]
         segments = told(segments, Answers(refuted=self.refuted[owner]), known)
-        open_ = [s for s in segments if not s.refuted]
-        if not known or not open_ or plan.late:
+        open_ = [s for s in segments if not s.refuted] if known else []
+        if not open_ or plan.late:
             return segments
         one = slice(owner, owner + 1)
         case = Case(self.case.region.select(one), self.case.unsafe.select(one))
@@ -62,6 +62,8 @@ class Drawing:
         return segments
 
 
-def _segment(chord: Chord, known: Mapping[float, tuple[float, Tensor]]) -> Segment:
-    upper = (known.get(chord.lo, (inf,))[0], known.get(chord.hi, (inf,))[0])
-    return Segment(chord.lo, chord.hi, (chord.at_lo, chord.at_hi), upper)
+def _segments(chords: Sequence[Chord], known: Mapping[float, tuple[float, Tensor]]) -> list[Segment]:
+    if not known:
+        return [Segment(lo, hi, (at_lo, at_hi)) for lo, hi, at_lo, at_hi in chords]
+    upper = [[known.get(a, (inf,))[0] for a in (chord.lo, chord.hi)] for chord in chords]
+    return [Segment(c.lo, c.hi, (c.at_lo, c.at_hi), (low, high)) for c, (low, high) in zip(chords, upper, strict=True)]

@@ -40,7 +40,7 @@ from leaktight.models.ops import TwoSlope
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.interval import Interval, input_intervals
-from leaktight.verify.leak.bands import Bands, bands_of
+from leaktight.verify.leak.bands import Bands, KinkBands, bands_of
 from leaktight.verify.leak.charges import Charges, charges_of
 from leaktight.verify.leak.intervals import departure
 from leaktight.verify.leak.segments import OverSegments, Rowed
@@ -48,8 +48,6 @@ from leaktight.verify.rounding import unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from leaktight.verify.leak.single import GridReferences
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,9 @@ class Grid(OverSegments):
         self.at, self.count = at, count
         self.tracked: dict[str, Tracked] = {}
         self.charged: dict[str, Charges] = {}
-        self.banded: dict[str, Bands] = {}
+        self.banded: dict[str, Bands | KinkBands] = {}
         self.departed: dict[str, Interval] = {}
         self.halfway: dict[str, Rowed] = {}
-        self.references: GridReferences | None = None  # of passes in float32, where neurons were bounded by such
         self.hulled: dict[str, tuple[Interval, Tracked | None, Interval]] = {}
         self.sunk: dict[str, Interval] = {}  # dips of the grid that this one is finer than, at the slopes
 
@@ -101,7 +98,7 @@ class Grid(OverSegments):
             flat = (regions.unsqueeze(1) * self.count + torch.arange(self.count)).flatten()
         between = self.between(regions)
         other = self.select(flat)
-        other.at, other.banded, other.hulled, other.references = self.at[regions], {}, {}, None
+        other.at, other.banded, other.hulled = self.at[regions], {}, {}
         other.halfway = {name: rowed.select(flat) for name, rowed in self.halfway.items()}
         other.departed = {name: z.select(between) for name, z in self.departed.items()}
         other.sunk = {name: z.select(flat) for name, z in self.sunk.items()}
@@ -204,7 +201,7 @@ class Grid(OverSegments):
         whole = x.reshape(-1, self.count - 1, *x.shape[1:])
         return torch.cat([whole, whole[:, -1:]], 1).flatten(0, 1)
 
-    def bands(self, node: Node) -> Bands:
+    def bands(self, node: Node) -> Bands | KinkBands:
         """Parallel lines around an activation on each segment, and around the rate at which it moves."""
         found = self.banded.get(node.name)
         if found is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from leaktight.models.network import Network
+from leaktight.specs.labelled import labelled
 from leaktight.specs.property import Property
 from leaktight.specs.region import Norm
 from leaktight.verify.device import CPU, Device
@@ -88,8 +89,8 @@ def leak_of_data(
     kind = Norm.named(norm)
 
     def asked(there: Device, setting: Setting) -> OfData:
-        x, y = there.of((inputs, labels))
-        return OfData(setting.moving, x.reshape(len(x), -1).double(), y, epsilon, kind, clip, radius)
+        x, y = there.of(labelled(inputs, labels, network.input_size))
+        return OfData(setting.moving, x, y, epsilon, kind, clip, radius)
 
     found = answered(network, ways, asked)
     return found.about({"epsilon": epsilon, "norm": kind.value, "data": {"path": None, "sha256": None}})

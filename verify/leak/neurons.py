@@ -24,10 +24,13 @@ Known = Mapping[str, Interval]
 _WASTE = 1.25  # rows that may be bounded for one that is wanted
 
 
-def refine_neurons(grid: Grid, memory: int, floor: Known | None, deadline: float | None) -> None:
-    """Fills in bounds of all nodes, from the inputs on: what activations are not linear on is bounded by passes."""
+def refine_neurons(grid: Grid, memory: int, floor: Known | None, deadline: float | None) -> GridReferences | None:
+    """Fills in bounds of all nodes, from the inputs on: what activations are not linear on is bounded by passes.
+
+    Returns what passes in float32 refer to, where they did it: they serve for rows on the outputs, too.
+    """
     network, count = grid.network, grid.count
-    single = grid.references = GridReferences(grid) if DipPass.fits(grid) else None
+    single = GridReferences(grid) if DipPass.fits(grid) else None
     for node in network:
         if node.name not in grid.values:
             z = grid.step(node)
@@ -39,6 +42,7 @@ def refine_neurons(grid: Grid, memory: int, floor: Known | None, deadline: float
             wanted = _anywhere(grid, node)
             if bool(wanted.any()):
                 _refine(grid, single, node, wanted, memory, deadline)
+    return single
 
 
 def _anywhere(grid: Grid, node: Node) -> Tensor:

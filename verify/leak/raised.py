@@ -117,8 +117,8 @@ class Raising:
             known[a] = (upper, x)
         upper, low = known[a][0], s.chord.at(a)
         halves = [
-            _Part(part.region, replace(s, hi=a, lower=(s.lower[0], low), upper=(s.upper[0], upper))),
-            _Part(part.region, replace(s, lo=a, lower=(low, s.lower[1]), upper=(upper, s.upper[1]))),
+            _Part(part.region, s._replace(hi=a, lower=(s.lower[0], low), upper=(s.upper[0], upper))),
+            _Part(part.region, s._replace(lo=a, lower=(low, s.lower[1]), upper=(upper, s.upper[1]))),
         ]
         self.parts = [p for p in self.parts if p is not part] + halves
         return halves
@@ -176,7 +176,7 @@ class Raising:
         for p in self.parts:
             s = p.segment
             if p.region == region and a in (s.lo, s.hi):
-                p.segment = replace(s, upper=(upper if a == s.lo else s.upper[0], upper if a == s.hi else s.upper[1]))
+                p.segment = s._replace(upper=(upper if a == s.lo else s.upper[0], upper if a == s.hi else s.upper[1]))
 
     def _proved(self, part: _Part, line: Line) -> None:
         s = part.segment
@@ -184,4 +184,4 @@ class Raising:
         old = min(s.lower)
         part.done = True
         if min(low) >= old or low[0] + low[1] > s.lower[0] + s.lower[1]:
-            part.segment = replace(s, lower=low)
+            part.segment = s._replace(lower=low)

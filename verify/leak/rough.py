@@ -16,7 +16,6 @@ from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.references import SINGLE
 from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak.between import not_below_intervals, on_pieces
-from leaktight.verify.leak.grid import Grid
 from leaktight.verify.leak.sagging import sagging
 from leaktight.verify.leak.segments import Lines
 from leaktight.verify.leak.single import DipPass, GridReferences
@@ -59,9 +58,9 @@ class Rough:
         return torch.lerp(rows[each, segment], rows[each, segment + 1], share).double()
 
 
-def rough_lines(grid: Grid, objectives: Tensor, ends: Tensor, memory: int) -> Rough:
-    """Lines of rows ``(regions, rows, output_size)`` on all pieces, for a grid that `DipPass` fits."""
-    references = grid.references or GridReferences(grid)
+def rough_lines(references: GridReferences, objectives: Tensor, ends: Tensor, memory: int) -> Rough:
+    """Lines of rows ``(regions, rows, output_size)`` on all pieces between the first and the last slope of a grid."""
+    grid = references.grid
     for port in grid.network.outputs:
         references.prepare(grid.network.by_name[port.name])
 

@@ -22,7 +22,7 @@ from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.quick import quick
 from leaktight.verify.bounds.references import centre
-from leaktight.verify.leak.between import bounded_grid, joined, lines_on, parts_of, together
+from leaktight.verify.leak.between import bounded_grid, joined, lines_on, parts_of, referred_grid, together
 from leaktight.verify.leak.effort import Effort
 from leaktight.verify.leak.finer import finer
 from leaktight.verify.leak.grid import Grid
@@ -30,11 +30,10 @@ from leaktight.verify.leak.margin import MarginLines, combined
 from leaktight.verify.leak.neurons import over_all
 from leaktight.verify.leak.rough import Rough, rough_lines
 from leaktight.verify.leak.segments import Lines
-from leaktight.verify.leak.single import DipPass
 from leaktight.verify.rounding import down
 
 PIECES = 32  # lines to begin with
-_GROUPS = (1, 3)  # regions with at most so many rows that matter are bounded together
+_GROUPS = (2, 4)  # regions with at most so many rows that matter are bounded together
 _ENOUGH = 1.0  # what may be lost before the next stage, in tolerances
 
 
@@ -50,7 +49,13 @@ class Stage:
     most: float = inf
 
 
-STAGES = (Stage(PIECES, 1), Stage(PIECES, 4, 0.5), Stage(PIECES // 4, 2), Stage(PIECES // 8, 2))
+STAGES = (
+    Stage(PIECES, 1),
+    Stage(PIECES, 4, 0.5),
+    Stage(PIECES // 4, 2),
+    Stage(PIECES // 4, 4, 1.0),
+    Stage(PIECES // 8, 2),
+)
 
 
 def first_margins(
@@ -82,11 +87,12 @@ class _Staged:
         self.memory = effort.memory or default_memory()
         self.at = ends.expand(case.region.batch, -1)
         self.weights = case.unsafe.weights.double().expand(case.region.batch, -1, -1)
-        self.grid = bounded_grid(slopes, case.region, self.at[:, :: stages[0].every], effort, None)
+        self.grid, references = referred_grid(slopes, case.region, self.at[:, :: stages[0].every], effort, None)
+        self.bounded = [(stages[0].every, torch.arange(case.region.batch), self.grid)]
         self.known = over_all(self.grid)
         self.first: Rough | None = None
-        if len(stages) > 1 and DipPass.fits(self.grid):
-            self.first = rough_lines(self.grid, self.weights, self.at, self.memory)
+        if len(stages) > 1 and references is not None:
+            self.first = rough_lines(references, self.weights, self.at, self.memory)
             self.lines, self.sagged = self.first.lines, self.first.sagged
         else:
             self.lines, self.sagged = lines_on(self.grid, self.weights, self.at, self.memory)
@@ -109,11 +115,7 @@ class _Staged:
     def _stage(self, stage: Stage, regions: Tensor, matter: Tensor) -> None:
         """Bounds the rows that matter; regions that have about as many go together."""
         at, rough, known_at = self.at[regions], self.first, self.grid.at[regions]
-        if stage.every == self.stages[0].every:
-            grid = self.grid.pick(regions)
-        else:
-            floor = {name: z.select(regions) for name, z in self.known.items()}
-            grid = self._bounded_anew(stage, regions, floor)
+        grid = self._bounded_before(stage, regions) or self._bounded_anew(stage, regions)
         counts = matter.sum(1)
         sizes = [0, *_GROUPS, matter.shape[1]]
         for few, many in pairwise(sizes):
@@ -124,13 +126,23 @@ class _Staged:
                 ahead = None if rough is None else rough.ahead(known_at[own], fine.at, regions[own], index)
                 self._bound(fine, regions[own], index, ahead)
 
-    def _bounded_anew(self, stage: Stage, regions: Tensor, floor: dict[str, Interval]) -> Grid:
+    def _bounded_before(self, stage: Stage, regions: Tensor) -> Grid | None:
+        """The grid of some regions with neurons bounded at the stage's slopes, if an earlier stage made it."""
+        for every, of, grid in self.bounded:
+            place = torch.searchsorted(of, regions).clamp(max=len(of) - 1)
+            if every == stage.every and bool((of[place] == regions).all()):
+                return grid.pick(place)
+        return None
+
+    def _bounded_anew(self, stage: Stage, regions: Tensor) -> Grid:
         """The grid of some regions with neurons bounded at more slopes."""
         at = self.at[regions, :: stage.every]
+        floor = {name: z.select(regions) for name, z in self.known.items()}
         grid = bounded_grid(self.slopes, self.case.region.select(regions), at, self.effort, floor)
         for name, z in over_all(grid).items():
             known = self.known[name].select(regions).meet(z)
             self.known[name].lower[regions], self.known[name].upper[regions] = known.lower, known.upper
+        self.bounded.append((stage.every, regions, grid))
         return grid
 
     def _bound(self, grid: Grid, regions: Tensor, index: Tensor, ahead: Tensor | None) -> None:

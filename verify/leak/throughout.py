@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,7 +123,7 @@ def _told(slopes: Slopes, case: Case, segments: list[Segment], known: Attained) 
     points = torch.stack([known[a][1] for s in segments for a in (s.lo, s.hi)])
     spans = torch.tensor([[s.lo, s.hi] for s in segments for _ in range(2)], dtype=torch.float64)
     found = highest(slopes, case, points, *spans.unbind(1)).reshape(-1, 2).amin(1)
-    return [replace(s, throughout=float(x)) for s, x in zip(segments, found, strict=True)]
+    return [s._replace(throughout=float(x)) for s, x in zip(segments, found, strict=True)]
 
 
 def _halves(slopes: Slopes, case: Case, segments: list[Segment], known: Attained) -> list[Segment]:
@@ -140,6 +139,6 @@ def _halves(slopes: Slopes, case: Case, segments: list[Segment], known: Attained
         if a not in known or float(uppers[k, better]) < known[a][0]:
             known[a] = float(uppers[k, better]), points[2 * k + better]
         low, high = s.chord.at(a), known[a][0]
-        found.append(replace(s, hi=a, lower=(s.lower[0], low), upper=(s.upper[0], high)))
-        found.append(replace(s, lo=a, lower=(low, s.lower[1]), upper=(high, s.upper[1])))
+        found.append(s._replace(hi=a, lower=(s.lower[0], low), upper=(s.upper[0], high)))
+        found.append(s._replace(lo=a, lower=(low, s.lower[1]), upper=(high, s.upper[1])))
     return found

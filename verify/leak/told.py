@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -34,7 +33,7 @@ def _cut(segment: Segment, ends: list[float], known: Attained) -> list[Segment]:
     lower = [segment.chord.at(a) for a in places]
     upper = [segment.upper[0], *(known.get(a, (inf,))[0] for a in places[1:-1]), segment.upper[1]]
     return [
-        replace(segment, lo=a, hi=b, lower=(lower[k], lower[k + 1]), upper=(upper[k], upper[k + 1]))
+        segment._replace(lo=a, hi=b, lower=(lower[k], lower[k + 1]), upper=(upper[k], upper[k + 1]))
         for k, (a, b) in enumerate(pairwise(places))
     ]
 
@@ -44,5 +43,5 @@ def _on(piece: Segment, answers: Answers) -> Segment:
     over = [value for lo, hi, value in answers.proved if lo <= piece.lo and piece.hi <= hi]
     under = [value for lo, hi, value in answers.refuted if lo <= piece.lo and piece.hi <= hi]
     if over and not piece.proved:
-        piece = replace(piece, lower=(max(over), max(over)))
-    return replace(piece, throughout=min([piece.throughout, *under]))
+        piece = piece._replace(lower=(max(over), max(over)))
+    return piece._replace(throughout=min([piece.throughout, *under]))

@@ -47,9 +47,11 @@ def compare(before: Document, after: Document, names: tuple[str, str] = ("before
     """
     kinds = [_KINDS.get(document["schema"]) for document in (before, after)]
     if kinds[0] is None or kinds[0] != kinds[1]:
+        which = (before["schema"], after["schema"])
+        runs = "; 'leaktight run --baseline FILE' compares a run with an earlier one" if schemas.RUN in which else ""
         raise UsageError(
             f"--compare: {names[0]} is a {before['schema']} and {names[1]} a {after['schema']}; give two results of the"
-            f" same kind, one of {', '.join(_KINDS)}"
+            f" same kind, one of {', '.join(_KINDS)}{runs}"
         )
     kind = kinds[0]
     if kind == "leak" and ("inputs" in before) != ("inputs" in after):

@@ -13,6 +13,7 @@ from leaktight.verify.report.check import check
 from leaktight.verify.report.compare import compare as changes
 from leaktight.verify.report.read import read
 from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import counted
 from leaktight.version import __version__
 
 _HOMES = {
@@ -61,10 +62,10 @@ def from_files(paths: Sequence[Path], *, compare: bool = False) -> tuple[Documen
     Raises UsageError: a file cannot be read as a result; or they are not two of the same kind, and `compare` is asked.
     """
     if compare and len(paths) != 2:
-        raise UsageError(f"--compare: {len(paths)} results are given; give exactly two")
+        raise UsageError(f"--compare: it takes exactly two results; got {len(paths)}")
     documents = [read(path) for path in paths]
     if not compare:
-        return bundle(documents), f"report of {len(documents)} result{'s' if len(documents) > 1 else ''}"
+        return bundle(documents), f"report of {counted(len(documents), 'result')}"
     found = changes(documents[0], documents[1], (str(paths[0]), str(paths[1])))
     turned = sum(pair["count"] for pair in found["verdicts"] if pair["before"] != pair["after"])
     wrong = f"; {len(found['contradictions'])} CONTRADICTIONS" if found["contradictions"] else ""
@@ -85,7 +86,7 @@ def report(
     >>> bounds = {"schema": "leaktight.bounds/1", "outputs": {"y": {"lower": [0.5], "upper": [1.5]}}, "engine": "crown",
     ...           "guarantee": "real", "network": {"path": "net.onnx"}, "version": "0.1"}
     >>> lt.report(bounds, "md").splitlines()[0]
-    '# Bounds of 1 outputs'
+    '# Bounds of 1 output'
     """
     given = results if isinstance(results, (list, tuple)) else [results]
     documents = [_document(result, f"result {place}") for place, result in enumerate(given, start=1)]

@@ -47,6 +47,11 @@ def _seen(match: re.Match[str]) -> str:
     return "\ufffd" if unicodedata.category(character) in _UNSEEN else character
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def percent(value: float) -> str:
     """A share as a percentage; 100 % is said of nothing less than all, and 0 % of nothing more than none."""
     shown = f"{value:.1%}"

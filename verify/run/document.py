@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leaktight.verify.report.words import counted
 from leaktight.verify.run.baseline import Compared
 from leaktight.verify.run.runner import Finished, Run
 from leaktight.verify.run.suite import Suite
@@ -167,4 +168,4 @@ def summary(found: Mapping[str, Any]) -> str:
         verdict = f"the gate FAILED: {first['job']}: {first['message']}{more}"
     else:
         verdict = "the gate passed"
-    return f"{len(found['jobs'])} jobs: {', '.join(told)}{known}; {verdict} ({found['seconds']:.2f} s)"
+    return f"{counted(len(found['jobs']), 'job')}: {', '.join(told)}{known}; {verdict} ({found['seconds']:.2f} s)"

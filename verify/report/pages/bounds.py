@@ -6,7 +6,7 @@ from leaktight.verify.report.figures import Intervals
 from leaktight.verify.report.outline import Block, Code, Page, Picture, Section, Table, Tile, Tone, down, up
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import places
+from leaktight.verify.report.words import counted, places
 
 _DRAWN = 40
 
@@ -22,11 +22,11 @@ def page(document: Document) -> Page:
     widest = max((high - low for _, low, high in known), default=None)
     blocks: list[Block] = []
     if 0 < len(known) <= _DRAWN:
-        says = f"The intervals that contain {len(known)} outputs; the table has their numbers."
+        says = f"The intervals that contain {counted(len(known), 'output')}; the table has their numbers."
         blocks.append(Picture("Bounds of the outputs", says, Intervals("output", known)))
     blocks.append(
         Table(
-            f"Bounds of {len(rows)} outputs",
+            f"Bounds of {counted(len(rows), 'output')}",
             ("output", "lower", "upper"),
             [(Code(place), down(low), up(high)) for place, low, high in rows],
             searchable=len(rows) > _DRAWN,
@@ -34,7 +34,7 @@ def page(document: Document) -> Page:
     )
     return Page(
         "Bounds",
-        f"Bounds of {len(rows)} outputs",
+        f"Bounds of {counted(len(rows), 'output')}",
         Tone.NEUTRAL,
         "Whatever input of the region the network is given, its outputs lie between these bounds.",
         [

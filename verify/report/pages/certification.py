@@ -7,7 +7,7 @@ from leaktight.verify.report.figures import Histogram, Survival
 from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Table, Tile, Tone, Verdict, down, up
 from leaktight.verify.report.pages import parts
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import norm, percent
+from leaktight.verify.report.words import counted, norm, percent
 
 _ORDER = ("proved", "refuted", "unknown", "timeout")
 
@@ -112,4 +112,4 @@ def _inputs(document: Document) -> Table:
     if radii:
         columns.insert(-1, "radius at least")
     certified = percent(document["accuracy"]["certified"])
-    return Table(f"{len(rows)} inputs, {certified} of them certified", columns, rows, searchable=True)
+    return Table(f"{counted(len(rows), 'input')}, {certified} of them certified", columns, rows, searchable=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaktight.verify.report.outline import Block, Cell, Code, Page, Prose, Section, Table, Tile, Tone, Verdict
+from leaktight.verify.report.pages.parts import measured
 from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import command_line
 
@@ -68,7 +69,14 @@ def _verdicts(document: Document) -> Table:
 
 
 def _quantities(document: Document) -> Table:
-    rows = [(item["name"], item["before"], item["after"], item["change"]) for item in document["quantities"]]
+    rows = [
+        (
+            item["name"],
+            *(None if item[side] is None else measured(item["name"], item[side]) for side in ("before", "after")),
+            item["change"],
+        )
+        for item in document["quantities"]
+    ]
     return Table("Numbers of the whole", ("number", "before", "after", "change"), rows)
 
 
@@ -102,7 +110,7 @@ def _entries(document: Document) -> list[Section]:
             row += map(Verdict, entry["status"]) if entry["status"] is not None else (None, None)
         for name in names:
             move = moves.get(name)
-            row += (None, None) if move is None else (_value(move["after"]), move["change"])
+            row += (None, None) if move is None else (_value(name, move["after"]), move["change"])
         rows.append(row)
     blocks: list[Block] = [
         Prose("Each number is the one after, with its change beside it; a dash means that it did not change."),
@@ -111,8 +119,8 @@ def _entries(document: Document) -> list[Section]:
     return [Section("Entries that changed", blocks)]
 
 
-def _value(after: float | None) -> Cell:
-    return "none" if after is None else after
+def _value(name: str, value: float | None) -> Cell:
+    return "none" if value is None else measured(name, value)
 
 
 def _lonely(document: Document) -> list[Section]:

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 from leaktight.verify.report.outline import Code, Down, Page, Section, Share, Table, Tile, Tone, Verdict
 from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import counted
 
 _PROVEN = ("margin, proven", "smallest margin, proven")
 
@@ -31,11 +32,11 @@ def page(document: Document) -> Page:
     names = {one["name"] for one in records}
     return Page(
         "History",
-        f"{len(records)} answers" if records else "The ledger holds no answer",
+        counted(len(records), "answer") if records else "The ledger holds no answer",
         Tone.NEUTRAL,
         f"From {document['ledger']}, the newest first.",
         [Tile("answers", len(records)), Tile("jobs", len(names)), Tile("runs", len({one["run"] for one in records}))],
-        [Section("Answers", [Table(f"{len(rows)} answers", columns, rows, searchable=True)])] if rows else [],
+        [Section("Answers", [Table(counted(len(rows), "answer"), columns, rows, searchable=True)])] if rows else [],
     )
 
 

@@ -16,6 +16,7 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import counted
 
 Found = Mapping[str, Any]
 CURVE = (
@@ -84,7 +85,7 @@ def segments(curve: Sequence[Found]) -> Table:
         lower, upper = part["lower"] or (None, None), part["upper"] or (None, None)
         rows.append((*part["slopes"], *map(down, lower), *map(up, upper)))
     return Table(
-        f"The curve in numbers ({len(rows)} segments)",
+        f"The curve in numbers ({counted(len(rows), 'segment')})",
         ("from slope", "to slope", "proven at start", "proven at end", "attained at start", "attained at end"),
         rows,
         folded=True,

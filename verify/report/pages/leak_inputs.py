@@ -20,7 +20,7 @@ from leaktight.verify.report.outline import (
 )
 from leaktight.verify.report.pages.leak_curve import CURVE, Found, picture, spans_of
 from leaktight.verify.report.schemas import Document
-from leaktight.verify.report.words import percent
+from leaktight.verify.report.words import counted, percent
 
 _GALLERY = 24
 
@@ -30,10 +30,11 @@ def accuracy_of(found: Sequence[Found]) -> list[Section]:
         return []
     spans = [(part["slopes"][0], part["slopes"][1]) for part in found]
     lines = {name: list(zip(spans, (part[name] for part in found), strict=True)) for name in ("certified", "attacked")}
-    least, most = (min(part["certified"] for part in found), max(part["certified"] for part in found))
+    least, most = (percent(end(part["certified"] for part in found)) for end in (min, max))
+    between = least if least == most else f"between {least} and {most}"
     says = (
-        f"Certified accuracy is between {percent(least)} and {percent(most)} over the range; the accuracy under"
-        " attack is above it. On each segment the certified share holds at every slope."
+        f"Certified accuracy is {between} over the range; the accuracy under attack is not below it. On each segment"
+        " the certified share holds at every slope."
     )
     rows = [(*part["slopes"], Share(part["certified"]), Share(part["attacked"])) for part in found]
     return [
@@ -44,7 +45,7 @@ def accuracy_of(found: Sequence[Found]) -> list[Section]:
                     "Certified and attacked accuracy", says, Steps("slope of the leak", "share of inputs", lines, True)
                 ),
                 Table(
-                    f"The accuracy in numbers ({len(rows)} segments)",
+                    f"The accuracy in numbers ({counted(len(rows), 'segment')})",
                     ("from slope", "to slope", "certified", "attacked"),
                     rows,
                     folded=True,
@@ -107,4 +108,4 @@ def inputs_of(document: Document) -> Table:
                 *([down(min(parted)) if parted and None not in parted else None] if radii else []),
             )
         )
-    return Table(f"{len(rows)} inputs", columns, rows, searchable=True)
+    return Table(counted(len(rows), "input"), columns, rows, searchable=True)

@@ -18,6 +18,7 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.schemas import Document
+from leaktight.verify.report.words import counted
 
 
 def shift_of(document: Document) -> list[Section]:
@@ -49,7 +50,7 @@ def shift_of(document: Document) -> list[Section]:
     if lines:
         blocks.append(
             Table(
-                f"Parametric bounds of {len(lines)} segments",
+                f"Parametric bounds of {counted(len(lines), 'segment')}",
                 ("from slope", "to slope", "change at least", "change at most"),
                 [(*part["slopes"], down(part["change"][0]), up(part["change"][1])) for part in lines],
                 folded=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leaktight.verify.report.outline import Block, Cell, Code, Facts, Prose, Section, Span, Table
+from leaktight.verify.report.outline import Block, Cell, Code, Down, Facts, Prose, Section, Share, Span, Table, Up
 from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import GUARANTEES, command_line, meaning, places
 
@@ -13,6 +13,19 @@ _SHOWN = 64
 _DIGITS = (
     "Proven numbers are shown with six digits, rounded to the side on which they claim less; the result has all digits."
 )
+
+# How the numbers that `compare` names are rounded: what is proven or attained, to the side on which it claims less.
+_DOWNWARDS = ("proven", "proved up to", "change at least", "lower")
+_UPWARDS = ("attained", "refuted from", "change at most", "upper", "open slopes", "lipschitz")
+
+
+def measured(name: str, value: float) -> Cell:
+    """A number of a result, by its name in a comparison."""
+    if "accuracy" in name:
+        return Share(value)
+    if name.endswith(_DOWNWARDS):
+        return Down(value)
+    return Up(value) if name.endswith(_UPWARDS) else value
 
 
 def guarantee(document: Document, *more: str) -> Section:

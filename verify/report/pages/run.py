@@ -22,8 +22,9 @@ from leaktight.verify.report.outline import (
     up,
 )
 from leaktight.verify.report.pages import bounds, certification, leak, lipschitz, verdict
+from leaktight.verify.report.pages.parts import measured
 from leaktight.verify.report.schemas import BOUNDS, CERTIFICATION, LEAK, LIPSCHITZ, VERDICT, Document
-from leaktight.verify.report.words import command_line, meaning
+from leaktight.verify.report.words import command_line, counted, meaning
 
 _DETAILED = 12
 _APART = 40  # networks that have a part of the page of their own
@@ -37,7 +38,7 @@ _PAGES = {
 }
 _HOW = (
     "A job that requires something passes if its requirements hold; any other if its status is none of those that fail"
-    " the gate. A job with an error never passes, and its status is none of a network's."
+    " the gate. A job with an error never passes: an error says nothing about a network."
 )
 
 
@@ -54,7 +55,7 @@ def page(document: Document) -> Page:
         "Run of a suite",
         headline,
         Tone.PROVED if gate["passed"] else Tone.REFUTED if gate["failures"] else Tone.OPEN,
-        f"{len(jobs)} jobs: {says}.",
+        f"{counted(len(jobs), 'job')}: {says}.",
         [
             Tile(
                 "jobs that pass",
@@ -85,7 +86,7 @@ def _failures(document: Document) -> list[Section]:
     if not failures:
         return []
     rows = [(Code(one["job"]), one["rule"], one["message"]) for one in failures]
-    table = Table(f"{len(rows)} failures", ("job", "rule", "what"), rows, searchable=len(rows) > 12)
+    table = Table(counted(len(rows), "failure"), ("job", "rule", "what"), rows, searchable=len(rows) > 12)
     return [Section("Why the gate failed", [table])]
 
 
@@ -124,17 +125,19 @@ def _moves(moves: Sequence[Document], way: str) -> list[Block]:
             Code(one["job"]),
             one["entry"] or "the whole",
             one["number"],
-            *(_value(one[side]) for side in ("before", "after")),
+            *(_value(one["number"], one[side]) for side in ("before", "after")),
         )
         for one in moves
     ]
     columns = ("job", "entry", "number", "before", "after")
-    caption = f"{len(rows)} numbers that got {way}"
+    caption = f"{counted(len(rows), 'number')} that got {way}"
     return [Table(caption, columns, rows, folded=way == "better", searchable=len(rows) > 40)] if rows else []
 
 
-def _value(value: object) -> Cell:
-    return Verdict(value) if isinstance(value, str) else value if isinstance(value, (int, float)) else None
+def _value(name: str, value: object) -> Cell:
+    if isinstance(value, str):
+        return Verdict(value)
+    return measured(name, value) if isinstance(value, (int, float)) else None
 
 
 def _jobs(document: Document) -> Table:
@@ -152,7 +155,7 @@ def _jobs(document: Document) -> Table:
         for job in document["jobs"]
     ]
     columns = ("job", "status", "passes", "proven", "requires", "tags", "from", "seconds")
-    return Table(f"{len(rows)} jobs", columns, rows, searchable=True)
+    return Table(counted(len(rows), "job"), columns, rows, searchable=True)
 
 
 def _number(job: Document) -> Cell:
@@ -183,7 +186,7 @@ def _networks(document: Document) -> list[Section]:
         for path, jobs in by_path.items()
     ]
     columns = ("network", "jobs", "pass", *_STATUSES)
-    table = Table(f"{len(rows)} networks", columns, rows, searchable=len(rows) > 12)
+    table = Table(counted(len(rows), "network"), columns, rows, searchable=len(rows) > 12)
     each = by_path.items() if len(by_path) <= _APART else ()
     return [Section("Networks", [table]), *(_network(path, jobs) for path, jobs in each)]
 
@@ -199,7 +202,9 @@ def _network(path: str, jobs: list[Document]) -> Section:
         ("seconds", sum(job["seconds"] for job in jobs)),
     ]
     rows = [(Code(job["name"]), Verdict(job["status"]), "yes" if job["passes"] else "NO", _number(job)) for job in jobs]
-    table = Table(f"{len(rows)} jobs of this network", ("job", "status", "passes", "proven"), rows, folded=True)
+    table = Table(
+        f"{counted(len(rows), 'job')} of this network", ("job", "status", "passes", "proven"), rows, folded=True
+    )
     return Section(f"Network: {path}", [Facts(facts), table])
 
 

@@ -1,0 +1,1 @@
+"""Plain text for people: what each kind of document looks like, drawn by rich."""
