@@ -35,8 +35,8 @@ ROOMS = {
     "report": {"digits"},
     "bounds": {"clock", "device", "lasting", "relax", "rounding", "verdict"},
     "search": {"clock", "device", "relax", "rounding", "verdict", "bounds"},
-    "lipschitz": {"clock", "device", "relax", "rounding", "verdict", "bounds"},
-    "leak": {"clock", "device", "relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
+    "lipschitz": {"clock", "device", "digits", "relax", "rounding", "verdict", "bounds"},
+    "leak": {"clock", "device", "digits", "relax", "rounding", "verdict", "bounds", "search", "lipschitz"},
     "run": {
         "clock",
         "digits",

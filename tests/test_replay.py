@@ -20,10 +20,12 @@ from leaktight.models.network import Network, Source
 from leaktight.specs.property import Case
 from leaktight.specs.region import Ball, Box, Norm, ball
 from leaktight.specs.unsafe import Unsafe
+from leaktight.verify.radius import distance
 from leaktight.verify.search.counterexample_file import write_counterexample
 from leaktight.verify.search.membership import lies_inside, settle
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay, confirm
+from leaktight.verify.verdict import Counterexample
 
 DOUBLES = st.floats(-1e3, 1e3, allow_nan=False)
 
@@ -121,6 +123,23 @@ def test_membership_sees_what_float64_distances_round_away() -> None:
     assert isinstance(region, Ball)
     assert lies_inside(region, torch.tensor([3.0, 4.0], dtype=torch.float64))
     assert not lies_inside(region, torch.tensor([3.0, np.nextafter(4.0, 5.0)], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.L1])
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-160, 1.0, 1e160, 1e200])
+def test_distances_whose_squares_underflow_or_overflow_are_what_they_are(norm: Norm, scale: float) -> None:
+    """Squares of 1e-200 are zero: a point three radii away was said to lie in the ball, at the distance 0."""
+    region, move = ball(torch.zeros(1, 2, dtype=torch.float64), scale, norm), Fraction(scale) * Fraction(7, 10)
+    assert isinstance(region, Ball)
+    for share in (Fraction(1, 2), 1, 3):
+        point = torch.tensor([float(move * share), float(move * share)], dtype=torch.float64)
+        exact = [Fraction(x) for x in point.tolist()]
+        square = sum(exact) ** 2 if norm is Norm.L1 else sum(x * x for x in exact)
+        assert lies_inside(region, point) == (square <= Fraction(scale) ** 2)
+        found = distance(norm, torch.zeros(2, dtype=torch.float64), Counterexample({}, {}, point.numpy(), -1.0))
+        assert square <= Fraction(found) ** 2 <= square * Fraction(1 + 1e-6)
+    still = Counterexample({}, {}, np.zeros(2), -1.0)
+    assert distance(norm, torch.zeros(2, dtype=torch.float64), still) == 0.0
 
 
 def test_an_input_that_only_float32_rounding_makes_unsafe_is_no_counterexample() -> None:

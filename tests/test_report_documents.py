@@ -13,12 +13,15 @@ from typing import Any
 
 import documents
 import pytest
+import torch
 
 import leaktight
 from leaktight import cli
 from leaktight.demo import IMAGES, NETWORK, PROVED, REFUTED
 from leaktight.errors import UsageError
+from leaktight.specs.region import Norm
 from leaktight.verify import digits
+from leaktight.verify.lipschitz.bound import LipschitzBound
 from leaktight.verify.report import compare, curve, read, render, text, words
 from leaktight.verify.report.check import check
 
@@ -342,6 +345,42 @@ def test_plain_text_never_claims_more_than_is_proven() -> None:
     assert re.search(r"15\.4847 +-15\.4847 +0\.0123456 ", shown)
     assert "certified  <100% provably" in shown
     assert re.search(r"y\[0\] +15\.4847 +-15\.4847\ny\[1\] +- +-\n", text.render(bounds))
+
+
+def test_no_sentence_claims_a_larger_ball_or_range_than_is_proven() -> None:
+    """2/255 is 0.0078431372..., and the nearest six digits lie above it."""
+    certified, leak, moved = documents.certification(3), documents.leak_over_data(2), documents.leak()
+    for document in (certified, leak):
+        document["epsilon"] = 2 / 255
+    for record in certified["inputs"]:
+        record |= {"status": "proved", "margin": {"lower": 2 / 255, "upper": 1.0}, "radius": 2 / 255}
+    for document in (leak, moved):
+        document["slopes"] = [1 / 3, 2 / 3]
+    moved["status"] = "proved"
+    for shown in (render.render(certified, "text"), *(render.render(d, "md") for d in (certified, leak))):
+        assert "0.00784313" in shown
+        assert "0.00784314" not in shown.replace("epsilon | 0.00784314", "")  # which is what was asked
+    for shown in (render.render(d, "md").replace("\\", "") for d in (leak, moved)):
+        assert "every slope from 0.333334 to 0.666666" in shown
+    local = LipschitzBound(Norm.L2, 1.0, 1.0, "product", {}, scope="local", asked={"radius": 2 / 255}).to_json()
+    assert "within 0.00784313 of an input" in render.render({**documents.common(), **local}, "text")
+    leak["accuracy"][0]["certified"] = 0.99999
+    assert r"accuracy is between \<100% and" in render.render(leak, "md")
+
+
+def test_summaries_claim_no_more_than_the_results() -> None:
+    bound = LipschitzBound(Norm.L2, 2 / 3, 2 / 3, "product", {})
+    assert "at most 0.666667 by product, some inputs attain 0.666666 " in bound.summary
+    result = leaktight.leak_of_data(
+        leaktight.load(NETWORK), torch.zeros(1, 64), torch.zeros(1, dtype=torch.long), 0.0, (1 / 3, 2 / 3)
+    )
+    assert "every slope from 0.333334 to 0.666666 " in result.summary
+
+
+def test_few_digits_of_an_interval_lie_inside_it() -> None:
+    assert digits.rounded_inwards(0.25, 0.5) == "0.25 to 0.5"
+    assert digits.rounded_inwards(1 / 3, 2 / 3) == "0.333334 to 0.666666"
+    assert digits.rounded_inwards(1 / 3, 1 / 3) == f"{1 / 3!r} to {1 / 3!r}"
 
 
 def test_a_comparison_never_shows_more_than_is_proven() -> None:

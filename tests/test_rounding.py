@@ -287,6 +287,21 @@ def test_overflow_is_minus_infinity_and_never_nan_or_a_proof(
 
 
 @every_engine
+@both
+def test_slopes_that_float32_cannot_hold_are_bounded_all_the_same(engine: str, dtype: torch.dtype) -> None:
+    """They ended in torch's RuntimeError, where lines are turned in quick arithmetic."""
+    network = fully_connected(0, (2, 5, 4, 2), 1e60)
+    region = Box(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
+    eye = torch.eye(2, dtype=torch.float64).unsqueeze(0)
+    low = lower_bounds(network, region, torch.cat([eye, -eye], 1), engine=engine, dtype=dtype)[0]
+    x = torch.tensor([[0.25, -0.5]], dtype=torch.float64)
+    y = exact_outputs(network, [Fraction(value) for value in x[0].tolist()])
+    exact = [*y, *(-v for v in y)]
+    assert all(b == -torch.inf or Fraction(b) <= v for b, v in zip(low.tolist(), exact, strict=True))
+    assert leaky_relu(1e60)(torch.tensor([2.0, 0.0, -1.0])).tolist() == [2.0, 0.0, -torch.inf]
+
+
+@every_engine
 def test_objectives_that_float32_cannot_hold_are_bounded_all_the_same(engine: str) -> None:
     draft = Draft(2)
     network = draft.network(draft.linear(draft.input(1, 3), 3))

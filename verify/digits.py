@@ -22,6 +22,12 @@ def rounded_up(value: float) -> str:
     return _directed(value, ROUND_CEILING) if float(short(value)) < value else short(value)
 
 
+def rounded_inwards(lower: float, upper: float) -> str:
+    """Six significant digits of either end of an interval inside of it, or all digits where so few cross."""
+    low, high = rounded_up(lower), rounded_down(upper)
+    return f"{low} to {high}" if float(low) <= float(high) else f"{lower!r} to {upper!r}"
+
+
 def _directed(value: float, rounding: str) -> str:
     exact = Decimal(value)
     unit = Decimal((0, (1,), exact.adjusted() - 5))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf, nextafter
 
 import torch
 from torch import Tensor
 
 from leaktight.specs.region import Norm
+from leaktight.specs.region.support import euclidean
 from leaktight.verify.verdict import Counterexample, Status, Verdict
 
 Ask = Callable[[float], Verdict]
-_ORDER = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
+_ORDER = {Norm.LINF: torch.inf, Norm.L1: 1.0}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Radius:
 def distance(norm: Norm, centre: Tensor, example: Counterexample) -> float:
     """How far a counterexample is from the centre ``(n,)``, rounded up."""
     move = torch.from_numpy(example.point) - centre.cpu()
-    return float(torch.linalg.vector_norm(move, ord=_ORDER[norm])) * (1 + 1e-12)
+    length = euclidean(move) if norm is Norm.L2 else torch.linalg.vector_norm(move, ord=_ORDER[norm])
+    return nextafter(float(length) * (1 + 1e-12 + len(move) * 2.0**-51), inf) if bool(move.any()) else 0.0
 
 
 def close_in(

@@ -51,7 +51,9 @@ class TwoSlope(Elementwise):
     def __call__(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
         if self._leak is not None:
-            return F.leaky_relu(x, self._leak)
+            if abs(self._leak) <= torch.finfo(x.dtype).max:
+                return F.leaky_relu(x, self._leak)
+            return torch.where(x >= 0, x, x * self.left.to(x.dtype))  # a slope that float32 does not hold is infinite
         left, right, kink, value = (p.to(x.dtype) for p in (self.left, self.right, self.kink, self.value))
         shifted = x - kink
         # one of the two is zero, so their sum is exact; choosing between them takes longer

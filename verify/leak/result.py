@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
+from leaktight.verify.digits import rounded_inwards
 from leaktight.verify.leak.constant import Constant
 from leaktight.verify.leak.critical import Refuted
 from leaktight.verify.leak.curve import Segment, proved_up_to, undecided
@@ -70,12 +71,6 @@ class Curve:
         }
 
 
-def _down(x: float) -> str:
-    """The number in few digits, never above it."""
-    short = f"{x:.6g}"
-    return short if float(short) <= x else f"{x:.17g}"
-
-
 def _finite(ends: Sequence[float]) -> list[float | None]:
     return [end if isfinite(end) else None for end in ends]
 
@@ -133,10 +128,10 @@ class LeakResult:
         partly = "; interrupted: what is shown holds, the rest is open" if self.interrupted else ""
         if self.curve is None:
             proved = sum(one.curve.status is Status.PROVED for one in self.inputs)
-            told = f"{proved} of {len(self.inputs)} inputs proved for every slope from {lo:g} to {hi:g}"
+            told = f"{proved} of {len(self.inputs)} inputs proved for every slope from {rounded_inwards(lo, hi)}"
         else:
             end, refuted = self.curve.proved_up_to, self.curve.refuted
-            told = "proved at no slope" if end is None else f"proved for every slope from {lo:g} to {_down(end)}"
+            told = "proved at no slope" if end is None else f"proved for every slope from {rounded_inwards(lo, end)}"
             told += "" if refuted is None else f", refuted at {refuted.slope:.9g}"
         return f"{told} ({self.seconds:.2f} s{partly})"
 

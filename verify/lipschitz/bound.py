@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Context, Decimal
 from math import isfinite
 from typing import Any
 
 from leaktight.specs.region import Norm
+from leaktight.verify.digits import rounded_down, rounded_up
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class LipschitzBound:
     @property
     def summary(self) -> str:
         """One line about it."""
-        attained = "" if self.lower is None else f", some inputs attain {self.lower:.6g}"
+        attained = "" if self.lower is None else f", some inputs attain {rounded_down(self.lower)}"
         where = "everywhere" if self.scope == "global" else "in the ball"
-        proven = f"at most {_above(self.upper)} by {self.method}" if isfinite(self.upper) else "nothing was proven"
+        proven = f"at most {rounded_up(self.upper)} by {self.method}" if isfinite(self.upper) else "nothing was proven"
         return f"Lipschitz constant (norm {self.norm.value}) {where}: {proven}{attained} ({self.seconds:.2f} s)"
 
     def to_json(self) -> dict[str, Any]:
@@ -89,11 +89,6 @@ class LipschitzBound:
             parts = [{"slopes": [part.lo, part.hi], "upper": _finite(part.upper)} for part in self.curve]
             document["curve"] = parts
         return document
-
-
-def _above(value: float) -> str:
-    """Six digits that are not below the value."""
-    return f"{Decimal(value).normalize(Context(prec=6, rounding=ROUND_CEILING)):g}"
 
 
 def _finite(value: float) -> float | None:

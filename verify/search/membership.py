@@ -9,8 +9,10 @@ from torch import Tensor
 
 from leaktight.models.network import Network
 from leaktight.specs.region import Ball, Box, Norm, Region, toward
+from leaktight.specs.region.support import euclidean
 
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_FULL = 1e-290  # numbers above have all their digits, and so have their products with 2^-53
 
 
 def settle(network: Network, region: Region, points: Tensor) -> Tensor:
@@ -105,8 +107,10 @@ def lies_inside(region: Region, point: Tensor) -> bool:
 
 def _within_radius(ball: Ball, point: Tensor) -> bool:
     centre, radius = ball.centre[0].double(), float(ball.radius[0])
-    length = float((point - centre).norm(p=2 if ball.norm is Norm.L2 else 1))
-    if abs(length - radius) > 1e-9 * radius:  # far more than float64 can be off for fewer than 10^6 coordinates
+    move = point - centre
+    length = float(euclidean(move) if ball.norm is Norm.L2 else move.abs().sum())
+    # far more than float64 can be off for fewer than 10^6 coordinates, but where digits are lost to underflow
+    if radius > _FULL and abs(length - radius) > 1e-9 * radius:
         return length < radius
     moves = [abs(Fraction(a) - Fraction(b)) for a, b in zip(point.tolist(), centre.tolist(), strict=True) if a != b]
     if ball.norm is Norm.L1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaktight.verify.digits import short
+from leaktight.verify.digits import rounded_down
 from leaktight.verify.report.figures import Histogram, Survival
 from leaktight.verify.report.outline import Block, Page, Picture, Section, Share, Table, Tile, Tone, Verdict, down, up
 from leaktight.verify.report.pages import parts
@@ -15,7 +15,7 @@ _ORDER = ("proved", "refuted", "unknown", "timeout")
 def page(document: Document) -> Page:
     """The outline of a document of schema leaktight.certification/1."""
     inputs, accuracy = document["inputs"], document["accuracy"]
-    moves = f"an {norm(document['norm'])} distance of {short(document['epsilon'])}"
+    moves = f"an {norm(document['norm'])} distance of {rounded_down(document['epsilon'])}"
     proved = sum(found["status"] == "proved" for found in inputs)
     return Page(
         "Certification",
@@ -60,7 +60,8 @@ def _margins(document: Document) -> list[Section]:
         return []
     count = sum(map(len, known.values()))
     says = f"{count} of {len(document['inputs'])} inputs have a proven margin; " + ", ".join(
-        f"{status}: {len(found)}, from {short(min(found))} to {short(max(found))}" for status, found in known.items()
+        f"{status}: {len(found)}, from {rounded_down(min(found))} to {rounded_down(max(found))}"
+        for status, found in known.items()
     )
     picture = Picture("Histogram of the proven margins", says, Histogram("proven margin", known))
     return [Section("Margins", [picture])]
@@ -75,13 +76,14 @@ def _radii(document: Document) -> list[Section]:
     blocks: list[Block] = [
         Picture(
             "Certified accuracy by radius",
-            f"The share of inputs whose label provably holds within a radius, for radii up to {short(max(found))}.",
+            "The share of inputs whose label provably holds within a radius, for radii up to"
+            f" {rounded_down(max(found))}.",
             Survival("radius", found, total),
         ),
         Table(
             "Inputs that are proven to keep their label within a radius",
             ("radius", "inputs", "share"),
-            [(part, count, Share(count / total)) for part, count in at_least],
+            [(down(part), count, Share(count / total)) for part, count in at_least],
         ),
     ]
     return [Section("Radii", blocks)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaktight.verify.digits import short
+from leaktight.verify.digits import rounded_down, rounded_inwards, short
 from leaktight.verify.report import curve as arithmetic
 from leaktight.verify.report.figures import Steps
 from leaktight.verify.report.outline import (
@@ -84,7 +84,7 @@ def _of_data(document: Document) -> Page:
         f"{proved} of {len(inputs)} inputs are certified for every slope",
         Tone.NEUTRAL,
         f"Each of them provably keeps its label within an {norm(document['norm'])} distance of"
-        f" {short(document['epsilon'])}, at every slope from {short(start)} to {short(end)}.",
+        f" {rounded_down(document['epsilon'])}, at every slope from {rounded_inwards(start, end)}.",
         [
             Tile("certified, worst slope", _extreme(document, "certified"), "proved at every slope: at least this"),
             Tile("attacked, worst slope", _extreme(document, "attacked"), "not refuted"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaktight.verify.digits import rounded_down, rounded_up, short
+from leaktight.verify.digits import rounded_down, rounded_inwards, rounded_up
 from leaktight.verify.report import curve as arithmetic
 from leaktight.verify.report.curve import gaps, union
 from leaktight.verify.report.figures import Curve
@@ -30,7 +30,7 @@ def headline(found: Found) -> str:
     proved, refuted = found["proved_up_to"], found["refuted_from"]
     if found["status"] == "proved":
         start, end = found["slopes"]
-        return f"Proved for every slope from {short(start)} to {short(end)}"
+        return f"Proved for every slope from {rounded_inwards(start, end)}"
     if proved is not None:
         beyond = "undecided beyond" if refuted is None else f"refuted from {rounded_up(refuted)}"
         return f"Proved up to slope {rounded_down(proved)}, {beyond}"

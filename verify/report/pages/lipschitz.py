@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaktight.verify.digits import rounded_up, short
+from leaktight.verify.digits import rounded_down, rounded_up
 from leaktight.verify.report.figures import Steps
 from leaktight.verify.report.outline import (
     Block,
@@ -35,7 +35,9 @@ def page(document: Document) -> Page:
     """The outline of a document of schema leaktight.lipschitz/1."""
     upper = document["upper"]
     where = (
-        "everywhere" if document["scope"] == "global" else f"within {short(document.get('radius', 0.0))} of an input"
+        "everywhere"
+        if document["scope"] == "global"
+        else f"within {rounded_down(document.get('radius', 0.0))} of an input"
     )
     proven = "nothing was proven" if upper is None else f"at most {rounded_up(upper)}"
     sections = [Section("Methods", [_methods(document)]), *_curve(document)]

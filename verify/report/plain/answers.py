@@ -99,7 +99,7 @@ def certification(document: Document) -> RenderableType:
                 (
                     "certified",
                     f"{percent(accuracy['certified'])} provably keep their label within epsilon ="
-                    f" {document['epsilon']:.6g} (norm {document['norm']})",
+                    f" {rounded_down(document['epsilon'])} (norm {document['norm']})",
                 ),
                 ("attacked", f"{percent(accuracy['attacked'])} were not refuted"),
                 ("guarantee", _guarantee(document)),
