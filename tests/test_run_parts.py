@@ -103,6 +103,18 @@ def test_the_answer_waits_for_every_part() -> None:
     assert whole.reply["document"]["margin"]["lower"] == 0.25
 
 
+def test_a_part_that_is_answered_twice_stands_for_no_other() -> None:
+    whole = divided(3)
+    for _ in range(3):
+        whole.next()
+    for part in (0, 1, 1):
+        whole.take(part, verdict("proved"))
+    assert whole.reply is None
+    whole.take(2, verdict("unknown"))
+    assert whole.reply is not None
+    assert whole.reply["document"]["status"] == "unknown"
+
+
 def test_an_error_of_a_part_is_the_jobs_and_never_unknown() -> None:
     whole = divided(2)
     whole.next()

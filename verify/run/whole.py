@@ -33,7 +33,9 @@ class Whole:
     parts: list[Mapping[str, Any]] = field(default_factory=list)
     waiting: deque[int] = field(default_factory=deque)
     running: set[int] = field(default_factory=set)
-    answers: list[Mapping[str, Any]] = field(default_factory=list)
+    answers: dict[int, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # by part: one that is answered twice counts once
     reply: Reply | None = None
 
     @property
@@ -62,7 +64,7 @@ class Whole:
             self._settle(reply, found=not self.parts)
         else:
             self.running.discard(part)
-            self.answers.append(reply["document"])
+            self.answers[part] = reply["document"]
             self._settle(reply, found=reply["document"]["status"] == "refuted")
 
     def expire(self) -> None:
@@ -75,7 +77,9 @@ class Whole:
         if not found and (self.running or (self.waiting and self._left() > 0)):
             return
         seconds = time.monotonic() - self.began
-        whole = joined(self.begun, self.answers, len(self.parts), seconds) if self.parts else dict(self.begun)
+        whole = (
+            joined(self.begun, [*self.answers.values()], len(self.parts), seconds) if self.parts else dict(self.begun)
+        )
         self.reply = {**reply, "document": whole}
 
     def _left(self) -> float:
