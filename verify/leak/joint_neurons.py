@@ -88,7 +88,7 @@ def _atoms(backward: Parametric, case: Case) -> Tensor:
 
 def _middle(slopes: Slopes, lo: float, hi: float) -> tuple[float, Network]:
     """A slope of the segment, one that the file holds exactly where there is one, and the network there."""
-    ends = [torch.tensor([end], dtype=torch.float64) for end in (lo / 2 + hi / 2, lo, hi)]
+    ends = [torch.tensor([end], dtype=torch.float64) for end in (lo + (hi - lo) / 2, lo, hi)]
     near = float(within_float32(*ends))
     a = near if near == near else float(ends[0])
     return a, replace(slopes.at(a), source=None)  # its file has another slope
