@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="limit public instances by CPU seconds")
     parser.add_argument("--output", type=Path, help="a file to write the tables to")
     arguments = parser.parse_args()
-    arguments.dtype = "float64"
+    arguments.dtype, arguments.threads = "float64", 1
     torch.set_num_threads(1)
     if arguments.cpu:
         time.monotonic = time.process_time
