@@ -109,6 +109,9 @@ def test_the_example_workflow_gives_the_action_inputs_that_it_has() -> None:
 
 def test_the_template_for_gitlab_runs_the_suite(shell: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     job = loaded("examples/gitlab-ci.yml")[".leaktight"]
+    (install,) = job["before_script"]
+    assert install.endswith('install --quiet "$INSTALL"')
+    assert job["variables"]["INSTALL"] == "./leaktight"  # a name in an index may be anybody's
     found = shell("\n".join(job["script"]), SUITE=NASTY)
     assert found[:2] == ["run", NASTY]
     assert f"junit={job['artifacts']['reports']['junit']}" in found
