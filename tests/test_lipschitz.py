@@ -381,7 +381,7 @@ def test_a_raw_answer_of_a_loose_solver_is_rejected_and_its_repair_accepted() ->
         ({"method": "network"}, "'network' is not known; allowed: auto, product, liplt"),
         ({"method": "lipsdp", "norm": "inf"}, "those that do: auto, product, liplt"),
         ({"method": "lipsdp", "solver": "mosek"}, "allowed: primal-dual, sweeps, newton, descent, clarabel, scs"),
-        ({"solver": "scs"}, "with --method lipsdp"),
+        ({"solver": "scs"}, "--solver scs is of --method lipsdp; --method is auto"),
         ({"radius": 0.1}, "belong together"),
         ({"centre": torch.zeros(3), "radius": 0.1}, "the centre has 3 entries; the network has 4 inputs"),
         ({"centre": torch.zeros(4), "radius": -0.1}, "must be a finite number >= 0"),

@@ -159,8 +159,12 @@ def _chosen(
         raise UsageError(
             f"--method {method} knows no bound in the norm {norm.value}; those that do: auto, {', '.join(names(norm))}"
         )
-    if solver is not None and (solver not in SOLVERS or method != "lipsdp"):
-        raise UsageError(f"--solver: {solver!r}; allowed: {', '.join(SOLVERS)}, with --method lipsdp")
+    if solver is not None and solver not in SOLVERS:
+        raise UsageError(f"--solver: {solver!r} is not known; allowed: {', '.join(SOLVERS)}")
+    if solver is not None and method != "lipsdp":
+        raise UsageError(
+            f"--solver {solver} is of --method lipsdp; --method is {method}: give that, or leave out --solver"
+        )
     if slopes is not None:
         check_range(*slopes)
     if timeout is not None and not timeout > 0:
