@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from leaktight import arguments
@@ -12,7 +10,6 @@ from leaktight.commands.given import read_network
 
 if TYPE_CHECKING:
     from leaktight.models.network import Network
-    from leaktight.specs.region import Region
 
 
 def inspect(
@@ -35,16 +32,10 @@ def inspect(
 
 def _signal(network: Network, property: str | None) -> dict[str, Any]:
     """Signal factors and, with a property, its file."""
-    if property is None:
-        return {"signal": {"layers": _layers(network, ())}}
     from leaktight.specs.vnnlib import read_property
-
-    asked = read_property(property)
-    regions = [case.region for case in asked.about(network)]
-    return {"signal": {"layers": _layers(network, regions)}, "property": asked.file}
-
-
-def _layers(network: Network, regions: Sequence[Region]) -> list[dict[str, Any]]:
     from leaktight.verify.leak.signal import own_signal
 
-    return [{**layer, "at": list(layer["at"])} for layer in map(asdict, own_signal(network, regions))]
+    asked = None if property is None else read_property(property)
+    regions = () if asked is None else [case.region for case in asked.about(network)]
+    found = {"signal": {"layers": [layer.to_json() for layer in own_signal(network, regions)]}}
+    return found if asked is None else {**found, "property": asked.file}

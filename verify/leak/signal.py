@@ -56,6 +56,9 @@ class Layer:
     weight_variance: float | None
     at: tuple[Factors, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "at": [asdict(factors) for factors in self.at]}
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -65,10 +68,7 @@ class Signal:
     layers: tuple[Layer, ...]
 
     def to_json(self) -> dict[str, Any]:
-        document = asdict(self)
-        document["slopes"] = list(self.slopes)
-        document["layers"] = [{**layer, "at": list(layer["at"])} for layer in document["layers"]]
-        return document
+        return {"slopes": list(self.slopes), "layers": [layer.to_json() for layer in self.layers]}
 
 
 def signal(

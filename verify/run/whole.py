@@ -23,7 +23,10 @@ class Token(NamedTuple):
 
 @dataclass
 class Whole:
-    """The state of one such job. began: when work on it began, by time.monotonic()."""
+    """The state of one such job.
+
+    began: when work on it began, by time.monotonic(). answers: by part, so that one that is answered twice counts once.
+    """
 
     key: str
     task: Task
@@ -33,9 +36,7 @@ class Whole:
     parts: list[Mapping[str, Any]] = field(default_factory=list)
     waiting: deque[int] = field(default_factory=deque)
     running: set[int] = field(default_factory=set)
-    answers: dict[int, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # by part: one that is answered twice counts once
+    answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     reply: Reply | None = None
 
     @property
@@ -77,9 +78,8 @@ class Whole:
         if not found and (self.running or (self.waiting and self._left() > 0)):
             return
         seconds = time.monotonic() - self.began
-        whole = (
-            joined(self.begun, [*self.answers.values()], len(self.parts), seconds) if self.parts else dict(self.begun)
-        )
+        answers = list(self.answers.values())
+        whole = joined(self.begun, answers, len(self.parts), seconds) if self.parts else dict(self.begun)
         self.reply = {**reply, "document": whole}
 
     def _left(self) -> float:
