@@ -13,7 +13,7 @@ subtracted at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -300,8 +300,7 @@ class Backward:
 
     def _affine_slack(self, node: Node, op: Affine) -> _Slack:
         inputs = [self.known[name] for name in node.inputs]
-        reach = sum((x.lower[0].numel() * x.largest for x in inputs), self.region.lower.new_zeros(()))
-        constant = (4 * (op.adjoint_terms * reach + node.size) * underflow(self.dtype)).expand(self.region.batch)
+        constant = self._lost(node, inputs, op.adjoint_terms)
         spread = spread_of(op, inputs)
         if not op.adjoint_terms and op.bias_value is None and spread is None:
             return _Slack(None, constant)
@@ -310,9 +309,19 @@ class Backward:
             found = found + 2 * spread
         return _Slack(found.expand(self.region.batch, *node.shape).flatten(1), constant)
 
+    def _lost(self, node: Node, inputs: Sequence[Interval], terms: int) -> Tensor:
+        """What products with a node's rows that underflow may add up to, ``(batch,)``: `terms` for each input's entry,
+        and one for each of its own.
+        """
+        each = 4 * underflow(self.dtype)
+        total = self.region.lower.new_full((self.region.batch,), each * node.size)
+        for z in inputs:
+            total = torch.add(total, z.largest, alpha=each * terms * z.lower.shape[1:].numel())
+        return total
+
     def _line_slack(self, node: Node) -> _Slack:
         z = self.known[node.inputs[0]]
-        constant = 4 * (z.lower[0].numel() * z.largest + node.size) * underflow(self.dtype)
+        constant = self._lost(node, [z], 1)
         if not isinstance(node.op, Maximum):
             return _Slack(None, constant)
         # a slope multiplies a coefficient (one rounding, times zeta); an offset enters a sum of node.size terms

@@ -205,8 +205,7 @@ def _one_side(means: _Means, node: Node, z: Interval, wanted: Tensor, count: lis
             place = units.index + total * some.unsqueeze(1)
             best.view(-1).scatter_(0, place.flatten(), found.flatten())  # a third of an index's time
 
-    low = sign > 0
-    return _met(z, best, wanted & low, wanted & ~low)
+    return _met(z, best, sign * wanted)
 
 
 def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> Units:
@@ -218,8 +217,14 @@ def _units(name: str, wanted: Tensor, sign: Tensor, count: int, rows: slice) -> 
     return Units(name, index, sign.gather(1, index))
 
 
-def _met(z: Interval, found: Tensor, below: Tensor, above: Tensor) -> Interval:
-    """The interval with ``found <= z`` where it is `below`, and ``found <= -z`` where it is `above`."""
-    lower = torch.maximum(z.lower.flatten(1), torch.where(below, found, -torch.inf))
-    upper = torch.minimum(z.upper.flatten(1), torch.where(above, -found, torch.inf))
-    return Interval(lower.reshape(z.lower.shape), upper.reshape(z.lower.shape))
+def _met(z: Interval, found: Tensor, side: Tensor) -> Interval:
+    """The interval with ``found <= z`` where `side` is 1, and ``found <= -z`` where it is -1; no news where it is 0.
+
+    Caps of plus and minus infinity do what a selection by comparisons takes three times as long for.
+    """
+    side = side.reshape(z.lower.shape)
+    found = found.reshape(z.lower.shape)
+    below, above = (side - 0.5).mul_(torch.inf), (side + 0.5).mul_(torch.inf)
+    return Interval(
+        torch.maximum(z.lower, torch.minimum(found, below)), torch.minimum(z.upper, torch.maximum(-found, above))
+    )

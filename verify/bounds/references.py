@@ -36,10 +36,7 @@ def share(terms: int) -> float:
 
 @dataclass(frozen=True)
 class SingleLines:
-    """An activation as a pass applies it: ``slope``, ``half`` and ``charge``, all ``(batch, 1, n)``.
-
-    Products with few columns are fast where a column is contiguous: ``rows @ charge.mT``.
-    """
+    """An activation as a pass applies it: ``slope``, ``half`` and ``charge``, all ``(batch, 1, n)``."""
 
     slope: Tensor
     half: Tensor

@@ -28,7 +28,7 @@ from leaktight.models.ops import Affine, Input
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
 from leaktight.verify.bounds.references import SINGLE, TINY, References, SingleLines, outwards, picked
-from leaktight.verify.bounds.rows import Rows, Units
+from leaktight.verify.bounds.rows import Rows, Units, dot
 from leaktight.verify.clock import tick
 from leaktight.verify.rounding import gamma, trusted_lower, unit, whole_products
 
@@ -109,17 +109,17 @@ class Pass:
         size = value.abs()
         for more in self.values[1:]:
             value, size = value + more, size + more.abs()
-        if self.charges:
-            charged = torch.stack(torch.broadcast_tensors(*self.charges)).double().sum(0).add_(charged)
+        for charge in self.charges:
+            charged = charged + charge  # in float64
         terms = len(self.values) + len(self.charges)
         return trusted_lower(value - torch.add(charged, size, alpha=(2 * terms + 8) * unit(torch.float64)))
 
     def _begin_rows(self, node: Node, rows: Tensor) -> None:
         """Rows in float64; a row's value at the reference is a sum of n products."""
-        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(1).mT
-        self.values.append((rows @ at).squeeze(2))
+        at = self.s.reference(node).flatten(1)[self.regions].unsqueeze(1)
+        self.values.append(dot(rows, at))
         self.lost = self.lost + TINY * self.s.spread(node.name)[self.regions]
-        self.lost = self.lost + gamma(node.size, torch.float64) * (rows.abs() @ at.abs()).squeeze(2)
+        self.lost = self.lost + gamma(node.size, torch.float64) * dot(rows.abs(), at.abs())
         short = rows.to(SINGLE)
         self._charge(short, 2 * unit(SINGLE) * self.s.radius(node.name).flatten(1)[self.regions])
         self._give(node.name, short)
@@ -154,7 +154,7 @@ class Pass:
         self.pending[name] = rows
 
     def _charge(self, rows: Tensor, vector: Tensor) -> None:
-        self.charges.append((rows.abs() @ outwards(vector).unsqueeze(1).mT).squeeze(2))
+        self.charges.append(dot(rows.abs(), outwards(vector).unsqueeze(1)))
 
     def _through(self, node: Node, a: Tensor) -> None:
         if is_elementwise(node.op):
@@ -167,7 +167,7 @@ class Pass:
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
         """Rows ``a`` of size ``|a|`` through an activation."""
         lines = self.s.lines(node).select(self.regions)
-        self.hand_on(node, a, size, lines, (size @ lines.charge.mT).squeeze(2))
+        self.hand_on(node, a, size, lines, dot(size, lines.charge))
 
     def hand_on(self, node: Node, a: Tensor, size: Tensor, lines: SingleLines, charged: Tensor) -> None:
         """Subtracts what an activation charges rows, ``size . charge``, and hands them on to its input.
@@ -214,7 +214,7 @@ class Pass:
         around = self.s.around()
         if isinstance(around, Tensor):
             sizes = rows.abs() if self.keeping else rows.abs_()
-            self.charges.append((sizes @ picked(around, self.regions).mT).squeeze(2))
+            self.charges.append(dot(sizes, picked(around, self.regions)))
         else:
             region = around.select(self.regions)
             self._charge(rows, gamma(region.size, SINGLE) * region.magnitude.double())

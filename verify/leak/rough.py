@@ -14,7 +14,7 @@ from leaktight.models.network import Node
 from leaktight.verify.bounds.memory import passes
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.bounds.references import SINGLE
-from leaktight.verify.bounds.rows import rows_on_outputs
+from leaktight.verify.bounds.rows import dot, rows_on_outputs
 from leaktight.verify.leak.between import not_below_intervals, on_pieces
 from leaktight.verify.leak.sagging import sagging
 from leaktight.verify.leak.segments import Lines
@@ -29,7 +29,7 @@ class RoughPass(DipPass):
     def elementwise(self, node: Node, a: Tensor, size: Tensor) -> None:
         sags = sagging(self.grid, node).flatten(2).to(SINGLE)
         sags = sags.expand(len(self.grid.known[node.name].lower), -1, -1)[self.regions]
-        self.sagged = self.sagged + (size @ sags.mT).squeeze(2).double()
+        self.sagged = self.sagged + dot(size, sags).double()
         super().elementwise(node, a, size)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from leaktight.models.network import Node
 from leaktight.models.ops import Affine
 from leaktight.verify.bounds.references import SINGLE, TINY, References, outwards, share
-from leaktight.verify.bounds.rows import Units
+from leaktight.verify.bounds.rows import Units, dot, dots
 from leaktight.verify.bounds.single import Pass, worth_single
 from leaktight.verify.leak.grid import Grid
 from leaktight.verify.rounding import gamma, unit
@@ -132,11 +132,11 @@ class DipPass(Pass):
             super().elementwise(node, a, size)
             return
         charges, lines = self.columns.charges(node), self.s.lines(node).select(self.regions)
-        sizes = size @ torch.cat([charges.sizes[self.regions], lines.charge], 1).mT
-        self._ends(node, sizes[..., :2], a @ charges.signed[self.regions].mT)
+        sizes = dots(size, torch.cat([charges.sizes[self.regions], lines.charge], 1))
+        self._ends(node, sizes[..., :2], dots(a, charges.signed[self.regions]))
         rows = a.reshape(-1, self.grid.count, *a.shape[1:])
         change = (rows[:, 1:] - rows[:, :-1]).flatten(0, 1).abs_()
-        sunk = (change @ charges.change[self.segments].mT).squeeze(2).double()
+        sunk = dot(change, charges.change[self.segments]).double()
         self._sink(sunk.reshape(-1, self.grid.count - 1, a.shape[1]))
         self.hand_on(node, a, size, lines, sizes[..., 2])
 
