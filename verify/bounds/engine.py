@@ -78,7 +78,7 @@ def hopeful(question: Question, bounds: Tensor) -> Tensor:
     """Which rows turning the lines behind neurons may bring above their targets.
 
     A row's true minimum lies between its bound and its value at the region's centre. Turning lines closes a tenth of
-    that distance, seldom more (benchmarks/RESULTS.md), at several times the cost of all that was done before.
+    that distance, seldom more (benchmarks/HISTORY.md), at several times the cost of all that was done before.
     """
     if question.target is None:
         return torch.ones_like(bounds, dtype=torch.bool)

@@ -21,7 +21,7 @@ def each(run: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Resul
     """``run(part)`` for every part, in their order.
 
     With several parts, as many run at once as torch has threads (``torch.set_num_threads``), and each of them uses one:
-    that pays where operations are long; short ones wait for each other (benchmarks/RESULTS.md). `run` must change
+    that pays where operations are long; short ones wait for each other (benchmarks/HISTORY.md). `run` must change
     nothing that another part reads. Gradients are off unless `run` switches them on; alarms ring in there as here.
     On a GPU, which is busy with one part, they come one after the other, in this thread.
     """
