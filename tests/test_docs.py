@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import leaktight as lt
 from leaktight import cli
+from leaktight.verify.run.suite import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -90,6 +92,43 @@ def test_python_blocks_run_one_after_the_other(page: Path, checkout: Path) -> No
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
+
+
+def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
+    for page in PAGES:
+        for language, block in re.findall(r"^ *```([^\n]*)\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
+            opening = {"console": "$ leaktight ", "": "make "}.get(language, "")
+            assert language in ("console", "python", "toml", "yaml", ""), f"{page.name}: {language}"
+            assert block.startswith(opening), f"{page.name}: {block}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")], ids=lambda page: page.name)
+def test_suites_are_read_where_their_files_exist(page: Path, checkout: Path) -> None:
+    (checkout / "specs").mkdir()
+    for name in ("digits", "photos", "controller"):
+        (checkout / f"{name}.onnx").symlink_to(ROOT / "leaktight" / "data" / "digits.onnx")
+    for name in ("specs/a.vnnlib", "hard.vnnlib"):
+        (checkout / name).symlink_to(ROOT / "leaktight" / "data" / "digits-proved.vnnlib")
+    (checkout / "images.npz").symlink_to(ROOT / "leaktight" / "data" / "digits.npz")
+    suite = checkout / "suite.toml"
+    for block in blocks(page, "toml"):
+        suite.write_text(block)
+        assert read_toml(suite).jobs
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
+def test_pieces_for_pipelines_name_what_there_is(page: Path) -> None:
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]
+    variables = yaml.safe_load((ROOT / "examples" / "gitlab-ci.yml").read_text())[".leaktight"]["variables"]
+    hooks = {hook["id"] for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+    for block in blocks(page, "yaml"):
+        found = yaml.safe_load(block)
+        if isinstance(found, list):
+            assert set(found[-1]["with"]) <= set(inputs)
+        elif "repos" in found:
+            assert {hook["id"] for repo in found["repos"] for hook in repo["hooks"]} <= hooks
+        else:
+            assert set(found["variables"]) <= set(variables)
 
 
 def test_the_package_docstring_runs(checkout: Path) -> None:
