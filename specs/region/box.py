@@ -46,8 +46,8 @@ class Box(Region):
         # a . centre - |a| . radius: two roundings in the radius, n in each sum, one at the end, all within
         # |a| . (|centre| + radius), which is |a| . magnitude; whatever the centre was rounded to, the box is around it
         centre, radius = self._around
-        shift = centre.unsqueeze(1) @ coefficients.mT  # a vector to the right of rows takes twice as long
-        return (shift - radius.unsqueeze(1) @ coefficients.abs().mT).squeeze(1)
+        shift = coefficients @ centre.unsqueeze(1).mT
+        return (shift - coefficients.abs() @ radius.unsqueeze(1).mT).squeeze(-1)
 
     @cached_property
     def _around(self) -> tuple[Tensor, Tensor]:

@@ -31,11 +31,11 @@ from leaktight.verify.bounds.rows import Units
 Tilts = dict[str, Tensor]
 _TURN = 0.7
 # Step sizes, stage after stage: for the many rows behind the intermediate bounds, and for the few that are asked for.
-_COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.5 * 0.93**k for k in range(60))
+_COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.5 * 0.84**k for k in range(24))
 SCHEDULES: tuple[tuple[Sequence[float], Sequence[float]], ...] = (
     ((), _COARSE),
     ((0.5, 0.3, 0.2, 0.1), _COARSE),
-    (tuple(0.5 * 0.8**k for k in range(12)), _FINE),
+    (tuple(0.5 * 0.72**k for k in range(8)), _FINE),
 )
 
 
