@@ -16,11 +16,13 @@ from leaktight.specs.region import Ball, Region
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import certain, rounding_below
 from leaktight.verify.bounds.kinds import is_affine, is_elementwise
-from leaktight.verify.rounding import down, gamma, underflow, unit
+from leaktight.verify.rounding import down, gamma, unit
 
 SINGLE, _DOUBLE = torch.float32, torch.float64
 _U = unit(_DOUBLE)
-TINY = underflow(SINGLE)
+# More than an operation that underflows loses (2^-126): processors take a hundred times as long for a product that
+# underflows, and charges multiply this by coefficients. Those above 2^-30 leave it a normal number.
+TINY = 2.0**-96
 _FLAT = 4 * TINY / (8 * unit(SINGLE))  # a slope of which a float32 unit is 4 TINY
 _DENSE = 2**18  # entries of a matrix that is faster than the convolution it stands for
 

@@ -64,8 +64,8 @@ def dot(rows: Tensor, vectors: Tensor) -> Tensor:
 def dots(rows: Tensor, vectors: Tensor) -> Tensor:
     """``(batch, rows, k)`` inner products of each row with each of its region's vectors ``(batch, k, *shape)``.
 
-    The few vectors go to the left, as the other way round takes twice as long; not where gradients will be wanted, which
-    would lie in memory with their columns first.
+    The few vectors go to the left, as the other way round takes twice as long; not where gradients will be wanted,
+    which would lie in memory with their columns first.
     """
     rows, vectors = rows.flatten(2), vectors.flatten(2)
     return rows @ vectors.mT if rows.requires_grad else (vectors @ rows.mT).mT
