@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from itertools import product as combinations
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def test_symbols_are_sums_over_taps() -> None:
             kernel[:, :, s, t] * np.exp(2j * np.pi * (i * 2 * s / 5 + j * t / 4))
             for s, t in combinations(range(3), range(2))
         )
-        assert np.linalg.norm(found[i, j].numpy() - true) <= error < 1e-12
+        assert (np.abs(found[i, j].numpy() - true) <= error.numpy()).all()
+    assert float(error.max()) < 1e-12
 
 
 @pytest.mark.parametrize("kind", ["max_pool", "residual", "branches", "several_inputs", "rearranged", "transposed"])
@@ -256,6 +258,16 @@ def test_gram_iteration_is_above_the_largest_eigenvalue_and_close(
     assert (truth + float(off[0])) * (1 - 1e-14) <= found <= (truth + float(off[0])) * (1 + 1e-8)
 
 
+@pytest.mark.parametrize("share", [0.9, 1 - 1e-4])
+def test_eigenvalues_that_are_too_small_prove_no_bound_that_is(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = torch.randn(3, 4, 4, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    matrices, right = roots @ roots.mH, torch.linalg.eigvalsh
+    truth = float(right(matrices).amax())
+    off = torch.full((3,), 1e-3 * truth, dtype=torch.float64)
+    monkeypatch.setattr("torch.linalg.eigvalsh", lambda given: share * right(given))
+    assert largest_eigenvalue(matrices, off) >= truth + float(off[0])
+
+
 def test_gram_iteration_of_unit_matrices_zeros_and_numbers_out_of_range() -> None:
     zero = torch.zeros(2, dtype=torch.float64)
     unit = torch.eye(4, dtype=torch.complex128).expand(2, 4, 4)
@@ -298,6 +310,21 @@ def strided(size: int, seed: int = 0) -> Network:
     for channels in (4, 6):
         at = draft.leaky(draft.conv(at, channels, 4, stride=2, padding=1), 0.1)
     return draft.network(draft.linear(draft.flatten(at), 3))
+
+
+@pytest.mark.parametrize("size", [7, 8, 24])
+def test_forms_at_half_of_the_frequencies_say_what_they_are_at_the_others(size: int) -> None:
+    steps, generator = chain(strided(size)), torch.Generator().manual_seed(0)
+    ahead = spectra.Half.behind(steps[0])
+    for before, step in pairwise(steps):
+        points = [n // s for n, s in zip(before.points, before.window.stride, strict=True)]
+        channels, axes = len(before.window.kernel.value), list(range(len(points)))
+        field = torch.randn(*points, channels, channels, generator=generator, dtype=torch.complex128)
+        field = field + field.flip(axes).roll([1] * len(axes), axes).conj()  # conjugate at opposite frequencies
+        field, here = field.reshape(-1, channels, channels), spectra.Half.behind(step)
+        assert len(ahead.kept) <= len(field) // 2 + 2
+        assert torch.equal(here.before(step, ahead, field[ahead.kept]), spectra.handed(field, step)[here.kept])
+        ahead = here
 
 
 def test_a_search_from_few_frequencies_to_all_ends_where_one_at_all_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from leaktight.specs.unsafe import misclassified
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval, outputs, propagate
 from leaktight.verify.bounds.memory import default_memory
-from leaktight.verify.lipschitz import fast, primal_dual
+from leaktight.verify.lipschitz import dense, fast, primal_dual
 from leaktight.verify.lipschitz.centred import centred
 from leaktight.verify.lipschitz.certificate import repaired
 from leaktight.verify.lipschitz.chords import anchored
@@ -223,6 +223,10 @@ class _Search:
         """A proven constant of a margin: the closed form's, or with multipliers that were searched for."""
         if self.norm is not Norm.L2:
             return jacobian_bound(margin, Norm.LINF if self.norm is Norm.LINF else Norm.L1)
+        chain = None if best else dense.links(margin)
+        found = inf if chain is None else dense.certified(chain)
+        if found < inf:
+            return found
         ready = centred(margin)
         start = fast.closed_form(ready)
         if not 0 < start.square < inf:

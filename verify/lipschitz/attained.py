@@ -14,6 +14,7 @@ from leaktight.verify.clock import TimeUp, left
 from leaktight.verify.rounding import gamma
 
 _WIDEST = 256  # outputs up to which whole Jacobians are worth their time
+_TOGETHER = 32  # of them at once
 
 
 def attained(network: Network, norm: Norm, region: Region | None = None, *, samples: int = 8, seed: int = 0) -> float:
@@ -42,7 +43,7 @@ def attained(network: Network, norm: Norm, region: Region | None = None, *, samp
 
 def _steepest(network: Network, x: Tensor, norm: Norm) -> Tensor:
     """A direction ``(1, n)`` of length about one in which the network moves most at `x`; none where it overflows."""
-    jacobian: Tensor = torch.autograd.functional.jacobian(lambda point: network.flat(point)[0], x)[:, 0]
+    jacobian = _jacobian(network, x)
     if not bool(torch.isfinite(jacobian).all()):
         return torch.zeros_like(x).reshape(1, -1)
     if norm is Norm.L2:
@@ -52,6 +53,17 @@ def _steepest(network: Network, x: Tensor, norm: Norm) -> Tensor:
         return jacobian[jacobian.abs().sum(1).argmax()].sign().unsqueeze(0)
     at = jacobian.abs().sum(0).argmax()
     return torch.nn.functional.one_hot(at, jacobian.shape[1]).double().unsqueeze(0)
+
+
+def _jacobian(network: Network, x: Tensor) -> Tensor:
+    """``(outputs, inputs)`` at `x` ``(1, n)``; some outputs at a time, each from a row of a batch of the same point."""
+    rows = []
+    for places in torch.arange(network.output_size).split(_TOGETHER):
+        points = x.expand(len(places), -1).clone().requires_grad_()
+        own = network.flat(points).gather(1, places.unsqueeze(1)).sum()
+        known = own.requires_grad  # else it depends on no input
+        rows.append(torch.autograd.grad(own, points, materialize_grads=True)[0] if known else torch.zeros_like(points))
+    return torch.cat(rows)
 
 
 def _quotient(network: Network, x: Tensor, moved: Tensor, norm: Norm) -> float:

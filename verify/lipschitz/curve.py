@@ -109,8 +109,7 @@ class _Segments:
 def _of_segments(whole: Layers, question: Question) -> _Segments:
     if question.norm is not Norm.L2:
         return _Segments(_entrywise(whole, question), lambda part: _entrywise(part, question))
-    middle = centred(whole)
-    multipliers, everywhere = _solved(middle, question)
+    middle, multipliers, everywhere = _solved(whole, question)
 
     def over(part: Layers) -> float:
         ready = centred(part)
@@ -127,15 +126,15 @@ def _entrywise(part: Layers, question: Question) -> float:
     return found if question.late else min(found, jacobian_bound(part, question.norm))
 
 
-def _solved(whole: Centred, question: Question) -> tuple[list[Array] | None, float]:
-    """Multipliers for the whole range, and the bound that they prove there."""
+def _solved(whole: Layers, question: Question) -> tuple[Centred, list[Array] | None, float]:
+    """The whole range, multipliers for it, and the bound that they prove there."""
     asked = replace(question)
-    asked.__dict__["centred"] = whole
+    asked.__dict__["layers"] = whole
     if not asked.solvable:
-        return None, product(question.layers, question.norm)
+        return asked.centred, None, product(question.layers, question.norm)
     multipliers = asked.optimal
-    proven = repaired(whole, multipliers, asked.closed_form.each, asked.closed_form.square)
-    return multipliers, min(proven, asked.fast)
+    proven = repaired(asked.centred, multipliers, asked.closed_form.each, asked.closed_form.square)
+    return asked.centred, multipliers, min(proven, asked.fast)
 
 
 def _proven(part: Centred, multipliers: list[Array]) -> float:

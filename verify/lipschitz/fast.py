@@ -12,7 +12,8 @@ from leaktight.models.enclosure import Array
 from leaktight.verify.lipschitz import ellipsoid
 from leaktight.verify.lipschitz.centred import Centred, CentredStage
 
-_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Tried where the closed form is none: a state is more than the values behind one layer's neurons with a width."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def closed_form(network: Centred) -> Multipliers:
     often wants another.
     """
     best = Multipliers(inf, ())
-    for factor in (1.0,) if is_chain(network) else _FACTORS:
+    for factor in (1.0,) if is_chain(network) else FACTORS:
         try:
             square, scales = ellipsoid.run(network, ellipsoid.closed_form(factor))
         except ellipsoid.NotContained:

@@ -59,6 +59,6 @@ def fourier(
             if search:
                 scales = optimal(steps, symbols, None if deadline is None else deadline - proof, progress)
                 tuned = inf if scales is None else certified(steps, lambda k, *_: scales[k], symbols)
-            return FourierBounds(product(steps), fast, tuned)
+            return FourierBounds(product(steps, symbols), fast, tuned)
         except TimeUp:  # what is proven stands
             return FourierBounds(inf, fast, inf)

@@ -22,8 +22,9 @@ _TINY = underflow(torch.float64)
 
 def length(matrices: Tensor) -> Tensor:
     """At least the Frobenius norm of each matrix ``(..., n, m)``."""
-    size = matrices.abs().square().sum((-2, -1)).sqrt()
-    return size * (1 + gamma(matrices.shape[-1] * matrices.shape[-2] + 8, torch.float64)) + 1e-150
+    parts = torch.view_as_real(matrices) if matrices.is_complex() else matrices.unsqueeze(-1)
+    size = parts.square().sum((-3, -2, -1)).sqrt()
+    return size * (1 + gamma(2 * matrices.shape[-1] * matrices.shape[-2] + 8, torch.float64)) + 1e-150
 
 
 def are_positive(matrices: Tensor, error: Tensor) -> bool:
@@ -51,13 +52,13 @@ def are_positive(matrices: Tensor, error: Tensor) -> bool:
     return bool(torch.isfinite(total).all() and (total <= shift).all())
 
 
-def symbols(kernel: Enclosure, dilation: tuple[int, ...], points: tuple[int, ...]) -> tuple[Tensor, float]:
+def symbols(kernel: Enclosure, dilation: tuple[int, ...], points: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """``F(w) = sum_t K[t] exp(i w d t)`` at all frequencies ``w = 2 pi j / N``, by direct sums, axis by axis.
 
-    kernel ``(out, in, *taps)``. Returns ``(*points, out, in)`` and a bound of the error's Frobenius norm, for every
-    kernel in the enclosure. A factor ``exp(i w d t)`` is off by less than 32 u: its angle is reduced as an integer, so
-    that rounding moves it by less than 19 u, and a cosine and a sine of it by 2 u each. (The phase of the padding is
-    missing: it cancels in ``F Q F^H``.)
+    kernel ``(out, in, *taps)``. Returns ``(*points, out, in)`` and a bound ``(out, in)`` of the absolute error of each
+    entry, at all frequencies and for every kernel in the enclosure. A factor ``exp(i w d t)`` is off by less than 32 u:
+    its angle is reduced as an integer, so that rounding moves it by less than 19 u, and a cosine and a sine of it by 2
+    u each. (The phase of the padding is missing: it cancels in ``F Q F^H``.)
     """
     axes, taps = len(points), kernel.value.shape[2:]
     found = torch.from_numpy(np.ascontiguousarray(kernel.value)).to(torch.complex128)
@@ -67,9 +68,7 @@ def symbols(kernel: Enclosure, dilation: tuple[int, ...], points: tuple[int, ...
         turn = torch.polar(torch.ones_like(angle), angle)
         found = torch.tensordot(found, turn, dims=([2], [1]))  # the first of the taps left; frequencies go to the end
     found = found.movedim((0, 1), (-2, -1)).contiguous()
-    size = torch.from_numpy(np.abs(kernel.value).sum(tuple(range(2, 2 + axes)), keepdims=False))
-    terms = sum(2 * k + 72 for k in taps)
-    own = gamma(terms, torch.float64) * float(length(size)) * (1 + gamma(prod(taps), torch.float64))
-    given = torch.from_numpy(kernel.error.sum(tuple(range(2, 2 + axes))))
-    carried = float(length(given)) * (1 + gamma(prod(taps), torch.float64)) if kernel.error.any() else 0.0
-    return found, (own + carried) * (1 + 8 * _U) + prod(points) * 1e-290
+    size, given = (np.abs(x).sum(tuple(range(2, 2 + axes))) for x in (kernel.value, kernel.error))
+    own = gamma(sum(2 * k + 72 for k in taps), torch.float64) * size
+    error = (own + given) * (1 + gamma(prod(taps), torch.float64) + 8 * _U) + prod(taps) * 1e-290
+    return found, torch.from_numpy(error)

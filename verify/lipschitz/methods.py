@@ -15,7 +15,7 @@ from leaktight.models.network import Network
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import TimeUp
-from leaktight.verify.lipschitz import convex, descent, fast, interior, primal_dual, sweeps
+from leaktight.verify.lipschitz import convex, dense, descent, fast, interior, primal_dual, sweeps
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.centred import Centred, centred
 from leaktight.verify.lipschitz.certificate import repaired
@@ -24,6 +24,7 @@ from leaktight.verify.lipschitz.jacobian import jacobian_bound
 from leaktight.verify.lipschitz.layers import Layers, layers, scalar
 from leaktight.verify.lipschitz.liplt import OutOfTime, liplt
 from leaktight.verify.lipschitz.product import product
+from leaktight.verify.lipschitz.spectra import Wave
 
 OWN = {
     "primal-dual": primal_dual.optimal,
@@ -38,7 +39,9 @@ _DENSE = 2200  # neurons up to which matrices of that size are no burden
 _SQUARE = 700  # neurons up to which several of them are none either, whatever the depth
 _SPEED = 1e10  # operations of matrix products in a second, on one core
 _AS_LONG = 1.5  # times as long as a proof took another may take
+_ALIKE = 10.0  # neurons of a layer up to which proofs of a chain take about as long with all multipliers
 _SHORT = 0.5  # seconds that a proof may take beyond a deadline
+_VANISHING = 1e-60  # what a proof by squares tells from zero
 _DEEP = 8  # stages from which it pays to go through them one by one
 
 
@@ -78,20 +81,40 @@ class Question:
     def closed_form(self) -> fast.Multipliers:
         return fast.closed_form(self.centred)
 
+    @cached_property
+    def links(self) -> list[Wave] | None:
+        """The layers, where they are a chain."""
+        return dense.links(self.layers)
+
     @property
     def fast(self) -> float:
         return self._fast[0]
 
     @cached_property
     def _fast(self) -> tuple[float, float]:
-        """What the closed form proves, and the seconds that its proof took."""
-        found, began = self.closed_form, time.monotonic()
-        return repaired(self.centred, found.each, found.each, found.square), time.monotonic() - began
+        """What the closed form proves, and the seconds that another proof is likely to take."""
+        began = time.monotonic()
+        found = inf if self.links is None else dense.certified(self.links)
+        if found < inf:
+            widest = max(stage.sector.size for stage in self.layers.stages) if self.layers.stages else 0
+            return found, (time.monotonic() - began) * max(_AS_LONG, widest / _ALIKE)
+        if not self.solvable:
+            return inf, 0.0
+        given, began = self.closed_form, time.monotonic()
+        found = repaired(self.centred, given.each, given.each, given.square)
+        return found, (time.monotonic() - began) * _AS_LONG
 
     @property
     def provable(self) -> bool:
         """Whether there is time left for the proof that belongs to multipliers, where it takes long."""
-        cost = proof_seconds(self.centred)
+        return self._affordable(proof_seconds(self.centred))
+
+    @property
+    def fast_provable(self) -> bool:
+        """The same of the closed form's multipliers."""
+        return self.provable if self.links is None else self._affordable(dense.seconds(self.links, _SPEED))
+
+    def _affordable(self, cost: float) -> bool:
         return self.deadline is None or cost < _SHORT or time.monotonic() + cost < self.deadline
 
     @property
@@ -125,7 +148,7 @@ class Question:
         """When the search has to end: the proof that follows takes about as long as the closed form's."""
         if self.deadline is None:
             return None
-        return self.deadline - max(proof_seconds(self.centred), _AS_LONG * self._fast[1])
+        return self.deadline - max(proof_seconds(self.centred), self._fast[1])
 
 
 def proof_seconds(network: Centred) -> float:
@@ -161,12 +184,14 @@ def _liplt(question: Question) -> float:
 
 
 def _fast(question: Question) -> float:
-    return question.fast if question.provable and question.solvable else _product(question)
+    if question.fast_provable and _VANISHING < question.fast < inf:
+        return question.fast
+    return _product(question)  # zero, where a layer is
 
 
 def _lipsdp(question: Question) -> float:
     if not question.provable or not question.solvable:
-        return _product(question)
+        return _fast(question)
     found = question.closed_form
     if question.late or not question.provable:
         return _fast(question)

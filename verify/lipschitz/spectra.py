@@ -16,16 +16,16 @@ to ``k`` if, at every frequency,
 
     H  =  [[Q_k - r T r, 0], [0, T]]  -  [m 1]^T S [m 1]   is positive semidefinite.                          (1)
 
-The least such ``Q_k`` is ``m (S + S (T - S)^(-1) S) m + r T r`` (``T > S``); a little more is taken and (1) is proven.
-At the end ``|t_0|^2 <= max_w largest eigenvalue of S(w) |y|^2``. All frequencies are proven, and no matrix is trusted:
-neither the multipliers nor the ``Q_k`` need be what they ought to be.
+The least such ``Q_k`` is ``m (S + S (T - S)^(-1) S) m + r T r`` (``T > S``); what is stored is surely above it
+(leaktight.verify.lipschitz.enlarged). At the end ``|t_0|^2 <= max_w largest eigenvalue of S(w) |y|^2``. All frequencies
+are proven, each with its opposite, and nothing is trusted: multipliers need not be what they ought to be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import inf, isfinite, nextafter, prod, sqrt
+from dataclasses import dataclass, replace
+from math import inf, nextafter, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -33,15 +33,14 @@ from torch import Tensor
 from leaktight.errors import InternalError
 from leaktight.models.ops import Shape
 from leaktight.verify.clock import tick
+from leaktight.verify.lipschitz import enlarged
 from leaktight.verify.lipschitz.centred import middle_and_half
 from leaktight.verify.lipschitz.ellipsoid import NotContained
 from leaktight.verify.lipschitz.gram import largest_eigenvalue as proven_eigenvalue
-from leaktight.verify.lipschitz.hermitian import are_positive, length, symbols
+from leaktight.verify.lipschitz.hermitian import symbols
+from leaktight.verify.lipschitz.norms import times
 from leaktight.verify.lipschitz.torus import Step
-from leaktight.verify.lipschitz.windows import Window
-from leaktight.verify.rounding import gamma, unit
 
-_SLACKS = (1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _AT_ONCE = 1 << 22  # entries of matrices that are worked on together
 _FARTHEST = 1e8
 Rule = Callable[[int, "Wave", Tensor], Tensor]
@@ -50,10 +49,13 @@ Rule = Callable[[int, "Wave", Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Wave:
-    """A step as symbols ``(frequencies, aliases, out, in)`` with an error, and its slopes ``m ± r`` ``(out,)``."""
+    """A step as symbols ``(frequencies, aliases, out, in)`` with an error, and its slopes ``m ± r`` ``(out,)``.
+
+    error ``(out, in)``: of each entry, at all frequencies.
+    """
 
     symbol: Tensor
-    error: float
+    error: Tensor
     middle: Tensor
     half: Tensor
 
@@ -97,15 +99,6 @@ def spread(wave: Wave, before: Tensor | None) -> Tensor:
     return (through @ symbol.mH).sum(1) / symbol.shape[1]
 
 
-def _error_of_spread(wave: Wave, before: Tensor | None) -> Tensor:
-    """How far each ``S`` may be off, in the spectral norm."""
-    size = length(wave.symbol)
-    form = torch.full_like(size, wave.symbol.shape[-1] ** 0.5 * (1 + 1e-12)) if before is None else length(before)
-    terms = 4 * wave.symbol.shape[-1] + 2 * wave.symbol.shape[1] + 16
-    each = form * (gamma(terms, torch.float64) * size.square() + (2 * size + wave.error) * wave.error)
-    return each.sum(1) / wave.symbol.shape[1] * (1 + gamma(wave.symbol.shape[1] + 16, torch.float64)) + 1e-290
-
-
 def advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
     """The least ``Q_k`` for a ``T``: ``m (S + S (T - S)^(-1) S) m + r T r``.
 
@@ -132,17 +125,15 @@ def _advanced(wave: Wave, spread: Tensor, scale: Tensor) -> Tensor:
     return (found + found.mH) / 2
 
 
-def closed_form(_: int, wave: Wave, spread: Tensor) -> Tensor:
-    """``T = sigma (1 + |m| / r)``: as leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies.
+def closed_form(_: int, wave: Wave, spread: Tensor, factor: float = 1.0) -> Tensor:
+    """``T = sigma (1 + factor |m| / r)``: leaktight.verify.lipschitz.ellipsoid.closed_form; sigma over all frequencies.
 
     Channels with a single slope have a ``T`` that is far above all others, and no part in sigma.
     """
-    loose = wave.half > 0
-    places = loose.nonzero().flatten()
-    largest = largest_eigenvalue(spread[:, places][:, :, places])
-    others = largest if bool(loose.all()) else largest_eigenvalue(spread)
-    ratio = (wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST)
-    return torch.where(loose, max(largest, 1e-290), max(others, 1e-290)) * (1 + ratio)
+    loose, sigma = wave.half > 0, torch.full_like(wave.half, max(largest_eigenvalue(spread), 1e-290))
+    if not bool(loose.all()):
+        sigma[loose] = max(largest_eigenvalue(spread[:, loose][:, :, loose]), 1e-290)
+    return sigma * (1 + (factor * wave.middle.abs() / wave.half.clamp(min=1e-300)).clamp(0.05, _FARTHEST))
 
 
 def largest_eigenvalue(matrices: Tensor) -> float:
@@ -176,95 +167,109 @@ def _the_same(field: Tensor) -> Tensor:
     return torch.diag(ends.real.amax(0)).to(field.dtype).unsqueeze(0)
 
 
-def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = None) -> float:
-    """A proven Lipschitz constant in L2 from multipliers; infinite where nothing is proven."""
-    form: Tensor | None = None
-    error = torch.zeros(1, dtype=torch.float64)
-    chain = waves(steps) if given is None else given
-    for k, (step, wave) in enumerate(zip(steps, chain, strict=True)):
-        tick()
-        before = None if form is None else handed(form, step)
-        image, error = spread(wave, before), _error_of_spread(wave, before)
-        if wave.linear and k + 1 == len(steps):
-            return _root(image, error)
-        form = _proven(wave, image, error, rule(k, wave, image) if wave.loose else image.new_zeros(()).real)
-        if form is None:
-            return inf
-    return 1.0 if form is None else _root(form, torch.zeros(len(form), dtype=torch.float64))
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One of each frequency behind a step and its opposite, at which all matrices are conjugate, as kernels are real.
 
-
-def _proven(wave: Wave, image: Tensor, error: Tensor, scale: Tensor) -> Tensor | None:
-    """``Q_k`` for which (1) is proven."""
-    try:
-        least = advanced(wave, image, scale)
-    except NotContained:
-        return None
-    diagonal = least.diagonal(dim1=-2, dim2=-1).real
-    top = diagonal.amax().clamp(min=1e-280)
-    parts = torch.arange(len(least)).split(max(1, _AT_ONCE // (4 * least.shape[-1] ** 2)))
-    begin = 0
-    found = torch.empty_like(least)
-    for part in parts:
-        for at in range(begin, len(_SLACKS)):
-            tick()
-            form = least[part] * (1 + _SLACKS[at])
-            form.diagonal(dim1=-2, dim2=-1).add_(_SLACKS[at] * top)
-            form = (form + form.mH) / 2
-            if are_positive(*_inequality(wave, form, image[part], error[part], scale)):
-                found[part], begin = form, at
-                break
-        else:
-            return None
-    return found
-
-
-def _inequality(wave: Wave, form: Tensor, image: Tensor, error: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices of (1) and how far they may be off."""
-    side = wave.middle.unsqueeze(1) * image
-    drained = side * wave.middle
-    reach = float(wave.middle.square().max()) * (1 + 1e-12)
-    rounded = 16 * unit(torch.float64)
-    if not wave.loose:
-        off = error * reach + rounded * (length(form) + length(drained))
-        return form - drained, off * (1 + 1e-12)
-    charged = torch.diag(wave.half * scale * wave.half).to(form.dtype)
-    rest = torch.diag(scale).to(form.dtype)
-    top = torch.cat([form - charged - drained, -side], -1)
-    bottom = torch.cat([-side.mH, rest - image], -1)
-    sizes = length(form) + length(charged) + length(drained) + 2 * length(side) + length(rest) + length(image)
-    return torch.cat([top, bottom], -2), (error * (1 + reach) + rounded * sizes) * (1 + 1e-12)
-
-
-def _root(form: Tensor, error: Tensor) -> float:
-    """At least the root of the largest eigenvalue of the Hermitian matrices that are within `error` of `form`."""
-    largest = max(largest_eigenvalue(form), 1e-280)
-    if not isfinite(largest):
-        return inf
-    for slack in _SLACKS:
-        square = largest * (1 + slack)
-        rest = -form
-        rest.diagonal(dim1=-2, dim2=-1).add_(square)
-        off = error + 8 * unit(torch.float64) * (length(form) + square)
-        if are_positive(rest, off):
-            return nextafter(sqrt(square), inf)
-    return inf
-
-
-def norm(window: Window, points: Shape) -> float:
-    """At least the spectral norm of a convolution with zero padding, from any input on `points` (as `tori` says).
-
-    Stride-aware, over all frequencies, by Gram iteration (leaktight.verify.lipschitz.gram).
+    kept: which frequencies. at, turned: for every frequency the place of the one of its pair that is kept, and whether
+    that is the other one.
     """
-    tick()
-    (wave,) = waves([Step(window, points, None)])
-    square = proven_eigenvalue(spread(wave, None), _error_of_spread(wave, None))
+
+    kept: Tensor
+    at: Tensor
+    turned: Tensor
+
+    @classmethod
+    def behind(cls, step: Step) -> Half:
+        points = tuple(n // s for n, s in zip(step.points, step.window.stride, strict=True))
+        places, axes = torch.arange(prod(points)).reshape(points), list(range(len(points)))
+        opposite = places.flip(axes).roll([1] * len(points), axes)
+        kept = places[places <= opposite]
+        at = torch.searchsorted(kept, torch.minimum(places, opposite).flatten())
+        return cls(kept, at, (places > opposite).flatten())
+
+    def of(self, wave: Wave) -> Wave:
+        return replace(wave, symbol=wave.symbol[self.kept])
+
+    def before(self, step: Step, ahead: Half, form: Tensor) -> Tensor:
+        """The forms behind the last step, at its `ahead`, as `step` wants them in front of itself, at these."""
+        if step.fresh:
+            return _the_same(form).expand(len(self.kept), prod(step.window.stride), -1, -1)
+        places = _by_alias(torch.arange(prod(step.points)).reshape(step.points), step.points, step.window.stride)
+        places = places[self.kept]
+        found, turned = form[ahead.at[places]], ahead.turned[places]
+        return torch.where(turned[..., None, None], found.conj(), found) if bool(turned.any()) else found
+
+
+def certified(steps: Sequence[Step], rule: Rule, given: Sequence[Wave] | None = None) -> float:
+    """A proven Lipschitz constant in L2 from multipliers; infinite where nothing is proven.
+
+    given: the steps as waves, at all frequencies, where they are known.
+    """
+    halves = [Half.behind(step) for step in steps]
+    chain = [half.of(wave) for half, wave in zip(halves, waves(steps) if given is None else given, strict=True)]
+    return proven(chain, rule, lambda k, form: halves[k].before(steps[k], halves[k - 1], form))
+
+
+def proven(chain: Sequence[Wave], rule: Rule, before: Callable[[int, Tensor], Tensor]) -> float:
+    """The same from waves at as many frequencies as it takes, and a way from the form behind a step to the next step's.
+
+    before: ``(frequencies, aliases, in, in)`` in front of the step of a number from ``(frequencies, in, in)``.
+    """
+    form: Tensor | None = None
+    try:
+        for k, wave in enumerate(chain):
+            tick()
+            image = _spread(wave, None if form is None else before(k, form))
+            form = _grown(wave, image, rule(k, wave, image) if wave.loose else wave.half)
+    except NotContained:
+        return inf
+    return 1.0 if form is None else _root(form)
+
+
+def _spread(wave: Wave, before: Tensor | None) -> Tensor:
+    """At least ``S``, some frequencies at a time."""
+    parts = wave.symbol.split(max(1, _AT_ONCE // (4 * prod(wave.symbol.shape[1:]))))
+    forms = [None] * len(parts) if before is None else before.split([len(part) for part in parts])
+    found = []
+    for part, form in zip(parts, forms, strict=True):
+        tick()
+        whole = enlarged.spread(part.numpy(), wave.error.numpy(), None if form is None else form.numpy())
+        found.append(torch.from_numpy(whole))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _grown(wave: Wave, image: Tensor, scale: Tensor) -> Tensor:
+    """At least the ``Q_k`` of (1)."""
+    found = []
+    for part in _parts(image):
+        tick()
+        whole = enlarged.grown(wave.middle.numpy(), wave.half.numpy(), part.numpy(), scale.numpy())
+        found.append(torch.from_numpy(whole))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _root(matrices: Tensor) -> float:
+    """At least the root of the largest eigenvalue of the Hermitian matrices."""
+    square = proven_eigenvalue(matrices, torch.zeros(len(matrices), dtype=torch.float64))
     return nextafter(sqrt(square), inf)
 
 
-def product(steps: Sequence[Step]) -> float:
+def norm(step: Step, wave: Wave) -> float:
+    """At least the spectral norm of a convolution with zero padding, from any input on its torus.
+
+    Stride-aware, over all frequencies, by Gram iteration (leaktight.verify.lipschitz.gram).
+    """
+    try:
+        return _root(_spread(Half.behind(step).of(wave), None))
+    except NotContained:  # out of range
+        return inf
+
+
+def product(steps: Sequence[Step], given: Sequence[Wave] | None = None) -> float:
     """At least the product of the steps' norms and steepest slopes."""
     bound = 1.0
-    for step in steps:
+    for step, wave in zip(steps, waves(steps) if given is None else given, strict=True):
         steepest = 1.0 if step.sector is None else float(step.sector.steepest.max(initial=0.0))
-        bound = nextafter(nextafter(bound * norm(step.window, step.points), inf) * steepest, inf)
+        bound = times(times(bound, norm(step, wave)), steepest)
     return bound
