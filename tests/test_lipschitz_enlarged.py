@@ -198,7 +198,7 @@ def test_links_are_the_linear_maps_in_turn() -> None:
     assert [link.loose for link in found] == [True, True, False]
 
 
-def test_an_activation_on_the_input_itself_is_a_link_and_a_skip_is_none() -> None:
+def test_an_activation_on_the_input_itself_is_a_link_and_neither_a_skip_nor_many_outputs_are() -> None:
     generator = np.random.default_rng(0)
     square = [generator.standard_normal((3, 3)) for _ in range(4)]
     weight = torch.from_numpy(square[0])
@@ -207,6 +207,7 @@ def test_an_activation_on_the_input_itself_is_a_link_and_a_skip_is_none() -> Non
     network = Network(tuple(nodes), (Port("x", (1, 3), "float64"),), (Port("linear", (1, 3), "float64"),))
     found, truth = dense.certified(dense.links(layers(network)) or []), worst([np.eye(3), square[0]], 0.1, 2)
     assert truth * (1 - 1e-14) <= found <= np.linalg.norm(square[0], 2) * (1 + 1e-11)
+    assert dense.links(layers(chain([square[0], np.ones((600, 3))], 0.1))) is None
     assert dense.links(layers(residual(square[0], [(square[1], square[2])], square[3], 0.1))) is None
 
 
