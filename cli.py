@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect as inspection
+import io
+import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -90,25 +92,41 @@ def _deliver(body: Callable[[], Answer], style: Format | ReportFormat | None, ou
         answer = body()
     for line in answer.notes:
         print(line, file=sys.stderr)
-    text = rendered(
-        answer.document, style or ReportFormat.of(output), to_terminal=output is None and sys.stdout.isatty()
-    )
+    style = style or ReportFormat.of(output)
+    text = rendered(answer.document, style, to_terminal=output is None and sys.stdout.isatty())
     if output is None:
-        _print(text)
+        _print(text, spelt=style in (Format.TEXT, ReportFormat.TEXT))
     else:
         file.write_whole("--output", output, text)
     _say(answer.summary)
     return answer.code
 
 
-def _print(text: str) -> None:
-    """Raises Undelivered: stdout does not take it."""
+def _print(text: str, *, spelt: bool) -> None:
+    """Writes to stdout. What its encoding lacks is spelt out, or the document is in UTF-8, as those of programs are.
+
+    Raises Undelivered: stdout does not take it.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    if not _has(encoding, text):
+        if spelt:
+            text = text.replace("\N{INFINITY}", "inf").encode(encoding, "backslashreplace").decode(encoding)
+        else:
+            cast("io.TextIOWrapper", sys.stdout).reconfigure(encoding="utf-8")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries, and fails, once more
         raise Undelivered(f"the result could not be written to stdout ({error.strerror})") from None
+
+
+def _has(encoding: str, text: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _say(line: str) -> None:
@@ -127,10 +145,19 @@ def run(words: list[str]) -> int:
         try:
             return int(typer.main.get_command(app).main(words, prog_name="leaktight", standalone_mode=False) or 0)
         except CommandLineError as error:
-            error.show()
+            _misused(error)
             return BAD_INPUT
 
     return _outcome(call)
+
+
+def _misused(error: Any) -> None:
+    """How the command is used, what is wrong with the command line, and of what is missing what it is."""
+    if error.ctx is not None:
+        print(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n", file=sys.stderr)
+    said = error.format_message().replace("Value error, ", "").rstrip(".")
+    missing = getattr(getattr(error, "param", None), "help", None) if said.startswith("Missing") else None
+    _say(f"error: {said[:1].lower()}{said[1:]}" + (f": {missing}" if missing else ""))
 
 
 def _outcome(work: Callable[[], int]) -> int:
@@ -139,6 +166,7 @@ def _outcome(work: Callable[[], int]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")  # torch, of Intel's GPUs
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says at length that it has no cache
             return work()
     except InputError as error:
         _say(f"error: {error}")

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
 
@@ -14,10 +15,26 @@ _YOUNG = 10_000  # objects; Python's own 700 goes through all that is imported a
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    _open_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it so gets what Ctrl-C gets: what is proven
     _wait_briefly()
     gc.set_threshold(_YOUNG)
     eager_only()
     _leave(run(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """Streams that the caller has closed: stdout takes nothing, so a result that would go there is an error.
+
+    Their numbers are taken, or a file that is opened later gets them, and what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number < 2 else os.O_WRONLY)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _wait_briefly() -> None:

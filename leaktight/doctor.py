@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from leaktight.verify.report.words import counted
+
 PACKAGES = (
     *("numpy", "torch", "onnx", "onnxruntime", "typer", "rich", "vnnlib", "psutil", "jinja2", "matplotlib", "highspy"),
     *("cvxpy", "sqlalchemy", "pydantic", "junitparser"),
@@ -152,4 +154,5 @@ def _resources() -> Check:
 
     memory = psutil.virtual_memory()
     free, whole = memory.available / 2**30, memory.total / 2**30
-    return Check("resources", True, f"{torch.get_num_threads()} threads, {free:.1f} of {whole:.1f} GiB of memory free")
+    threads = counted(torch.get_num_threads(), "thread")
+    return Check("resources", True, f"{threads}, {free:.1f} of {whole:.1f} GiB of memory free")

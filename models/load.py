@@ -57,7 +57,7 @@ def _read(
             raise UsageError(
                 f"{path}: a state dict has no operators; name the code that builds them with "
                 "--architecture "
-                "package.module:factory, or give an .onnx or .pt2 file"
+                "package.module:factory, or give an .onnx or .pt2 file (a whole module that was pickled needs --trust)"
             )
         from leaktight.models.pytorch import read_state_dict
 

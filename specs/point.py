@@ -31,7 +31,7 @@ def read_point(option: str, place: Path, size: int) -> Tensor:
     except OSError as error:
         raise DataError(f"{option}: {place} cannot be read ({error.strerror}); give an .npy file or a text") from None
     except UnicodeDecodeError:
-        raise DataError(f"{option}: {place} is neither an .npy file nor a text; give one of these") from None
+        raise DataError(f"{option}: {place} is neither an .npy file nor a text of numbers; give one of these") from None
     except (ValueError, EOFError, TypeError) as error:
         raise DataError(f"{option}: {place} cannot be read as numbers ({error}); give an .npy file or a text") from None
     if not np.isfinite(found).all():

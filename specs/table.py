@@ -42,7 +42,10 @@ def read_table(place: Path, column: int, limit: int | None) -> tuple[Array, Arra
         if len(rows) == limit:
             break
     if not rows:
-        raise DataError(f"{place}: the table has no rows; expected one input a row: its label, then its entries")
+        titles = "" if separator is None else " below its titles"
+        raise DataError(
+            f"{place}: the table has no rows{titles}; expected one input a row: its label, then its entries"
+        )
     whole = np.stack(rows)
     return np.delete(whole, column, 1), whole[:, column]
 

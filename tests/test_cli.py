@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def test_a_bad_property_is_refused_with_its_place(text: str | None, fragment: st
 
 CERTIFY = ["certify", NETWORK, IMAGES]
 USAGES = {
-    "no such command": (["prove"], "No such command 'prove'"),
+    "no such command": (["prove"], "no such command 'prove'"),
     "no such option": ([*VERIFY, "--speed", "9"], "--speed"),
     "no argument": (["verify", NETWORK], "PROPERTY"),
     "no epsilon": (CERTIFY, "--epsilon"),
@@ -171,6 +172,13 @@ USAGES = {
     "options of data for a property": (
         ["leak", NETWORK, PROVED, "--slopes", "0:1", "--radius", "--clip", "0", "1"],
         "--clip, --radius: only with --data",
+    ),
+    "a whole module for a state dict": (["inspect", "module.pt"], "a whole module that was pickled needs --trust"),
+    "no slopes": (["leak", NETWORK, PROVED], "missing option '--slopes': The range of slopes, like 0:0.3."),
+    "no property": (["verify", NETWORK], "missing argument 'PROPERTY': A VNN-LIB file"),
+    "no such format": (
+        [*VERIFY, "--format", "pdf"],
+        "invalid value for '--format': 'pdf' is not one of 'text', 'json'",
     ),
     "missing data": (["certify", NETWORK, "none.npz", "--epsilon", "0.1"], "none.npz"),
     "unknown type of network": (["inspect", IMAGES], ".npz"),
@@ -642,6 +650,60 @@ def test_a_result_on_a_full_disk_is_not_an_answer() -> None:
         found = process(*VERIFY, stdout=full)
     assert found.returncode == 70
     assert "No space left" in found.stderr
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 70), ("2>&-", 0), (">&- 2>&- <&-", 70)])
+def test_a_stream_that_is_closed_never_looks_like_a_refutation(closed: str, code: int, tmp_path: Path) -> None:
+    words = shlex.join([sys.executable, "-m", "leaktight", *VERIFY])
+    found = subprocess.run(["sh", "-c", f"{words} {closed}"], capture_output=True, text=True, check=False)
+    assert found.returncode == code
+    assert "Traceback" not in found.stderr
+    assert code == 0 or not found.stdout
+    there = tmp_path / "verdict.txt"
+    subprocess.run(["sh", "-c", f"{words} -o {there} {closed}"], check=True)
+    assert there.read_text().startswith("verdict    proved")
+
+
+@pytest.mark.parametrize(("form", "encoding", "shows"), [("text", "ascii", "Linf"), ("html", "utf-8", "L\N{INFINITY}")])
+def test_a_terminal_that_lacks_a_character_gets_it_spelt_out(
+    form: str, encoding: str, shows: str, tmp_path: Path
+) -> None:
+    """Documents that say themselves how they are encoded are not the terminal's."""
+    there = tmp_path / "certified.json"
+    asked = ["certify", NETWORK, IMAGES, "--epsilon", "0.01", "--limit", "1", "--format", "json", "-o", there]
+    assert cli.run([str(word) for word in asked]) == 0
+    found = subprocess.run(
+        [sys.executable, "-m", "leaktight", "report", there, there, "--format", form],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert shows in found.stdout.decode(encoding)
+
+
+def test_who_ends_it_with_sigterm_gets_what_ctrl_c_gets() -> None:
+    code = """
+import time
+from leaktight import __main__ as entry, cli
+entry.run = lambda words: cli._outcome(lambda: (print("at work", flush=True), time.sleep(60), 0)[-1])
+entry.main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdout is not None
+        assert it.stdout.readline() == "at work\n"
+        it.terminate()
+        assert it.communicate(timeout=60)[1] == "leaktight: interrupted; nothing was decided\n"
+    assert it.returncode == 130
+
+
+def test_a_home_that_cannot_be_written_to_is_not_talked_about(tmp_path: Path) -> None:
+    there = tmp_path / "curve.json"
+    assert cli.run(["lipschitz", str(NETWORK), "--method", "product", "--format", "json", "-o", str(there)]) == 0
+    homeless = {name: word for name, word in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    found = process("report", there, "--format", "html", env={**homeless, "HOME": os.devnull})
+    assert (found.returncode, found.stderr) == (0, "leaktight: report of 1 result\n")
 
 
 def test_version_and_bare_call_explain_themselves() -> None:

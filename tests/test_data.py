@@ -105,7 +105,7 @@ def test_tables_are_read_whatever_their_separator(tmp_path: Path, text: str, col
     ("text", "message"),
     [
         ("", "d.csv: the table has no rows"),
-        ("label,a\n", "d.csv: the table has no rows"),
+        ("label,a\n", "d.csv: the table has no rows below its titles"),
         ("0,1\n1,x\n", "d.csv:2: cell 2 is 'x'; expected a number"),
         ("3,oops,1\n", "d.csv:1: cell 2 is 'oops'"),
         ("0,1\n1,2,3\n", "d.csv:2: this row has 3 cells, the first one 2"),

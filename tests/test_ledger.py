@@ -207,6 +207,21 @@ def test_what_a_ledger_holds_is_read_without_writing_anything(
     place.chmod(0o755)
 
 
+def test_a_job_that_the_ledger_does_not_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = opened("sqlite:///ledger.sqlite")
+    ledger.claim(["a"])
+    assert record(ledger, "a")
+    ledger.close()
+    ask = ["history", "--ledger", "sqlite:///ledger.sqlite", "--job"]
+    assert cli.run([*ask, "job b"]) == 2
+    says = "--job: the ledger has no answer of 'job b'; it has 1 job, such as 'job a'"
+    assert capfd.readouterr() == ("", f"leaktight: error: {says}\n")
+    assert cli.run([*ask, "job a"]) == 0
+
+
 def test_there_is_no_history_where_there_is_no_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

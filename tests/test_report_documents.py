@@ -347,6 +347,16 @@ def test_plain_text_never_claims_more_than_is_proven() -> None:
     assert re.search(r"y\[0\] +15\.4847 +-15\.4847\ny\[1\] +- +-\n", text.render(bounds))
 
 
+@pytest.mark.parametrize(
+    "document", [documents.certification(3), documents.leak_over_data(3)], ids=["plain", "outlined"]
+)
+def test_no_number_of_a_table_is_broken_where_the_terminal_is_narrow(document: dict[str, Any]) -> None:
+    rows = [line.split() for line in text.render(document, width=400).splitlines() if re.match(r" *\d+ +\d+ ", line)]
+    narrow = [line.split() for line in text.render(document, width=30).splitlines()]
+    assert len(rows) >= 3
+    assert all(row in narrow for row in rows)
+
+
 def test_no_sentence_claims_a_larger_ball_or_range_than_is_proven() -> None:
     """2/255 is 0.0078431372..., and the nearest six digits lie above it."""
     certified, leak, moved = documents.certification(3), documents.leak_over_data(2), documents.leak()

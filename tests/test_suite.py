@@ -84,6 +84,10 @@ MISTAKES = {
     "no TOML": ("[networks\n", "suite.toml: this is no TOML"),
     "nothing asked": (HEAD, "there is no job; add one of [[verify]], [[certify]]"),
     "unknown table": (f"{HEAD}{VERIFY}[defalts]\n", "suite.toml:7: defalts: there is no such table; did you mean"),
+    "unknown kind of job": (
+        f"{HEAD}{VERIFY}[[certfy]]\n",
+        "suite.toml:7: certfy: there is no such table; did you mean",
+    ),
     "unknown key": (
         f"{HEAD}{VERIFY}timeuot = 3\n",
         "suite.toml:7: verify[1].timeuot: there is no such key; did you mean 'timeout'?",

@@ -29,21 +29,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Table:
     return grid
 
 
-def table(*columns: str, rows: Iterable[Iterable[object]], left: int = 1) -> Table:
-    """A table whose first `left` columns hold words and whose other columns hold numbers."""
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        grid.add_column(clean(column), justify="left" if place < left else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(_text, row))
-    return grid
-
-
 @dataclass(frozen=True)
 class Grid:
     """A table as wide as it needs to be: no number is ever broken over two lines, and thousands of rows are quick.
 
-    `wordy`: for each column, whether it is aligned at the left. Heads are broken at blanks where that saves width.
+    `wordy`: for each column, whether it is aligned at the left. Heads are broken at blanks where the table is too wide
+    otherwise.
     """
 
     columns: Sequence[str]
@@ -51,8 +42,10 @@ class Grid:
     wordy: Sequence[bool]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [max(row[place].cell_len for row in self.rows) for place in range(len(self.columns))]
-        heads = [_broken(clean(column), width) for column, width in zip(self.columns, widths, strict=True)]
+        widths = [max((row[place].cell_len for row in self.rows), default=0) for place in range(len(self.columns))]
+        named = [(clean(column), width) for column, width in zip(self.columns, widths, strict=True)]
+        fits = sum(max(width, cell_len(head)) + 2 for head, width in named) - 2 <= options.max_width
+        heads = [[head] if fits else _broken(head, width) for head, width in named]
         widths = [max([width, *map(cell_len, head)]) for width, head in zip(widths, heads, strict=True)]
         height = max(map(len, heads))
         bold = console.get_style("bold")
@@ -69,6 +62,12 @@ class Grid:
             yield Segment(text + room if wordy else room + text, style)
             yield Segment("  ")
         yield Segment.line()
+
+
+def table(*columns: str, rows: Iterable[Iterable[object]], left: int = 1) -> Grid:
+    """A table whose first `left` columns hold words and whose other columns hold numbers."""
+    wordy = [place < left for place in range(len(columns))]
+    return Grid(columns, [[_text(cell) for cell in row] for row in rows], wordy)
 
 
 def _broken(head: str, width: int) -> list[str]:

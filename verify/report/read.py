@@ -40,8 +40,7 @@ def _content(path: Path) -> bytes:
             content = stream.read(LIMIT + 1)
     except OSError as error:
         raise UsageError(
-            f"{path}: it cannot be read ({error.strerror}); give a file that 'leaktight verify, certify, bounds or leak"
-            " --format json -o FILE' wrote"
+            f"{path}: it cannot be read ({error.strerror}); give a file that a command wrote with --format json -o FILE"
         ) from None
     if len(content) > LIMIT:
         raise UsageError(f"{path}: it is larger than {LIMIT >> 20} MiB; give a result of fewer inputs")

@@ -168,6 +168,11 @@ class Ledger:
             rows = connection.execute(asked if name is None else asked.where(RESULTS.c.name == name)).mappings().all()
         return [{**{key: row[key] for key in row if key != "answer"}, **json.loads(row["answer"])} for row in rows]
 
+    def jobs(self) -> list[str]:
+        """The names of all jobs of which an answer was recorded."""
+        with self.database.begin() as connection:
+            return sorted(connection.execute(select(RESULTS.c.name).distinct()).scalars())
+
     def close(self) -> None:
         """Gives up the claims and closes the database."""
         try:

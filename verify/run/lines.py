@@ -30,7 +30,8 @@ def lines(text: str) -> dict[Path, int]:
                 arrays[path] += 1
                 path = (*path, arrays[path] - 1)
             here = path
-            found.setdefault(here, number)
+            for end in range(1, len(here) + 1):
+                found.setdefault(here[:end], number)
         elif stripped:
             path = (*here, *_keys(stripped))
             for end in range(len(here) + 1, len(path) + 1):

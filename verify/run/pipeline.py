@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from leaktight.errors import UsageError
 from leaktight.verify.report import schemas
 from leaktight.verify.report.compare import numbers_of
+from leaktight.verify.report.words import counted
 from leaktight.verify.run import address, baseline, document, machine
 from leaktight.verify.run.instances import read_suite
 from leaktight.verify.run.ledger import DEFAULT, Ledger
@@ -78,11 +81,16 @@ def pipeline(wanted: Wanted, progress: Progress | None = None) -> tuple[dict[str
 def history(url: str, job: str | None, limit: int) -> dict[str, Any]:
     """What a ledger holds, the newest first (schema leaktight.history/1). Nothing is written.
 
-    Raises UsageError: there is none, or it cannot be read.
+    Raises UsageError: there is none, or it cannot be read; or it has answers, and none of the job.
     """
     ledger = Ledger(url, reading=True)
     try:
         records = ledger.history(job, limit)
+        if job is not None and not records and (names := ledger.jobs()):
+            near = get_close_matches(job, names, 1) or names[:1]
+            raise UsageError(
+                f"--job: the ledger has no answer of {job!r}; it has {counted(len(names), 'job')}, such as {near[0]!r}"
+            )
     finally:
         ledger.close()
     return {

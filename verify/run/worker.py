@@ -23,7 +23,8 @@ def main(memory: int | None) -> None:
     die_with_the_parent()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
+    for ends in (signal.SIGINT, signal.SIGTERM):  # a group gets them whole, and they are the runner's to handle
+        signal.signal(ends, signal.SIG_IGN)
     if memory is not None:
         limit_memory(memory)
     serve(_tasks(sys.stdin), replies, None if memory is None else memory // 2)

@@ -19,7 +19,7 @@ def operators(document: Document) -> RenderableType:
     rows = [(row["operator"], *(row["engines"].get(name, "-") for name in engines)) for row in document["rules"]]
     return Group(
         Text("ONNX operators that can be read", style="bold"),
-        Text("  " + ", ".join(document["onnx"])),
+        Text(", ".join(document["onnx"])),
         Text(),
         Text("What they become, and what each engine does with it", style="bold"),
         table("operator", *engines, rows=rows, left=1 + len(engines)),
