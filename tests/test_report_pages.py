@@ -16,10 +16,12 @@ from typing import Any
 
 import documents
 import pytest
+from matplotlib.figure import Figure as Canvas
 
 import leaktight
 from leaktight.verify.digits import rounded_down, rounded_up, short
 from leaktight.verify.report import compare, outline, plots, render
+from leaktight.verify.report.drawing.curve import curve
 from leaktight.verify.report.figures import Curve, Histogram, Intervals
 from leaktight.verify.report.pages import leak_curve, pages
 from leaktight.verify.report.words import clean
@@ -446,8 +448,27 @@ def test_the_table_of_inputs_has_every_number_whole(style: str) -> None:
     assert rows == [[outline.shown(cell) for cell in row] for row in table.rows]
 
 
-def test_text_shows_the_first_rows_of_long_curves_and_says_how_many_follow() -> None:
-    few, many = (render.report(documents.leak(segments=count), format="text") for count in (40, 200))
-    assert "more, which --format json has" not in few
-    assert many.count("... and 160 more, which --format json has") == 3  # curve, its bounds, shifts
+def test_text_shows_some_rows_of_long_curves_from_the_first_to_the_last() -> None:
+    few, many = (render.report(documents.leak(segments=count), format="text") for count in (16, 200))
+    assert "from the first to the last" not in few
+    cut = "... 16 of 200, from the first to the last; --format json has all"
+    shown = many.split(cut)
+    assert len(shown) == 4  # curve, its bounds, shifts
+    for rows in (part.splitlines()[-16:] for part in shown[:3]):
+        slopes = [(float(row.split()[0]), float(row.split()[1 + ("to" in row.split())])) for row in rows]
+        assert slopes[0][0] == 0.0
+        assert slopes[-1][1] == pytest.approx(0.3)
+        assert slopes == sorted(slopes)
     assert len(many.splitlines()) - len(few.splitlines()) < 10
+
+
+@pytest.mark.parametrize("fall", [-21.0, 21.0])
+def test_names_of_lines_are_on_the_side_from_which_the_line_leads_away(fall: float) -> None:
+    figure = leak_curve.picture(document := documents.leak(fall=fall), document).figure
+    axes = Canvas().add_subplot()
+    curve(axes, figure)
+    sides = {text.get_text(): text.get_ha() for text in axes.texts}
+    rises = figure.chords[-1][1][-1] > figure.chords[0][1][0]
+    assert sides["proven"] == ("left" if rises else "right")
+    assert sides["attained by attack"] == ("right" if rises else "left")
+    assert rises == (fall < 0)

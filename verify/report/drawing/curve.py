@@ -82,15 +82,18 @@ def _joined(chords: Sequence[tuple[Span, Span]]) -> list[tuple[list[float], list
 
 
 def _name_lines(axes: Axes, figure: Curve) -> None:
-    """Names beside what they name: no legend to look up."""
+    """Names beside what they name, on the side from which the line leads away: no legend to look up."""
     offset: dict[str, Any] = {"xycoords": "data", "textcoords": "offset points", "fontsize": 8}
+    values = [value for _, ends in figure.chords for value in ends] or [value for _, value in figure.attained]
+    below, above = ("left", "right") if values and values[-1] > values[0] else ("right", "left")
+    aside = {"left": 6, "right": -6}
     if figure.chords:
         (start, end), (first, last) = figure.chords[len(figure.chords) // 4]
         place = ((start + end) / 2, (first + last) / 2)
-        axes.annotate("proven", place, xytext=(-6, -9), ha="right", va="top", color=ACCENT, **offset)
+        axes.annotate("proven", place, xytext=(aside[below], -9), ha=below, va="top", color=ACCENT, **offset)
     if figure.attained:
         place = figure.attained[(2 * len(figure.attained)) // 3]
-        axes.annotate("attained by attack", place, xytext=(0, 10), ha="center", va="bottom", **offset)
+        axes.annotate("attained by attack", place, xytext=(aside[above], 6), ha=above, va="bottom", **offset)
 
 
 def _strip(axes: Axes, figure: Curve, floor: float, height: float) -> None:

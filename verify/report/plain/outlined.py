@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,7 +13,7 @@ from leaktight.verify.report.outline import shown
 from leaktight.verify.report.pages import pages
 from leaktight.verify.report.schemas import Document
 
-_FOLDED = 40  # rows of a table that other formats hide behind its caption
+_FOLDED = 16  # rows of a table that other formats hide behind its caption
 
 
 def outlined(document: Document) -> RenderableType:
@@ -39,10 +39,16 @@ def _block(block: outline.Block) -> Iterator[RenderableType]:
             yield facts((name, _cell(value)) for name, value in block.known)
         case outline.Table(caption, columns, rows) if rows:
             yield Text(shown(caption) + ":")
-            some = rows[:_FOLDED] if block.folded else rows
+            some = _spread(rows) if block.folded else rows
             yield Grid(columns, [[_cell(cell) for cell in row] for row in some], block.wordy)
-            if more := len(rows) - len(some):
-                yield Text(f"... and {more} more, which --format json has")
+            if len(some) < len(rows):
+                yield Text(f"... {len(some)} of {len(rows)}, from the first to the last; --format json has all")
+
+
+def _spread(rows: Sequence[Sequence[outline.Cell]]) -> list[Sequence[outline.Cell]]:
+    """Some of many rows, evenly from the first to the last: what changes along a table is seen on one screen."""
+    step = (len(rows) - 1) / (_FOLDED - 1)
+    return list(rows) if step <= 1 else [rows[round(place * step)] for place in range(_FOLDED)]
 
 
 def _said(tile: outline.Tile) -> str | None:
