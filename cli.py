@@ -56,7 +56,8 @@ def _root(
 ) -> None:
     """Proves margins of (Leaky) ReLU networks, with bounds that hold in real arithmetic.
 
-    Exit codes: 0 proved or done, 1 refuted, 2 bad input or usage, 3 unknown, 4 timeout, 70 internal error.
+    Exit codes: 0 proved or done, 1 refuted, 2 bad input or usage, 3 unknown, 4 timeout, 70 internal error, 130
+    interrupted.
     """
 
 

@@ -82,7 +82,10 @@ Stability = Annotated[
 Trust = Annotated[bool, _option("--trust", says="Allow a pickled network, which runs code of its author's.")]
 Engine = Annotated[str, _option("--engine", value="NAME", says="How bounds are computed; see 'leaktight ops'.")]
 Timeout = Annotated[str | None, _option("--timeout", value="SECONDS", says="Stop after this time.")]
-EachTimeout = Annotated[str | None, _option("--timeout", value="SECONDS", says="Stop after this time for each input.")]
+EachTimeout = Annotated[
+    str | None,
+    _option("--timeout", value="SECONDS", says="Search for so long for each input; without it auto does not search."),
+]
 Memory = Annotated[
     str | None, _option("--memory", value="SIZE", says="Use at most this much, like 4G; default: half of what is free.")
 ]

@@ -123,7 +123,8 @@ def fit(data: LabelledData, network: Sized, *, channels_last: bool = False) -> L
         if given != wanted and len(given) > 1 and len(wanted) > 1:
             raise DataError(
                 f"{data.path}: inputs have the shape {list(given)}, but the network takes {list(wanted)}; "
-                "move the axes (channels_last, if channels come last), or flatten data whose order fits"
+                "move the axes (if channels come last: --channels-last, in Python channels_last=True), or flatten data "
+                "whose order fits"
             )
     if len(data) and int(data.labels.max()) >= network.output_size:
         at = int(data.labels.argmax())

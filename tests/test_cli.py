@@ -706,6 +706,14 @@ def test_a_home_that_cannot_be_written_to_is_not_talked_about(tmp_path: Path) ->
     assert (found.returncode, found.stderr) == (0, "leaktight: report of 1 result\n")
 
 
+def test_open_inputs_are_said_to_be_open_for_want_of_a_search(run: Run) -> None:
+    hint = "1 left open by bounds alone: --timeout SECONDS searches them"
+    ask = ["certify", NETWORK, IMAGES, "--epsilon", "0.1", "--limit", "1", "--clip", "0", "1"]
+    assert hint in run(*ask)[2]
+    for decided in (["--timeout", "5"], ["--engine", "crown"]):
+        assert "searches them" not in run(*ask, *decided)[2]
+
+
 def test_version_and_bare_call_explain_themselves() -> None:
     from leaktight.version import __version__
 

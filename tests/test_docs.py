@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -129,6 +130,28 @@ def test_pieces_for_pipelines_name_what_there_is(page: Path) -> None:
             assert {hook["id"] for repo in found["repos"] for hook in repo["hooks"]} <= hooks
         else:
             assert set(found["variables"]) <= set(variables)
+
+
+ASKED = {
+    "verify": ["digits.onnx", "digits-proved.vnnlib"],
+    "certify": ["digits.onnx", "digits.npz", "--epsilon", "0.01", "--limit", "1"],
+    "bounds": ["digits.onnx", "digits-proved.vnnlib"],
+    "leak": ["digits.onnx", "digits-proved.vnnlib", "--slopes", "0.1:0.2"],
+    "lipschitz": ["digits.onnx", "--method", "product"],
+}
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_the_page_of_formats_has_the_keys_of_every_answer(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    (said,) = re.findall(rf"^\| `{command}` \| (`.*?) \|", page, re.MULTILINE)
+    common = {"schema", "version", "versions", "command", "network", "engine", "guarantee", "seconds"}
+    common -= {"seconds"} if command == "bounds" else set()
+    monkeypatch.chdir(ROOT / "leaktight" / "data")
+    assert cli.run([command, *ASKED[command], "--format", "json"]) == 0
+    assert {*re.findall(r"`(\w+)`", said), *common} == set(json.loads(capfd.readouterr().out))
 
 
 def test_the_package_docstring_runs(checkout: Path) -> None:

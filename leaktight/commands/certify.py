@@ -40,6 +40,7 @@ def certify(
     from leaktight.specs.data import fit, read_data
     from leaktight.verify import certify as certification
     from leaktight.verify.report.words import percent
+    from leaktight.verify.verdict import Status
 
     size = options.at_least_zero("--epsilon", epsilon)
     chosen = engine_name(engine)
@@ -61,11 +62,14 @@ def certify(
             **budget(dtype, memory, device, timeout),
         )
     found = replace(found, data={"path": known.path, "sha256": known.sha256})
-    proved = sum(record.status.value == "proved" for record in found.inputs)
+    proved = sum(record.status is Status.PROVED for record in found.inputs)
     share = {name: percent(value) for name, value in found.accuracy.items()}
     summary = (
         f"{proved} of {len(found.inputs)} inputs certified ({share['certified']});"
         f" {share['clean']} clean, {share['attacked']} not refuted ({found.seconds:.2f} s)"
     )
+    unknown = sum(record.status is Status.UNKNOWN for record in found.inputs)
+    if unknown and chosen == "auto" and timeout is None and not found.interrupted:
+        summary += f"; {unknown} left open by bounds alone: --timeout SECONDS searches them"
     summary += "; interrupted: what is shown holds, the rest is open" if found.interrupted else ""
     return Answer(found.to_json(), summary, INTERRUPTED if found.interrupted else found.status.exit_code)

@@ -21,7 +21,7 @@ def page(document: Document) -> Page:
         "Certification",
         f"{proved} of {len(inputs)} inputs are certified",
         Tone.NEUTRAL,
-        f"Each of them provably keeps its label wherever it moves within {moves}.",
+        f"A certified input provably keeps its label wherever it moves within {moves}.",
         [
             Tile("certified accuracy", Share(accuracy["certified"]), "proved"),
             Tile("attacked accuracy", Share(accuracy["attacked"]), "not refuted"),

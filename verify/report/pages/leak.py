@@ -83,7 +83,7 @@ def _of_data(document: Document) -> Page:
         "Leak over data",
         f"{proved} of {len(inputs)} inputs are certified for every slope",
         Tone.NEUTRAL,
-        f"Each of them provably keeps its label within an {norm(document['norm'])} distance of"
+        f"A certified input provably keeps its label within an {norm(document['norm'])} distance of"
         f" {rounded_down(document['epsilon'])}, at every slope from {rounded_inwards(start, end)}.",
         [
             Tile("certified, worst slope", _extreme(document, "certified"), "proved at every slope: at least this"),
