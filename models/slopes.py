@@ -23,8 +23,12 @@ LARGEST = 1e9  # layers multiply slopes, and float32 ends at 3e38
 _FILES = 8  # networks read from a file that are kept
 
 
-def check_range(lo: float, hi: float) -> None:
+def check_range(slopes: tuple[float, float]) -> None:
     """Raises UsageError: the two are no range of slopes, or such that numbers overflow."""
+    try:
+        lo, hi = map(float, slopes)
+    except (TypeError, ValueError):
+        raise UsageError(f"--slopes: {slopes!r} is no pair of numbers; in Python write it like (0, 0.3)") from None
     if not (isfinite(lo) and isfinite(hi)):
         raise UsageError(f"--slopes: {lo}:{hi} is not a range of finite numbers; write it like 0:0.3")
     if max(abs(lo), abs(hi)) > LARGEST:

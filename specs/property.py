@@ -179,6 +179,9 @@ def robust(
 
     Raises PropertyError: epsilon is negative or not finite, the label is out of range, or `x` is not finite.
     """
-    centre = torch.as_tensor(x, dtype=torch.float64).reshape(1, -1)
-    region = ball(centre, epsilon, Norm.named(norm), clip)
+    try:
+        centre, size = torch.as_tensor(x, dtype=torch.float64).reshape(1, -1), float(epsilon)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PropertyError(f"robust: x and epsilon are not all numbers ({error}); give arrays and floats") from None
+    region = ball(centre, size, Norm.named(norm), clip)
     return Property((LabelCase(region, Label(torch.as_tensor(label).reshape(1))),))

@@ -20,6 +20,7 @@ from leaktight.verify.budget import Budget
 from leaktight.verify.certification import Certification, InputResult
 from leaktight.verify.device import CPU, Device
 from leaktight.verify.inputs import Question
+from leaktight.verify.kinds import check_kinds
 from leaktight.verify.prove import SECOND_OPINION, engine_names
 from leaktight.verify.search.replay import Replay
 
@@ -65,6 +66,7 @@ def certify(
     WorkerFailed: a worker process crashed, hung or was killed.
     """
     began = time.monotonic()
+    check_kinds(network=network)
     usable = [name for name in engine_names() if name != SECOND_OPINION]
     if engine not in usable:
         allowed = ", ".join(usable)

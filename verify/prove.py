@@ -22,6 +22,7 @@ from leaktight.verify.branching import ATTACKS, AUTO, BRANCH, MILP, Branching, P
 from leaktight.verify.budget import Budget
 from leaktight.verify.clock import alarm
 from leaktight.verify.device import CPU, Device
+from leaktight.verify.kinds import check_kinds
 from leaktight.verify.rounding import down
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.refute import refute
@@ -90,6 +91,7 @@ def prove(
     such device. Contradiction: auto_LiRPA and leaktight exclude each other.
     """
     began = time.monotonic()
+    check_kinds(network=network, property=property)
     if engine not in engine_names():
         raise UsageError(f"engine {engine!r} is not known; allowed: {', '.join(engine_names())}")
     budget = replace(Budget.starting_now(timeout, dtype, memory, seed, device), effort=effort)

@@ -24,6 +24,7 @@ from leaktight.verify.bounds.quick import quick
 from leaktight.verify.bounds.references import centre
 from leaktight.verify.bounds.single import Single
 from leaktight.verify.device import CPU, Device
+from leaktight.verify.kinds import check_kinds
 from leaktight.verify.relax import has_tilt
 from leaktight.verify.rounding import down, trusted_lower
 
@@ -216,6 +217,7 @@ def bound(
     device: where they are computed, ``cpu``, ``cuda`` or ``cuda:N``; they come back to the processor.
     Raises: as `lower_bounds`; UsageError: no such device.
     """
+    check_kinds(network=network, region=region)
     size, there = network.output_size, Device.named(device)
     with there.at_work():
         rows = torch.eye(size, dtype=torch.float64)

@@ -11,6 +11,7 @@ from leaktight.specs.labelled import labelled
 from leaktight.specs.property import Property
 from leaktight.specs.region import Norm
 from leaktight.verify.device import CPU, Device
+from leaktight.verify.kinds import check_kinds
 from leaktight.verify.leak.course import Setting, answered
 from leaktight.verify.leak.plan import Progress
 from leaktight.verify.leak.questions import OfData, OfProperty
@@ -49,6 +50,7 @@ def leak(
     Raises: UsageError: an argument is not allowed, or there is no slope to move or no such device. PropertyError: the
     property does not fit the network.
     """
+    check_kinds(network=network, property=property)
     ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz, device)
 
     def asked(there: Device, _: Setting) -> OfProperty:
@@ -85,6 +87,7 @@ def leak_of_data(
     radius, no larger than `epsilon`, on segments of the slopes. lipschitz: the constant is in the data's norm, and
     proves radii too where they are asked for. The rest as for `leak`; the timeout is for all inputs.
     """
+    check_kinds(network=network)
     ways = Ways(slopes, tolerance, nodes, meaning, engine, timeout, memory, seed, progress, lipschitz, device)
     kind = Norm.named(norm)
 

@@ -39,8 +39,7 @@ class Ways:
     device: str | Device = CPU
 
     def __post_init__(self) -> None:
-        lo, hi = self.slopes
-        check_range(lo, hi)
+        check_range(self.slopes)
         if not (isfinite(self.tolerance) and self.tolerance > 0):
             raise UsageError(f"--tolerance must be a positive number; got {self.tolerance}")
         if self.timeout is not None and not self.timeout > 0:

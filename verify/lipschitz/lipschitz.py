@@ -19,6 +19,7 @@ from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.clock import TimeUp, alarm
+from leaktight.verify.kinds import check_kinds
 from leaktight.verify.lipschitz.attained import attained
 from leaktight.verify.lipschitz.barrier import Progress
 from leaktight.verify.lipschitz.bound import LipschitzBound
@@ -65,6 +66,7 @@ def lipschitz(
     neuron; its variant with full matrices proves less than it says and is not offered).
     """
     kind, began = Norm.named(norm), time.monotonic()
+    check_kinds(network=network)
     chosen = _chosen(method, kind, solver, slopes, timeout)
     region = _region(network, kind, centre, radius)
     if region is not None and slopes is not None:
@@ -166,7 +168,7 @@ def _chosen(
             f"--solver {solver} is of --method lipsdp; --method is {method}: give that, or leave out --solver"
         )
     if slopes is not None:
-        check_range(*slopes)
+        check_range(slopes)
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout: {timeout} is not a positive number of seconds")
     return names(norm) if method == "auto" else (method,)
