@@ -15,6 +15,7 @@ setup: $(STAMP)  ## make the virtual environment
 
 # auto_LiRPA 0.3 pins an old torch that it does not need: it goes in without its dependencies, which follow by name
 $(STAMP): pyproject.toml
+	@echo "installing into $(VENV), PyTorch included: about a minute"
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet --editable '.[dev]' 'torch<2.14'
