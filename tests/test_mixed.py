@@ -16,10 +16,10 @@ from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.prove import prove
 from leaktight.verify.search import bisect as halving
+from leaktight.verify.search.activations import splittable
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
 from leaktight.verify.search.mixed import Within, split_within, standing_questions
-from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.verdict import Status
 
 MEMORY = 1 << 28

@@ -20,13 +20,16 @@ from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.prove import prove
 from leaktight.verify.search import neurons
+from leaktight.verify.search.activations import Activations, splittable
 from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import children, look_ahead
+from leaktight.verify.search.lines import Shape
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search, branch
+from leaktight.verify.search.passes import Cuts
 from leaktight.verify.search.reduced import Reduced, _waists, kept_neurons
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.relaxed import Activations, Cuts, Relaxed, Shape, splittable
+from leaktight.verify.search.relaxed import Relaxed
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains, Pool, joined, packed
 from leaktight.verify.search.stages import open_questions, whole_margin
@@ -161,7 +164,7 @@ def test_quick_values_are_the_proven_ones_up_to_roundings(kind: str) -> None:
     bounding, generator = bounding_of(network, case), torch.Generator().manual_seed(2)
     domains = at_random(bounding, case.region.select(torch.zeros(8, dtype=torch.long)).sample(generator), generator)
     batch = bounding.unpacked(domains)
-    quick, proven = bounding.glance(batch).value.double(), bounding.proven(batch)
+    quick, proven = bounding.glance(batch).path.value.double(), bounding.proven(batch)
     assert torch.allclose(quick, proven, rtol=1e-4, atol=1e-3)
     assert bool((proven <= quick + 1e-3).all())
 
@@ -187,9 +190,9 @@ def test_passes_over_the_neurons_that_bend_are_those_through_the_whole_network(k
     ray = torch.lerp(shape.least, shape.most, torch.rand(pull.shape, generator=generator))
     full = whole.replay(whole.value(rows, offset, shape, ray, pull, region))
     less = part.replay(part.value(rows, offset, part.shape(base), ray[:, at], pull[:, at], region))
-    assert torch.allclose(less.value, full.value, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(less.met, full.met[:, at], rtol=1e-4, atol=1e-3)
-    assert torch.allclose(less.coefficients, full.coefficients[:, at], rtol=1e-4, atol=1e-3)
+    assert torch.allclose(less.path.value, full.path.value, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(less.inputs, full.inputs[:, at], rtol=1e-4, atol=1e-3)
+    assert torch.allclose(less.path.coefficients, full.path.coefficients[:, at], rtol=1e-4, atol=1e-3)
     if len(at):
         cuts = Cuts(torch.arange(min(3, len(at))).expand(2, -1).unsqueeze(-1), part.lines.right[:3].reshape(1, -1, 1))
         cuts = Cuts(cuts.column, cuts.slope.expand(2, -1, 1))
@@ -227,7 +230,7 @@ def test_looking_ahead_sees_the_children() -> None:
         seen = children(bounding, batch, neurons_, above=above)
         for k in range(neurons_.shape[1]):
             child = bounding.first().deepened(neurons_[:, k], torch.full((len(batch),), above))
-            assert torch.allclose(seen[:, k], bounding.glance(bounding.unpacked(child)).value, atol=1e-4)
+            assert torch.allclose(seen[:, k], bounding.glance(bounding.unpacked(child)).path.value, atol=1e-4)
     chosen = look_ahead(bounding, batch, bounding.glance(batch), 8)
     assert bool((chosen >= 0).all())
 

@@ -15,13 +15,13 @@ from leaktight.specs.property import Case
 from leaktight.specs.region import Ball, Box, Norm, Region
 from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.budget import Budget
+from leaktight.verify.search.activations import splittable
 from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import FEW_INPUTS, Attack, bisect
 from leaktight.verify.search.complete import check_exact, complete
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Leaf
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.stages import split, whole_margin
 from leaktight.verify.standing import Standing

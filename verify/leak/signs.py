@@ -31,8 +31,8 @@ from leaktight.verify.leak.raised import Raising
 from leaktight.verify.leak.throughout import Attained, around
 from leaktight.verify.leak.told import told
 from leaktight.verify.leak.traced import Traced
+from leaktight.verify.search.activations import splittable
 from leaktight.verify.search.bisect import FEW_INPUTS
-from leaktight.verify.search.relaxed import splittable
 
 _NEURONS = 256  # domains of a first search
 _SHRUNK = 0.75  # a stretch that an input leaves longer than this part of what it was is halved as well

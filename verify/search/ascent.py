@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leaktight.verify.search.multipliers import Batch, Bounding
-from leaktight.verify.search.relaxed import Pass
+from leaktight.verify.search.passes import Pass, Replayed
 
 FIRST, SECOND = 0.9, 0.999
 _CROWDED = 0.75  # the share of a batch below which those that are done are left out
@@ -71,8 +71,8 @@ def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[
     moments = None
     for step in range(schedule.steps + 1):
         found = bounding.glance(batch)
-        value[index] = torch.where(done, value[index], found.value)
-        fresh = ~done & (found.value > bounding.tolerance[batch.owner])
+        value[index] = torch.where(done, value[index], found.path.value)
+        fresh = ~done & (found.path.value > bounding.tolerance[batch.owner])
         _keep(whole, batch, index, fresh)
         done = done | fresh
         left = int((~done).sum())
@@ -84,7 +84,7 @@ def ascend(bounding: Bounding, batch: Batch, schedule: Schedule, late: Callable[
             moments = None if moments is None else moments.select(kept)
         elif batch is whole:
             batch = batch.select(torch.arange(len(batch)))
-        moments = moments or _Moments.none(batch, found)
+        moments = moments or _Moments.none(batch, found.path)
         _move(bounding, batch, found, moments, schedule, step)
     _keep(whole, batch, index, ~done)
     return value
@@ -98,11 +98,11 @@ def _keep(whole: Batch, batch: Batch, index: Tensor, which: Tensor) -> None:
             getattr(whole, name)[to] = getattr(batch, name)[some]
 
 
-def _move(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, schedule: Schedule, step: int) -> None:
+def _move(bounding: Bounding, batch: Batch, found: Replayed, moments: _Moments, schedule: Schedule, step: int) -> None:
     """One step uphill. The derivatives are the module `relaxed`'s."""
     size = schedule.rate * schedule.decay**step * (1 - SECOND ** (step + 1)) ** 0.5 / (1 - FIRST ** (step + 1))
-    shape, inputs = batch.shape, found.met
-    uphill = (found.coefficients * found.free).mul_(inputs)
+    shape, inputs, path = batch.shape, found.inputs, found.path
+    uphill = (path.coefficients * path.free).mul_(inputs)
     batch.ray.addcmul_(_direction(moments.ray, uphill), shape.turn, value=size)
     torch.clamp(batch.ray, shape.least, shape.most, out=batch.ray)
     if batch.column.shape[1]:
@@ -119,9 +119,8 @@ def _direction(pair: tuple[Tensor, Tensor], uphill: Tensor) -> Tensor:
     return square.rsqrt().mul_(mean)
 
 
-def _remix(bounding: Bounding, batch: Batch, found: Pass, moments: _Moments, size: float) -> None:
+def _remix(bounding: Bounding, batch: Batch, found: Replayed, moments: _Moments, size: float) -> None:
     """A step of the atoms' weights, which stay nonnegative and add up to one."""
-    assert found.outputs is not None
     owner = batch.owner
     atoms = (bounding.quick_weights[owner] @ found.outputs.unsqueeze(-1)).squeeze(-1) - bounding.quick_bounds[owner]
     atoms = atoms - (batch.mix * atoms).sum(1, keepdim=True)

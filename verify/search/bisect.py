@@ -17,13 +17,13 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.parallel import undivided
+from leaktight.verify.search.activations import splittable
 from leaktight.verify.search.box_bounds import Bounder, BoxBounds
 from leaktight.verify.search.boxes import Boxes, Queue
 from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.outcome import Searched
-from leaktight.verify.search.relaxed import splittable
 from leaktight.verify.search.starts import random
 from leaktight.verify.verdict import Counterexample
 

@@ -12,19 +12,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leaktight.verify.search.lines import Shape
 from leaktight.verify.search.multipliers import Batch, Bounding
-from leaktight.verify.search.relaxed import Cuts, Pass, Shape
+from leaktight.verify.search.passes import Cuts, Replayed
 
 _AT_THE_KINK = 0.1
 _BETTER_CHILD = 0.1
 _TIE = 1e-3
 
 
-def scores(bounding: Bounding, batch: Batch, found: Pass) -> Tensor:
+def scores(bounding: Bounding, batch: Batch, found: Replayed) -> Tensor:
     """The score of every neuron that may be split, ``(batch, neurons)``; -1 where it is linear on the domain."""
-    some, shape, lines = bounding.spots, batch.shape, bounding.relaxed.lines
+    some, shape, lines, path = bounding.spots, batch.shape, bounding.relaxed.lines, found.path
     z, size, slopes, offsets = (
-        x.index_select(1, some) for x in (found.met, found.coefficients, found.slopes, found.offsets)
+        x.index_select(1, some) for x in (found.inputs, path.coefficients, path.slopes, path.offsets)
     )
     graph = lines.left[some] * z + lines.gap[some] * z.clamp(min=0)
     line = torch.addcmul(offsets, slopes, z)
@@ -33,7 +34,7 @@ def scores(bounding: Bounding, batch: Batch, found: Pass) -> Tensor:
     return torch.where(shape.turn.index_select(1, some) == 0, -1.0, score)
 
 
-def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -> Tensor:
+def look_ahead(bounding: Bounding, batch: Batch, found: Replayed, candidates: int) -> Tensor:
     """The neuron ``(batch,)`` to split each domain at; -1 where every neuron is linear.
 
     Of so many candidates with the best scores, that whose children's quick values promise most, everything else being
@@ -44,10 +45,9 @@ def look_ahead(bounding: Bounding, batch: Batch, found: Pass, candidates: int) -
     score = scores(bounding, batch, found)
     best = score.topk(min(candidates, score.shape[1]), dim=1)
     enough = 2 * bounding.tolerance[batch.owner].unsqueeze(1)
+    now = found.path.value.unsqueeze(1)
     gains = [
-        (torch.minimum(children(bounding, batch, best.indices, above=above), enough) - found.value.unsqueeze(1)).clamp(
-            min=0
-        )
+        (torch.minimum(children(bounding, batch, best.indices, above=above), enough) - now).clamp(min=0)
         for above in (False, True)
     ]
     worth = torch.minimum(*gains) + _BETTER_CHILD * torch.maximum(*gains) + _TIE * best.values

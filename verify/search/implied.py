@@ -28,7 +28,7 @@ from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.rows import Units
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, up
-from leaktight.verify.search.relaxed import Activations
+from leaktight.verify.search.activations import Activations
 
 _CHUNK = 1 << 22  # numbers at once
 _FLAT = 1e-150  # what is flatter counts as flat: products of it would underflow

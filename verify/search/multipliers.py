@@ -25,9 +25,12 @@ from leaktight.verify.bounds.first_layer import FirstLayer, carried
 from leaktight.verify.bounds.interval import Interval, outputs
 from leaktight.verify.bounds.rows import Rows, rows_on_outputs
 from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, up
+from leaktight.verify.search.activations import Activations
 from leaktight.verify.search.implied import Implied, implied
+from leaktight.verify.search.lines import QUICK, Lines, Shape
+from leaktight.verify.search.passes import Replayed
 from leaktight.verify.search.reduced import Reduced, kept_neurons
-from leaktight.verify.search.relaxed import QUICK, Activations, Lines, Pass, Relaxed, Shape
+from leaktight.verify.search.relaxed import Relaxed
 from leaktight.verify.search.splits import Domains, packed, unpacked
 
 _CHEAP = 1 << 14  # inputs times bending neurons of the first layer: beyond, lines and more domains are quicker
@@ -243,7 +246,7 @@ class Bounding:
         rows = (mix @ self.quick_weights[batch.owner]).squeeze(1)
         return rows, -(batch.mix * self.quick_bounds[batch.owner]).sum(1)
 
-    def glance(self, batch: Batch) -> Pass:
+    def glance(self, batch: Batch) -> Replayed:
         """One quick pass, replayed."""
         rows, offset = self.objective(batch)
         found = self.relaxed.value(rows, offset, batch.shape, batch.ray, batch.pull, batch.region)

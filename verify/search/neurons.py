@@ -141,7 +141,7 @@ class Search:
         batch = self.bounding.unpacked(parents)
         found = self.bounding.glance(batch)
         neuron = look_ahead(self.bounding, batch, found, CANDIDATES)
-        margins = self.bounding.margins(batch.owner, found.point)
+        margins = self.bounding.margins(batch.owner, found.path.point)
         at = int(margins.argmin())
         last = (neuron < 0).nonzero().flatten()
         some = (neuron >= 0).nonzero().flatten()
@@ -158,7 +158,7 @@ class Search:
             ends.select((~shut).nonzero().flatten()),
             torch.cat([bounded.bound[closed], ends.bound[shut]]),
             len(bounded),
-            found.point[at],
+            found.path.point[at],
             int(batch.owner[at]),
             float(margins[at]),
         )

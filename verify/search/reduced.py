@@ -19,7 +19,9 @@ from leaktight.models.ops import Affine, Conv, Input, Scale
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import tick
-from leaktight.verify.search.relaxed import QUICK, Activations, Cuts, Lines, Pass, Shape, corner, cut_here, plus
+from leaktight.verify.search.activations import Activations
+from leaktight.verify.search.lines import QUICK, Lines, Shape
+from leaktight.verify.search.passes import Cuts, Pass, Replayed, corner, cut_here, plus
 
 _NEURON = 150  # multiplications that take as long as what is done for one neuron entry by entry
 _CONVOLVED = 8  # how much slower the multiplications of a convolution are, measured on networks for CIFAR-10
@@ -119,21 +121,21 @@ class Reduced:
         point = corner(region, ends)
         return Pass(value + (ends * point).sum(-1), ends, point, running[..., self.inputs :], free, slopes, offsets)
 
-    def replay(self, found: Pass) -> Pass:
+    def replay(self, found: Pass) -> Replayed:
         """See `Relaxed.replay`."""
         running = found.point.new_empty(len(found.point), self.size)
         running[:, : self.inputs] = found.point
-        found.inputs = torch.empty_like(found.slopes)
+        inputs = torch.empty_like(found.slopes)
         for layer in self.layers:
             part = layer.part
             z = torch.addmm(layer.bias, running[:, layer.reads], layer.weight.mT)
             if self.lines.shifted:
                 z = z - self.lines.kink[part]
-            found.inputs[:, part] = z
+            inputs[:, part] = z
             y = torch.addcmul(found.offsets[:, part], z, found.slopes[:, part])
             running[:, layer.slot] = y + self.lines.value_at_kink[part] if self.lines.raised else y
-        found.outputs = torch.addmm(self.last.bias, running[:, self.last.reads], self.last.weight.mT)
-        return found
+        outputs = torch.addmm(self.last.bias, running[:, self.last.reads], self.last.weight.mT)
+        return Replayed(found, inputs, outputs)
 
 
 def _add(running: Tensor, coefficients: Tensor, layer: _Layer) -> None:
