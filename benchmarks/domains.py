@@ -28,8 +28,8 @@ from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search
+from leaktight.verify.search.questions import open_questions
 from leaktight.verify.search.splits import Pool
-from leaktight.verify.search.stages import open_questions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from networks import fully_connected

@@ -36,6 +36,15 @@ class Case:
     region: Region
     unsafe: Unsafe
 
+    def select(self, index: Tensor | slice) -> Case:
+        """The same about the regions at `index` of the batch."""
+        return Case(self.region.select(index), self.unsafe.select(index))
+
+    def question(self, region: int, disjunct: int) -> Case:
+        """One region and one disjunct of the unsafe set."""
+        one = self.select(slice(region, region + 1))
+        return Case(one.region, one.unsafe.alone(disjunct))
+
 
 @dataclass(frozen=True, eq=False)
 class LabelCase:

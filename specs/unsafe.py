@@ -46,9 +46,24 @@ class Unsafe:
         Given lower bounds of the atoms over a region it gives a lower bound of the margin over that region.
         An unsafe set without any disjunct is empty: its margin is infinite.
         """
-        worst = atoms.new_full((*atoms.shape[:-1], self.disjuncts), -torch.inf)
-        worst = worst.scatter_reduce(-1, self.disjunct.expand(atoms.shape), atoms, "amax")
-        return worst.amin(-1) if self.disjuncts else atoms.new_full(atoms.shape[:-1], torch.inf)
+        return self.largest(atoms).amin(-1) if self.disjuncts else atoms.new_full(atoms.shape[:-1], torch.inf)
+
+    def largest(self, atoms: Tensor) -> Tensor:
+        """The largest atom of each disjunct, ``(..., disjuncts)``; of lower bounds, a lower bound of it."""
+        least = atoms.new_full((*atoms.shape[:-1], self.disjuncts), -torch.inf)
+        return least.scatter_reduce(-1, self.disjunct.expand(atoms.shape), atoms, "amax")
+
+    def ruled_out(self, atoms: Tensor) -> Tensor:
+        """Which disjuncts ``(..., disjuncts)`` no point of a region satisfies, as lower bounds of the atoms show.
+
+        One atom above zero does that, and a strict one that is at least zero.
+        """
+        out = torch.where(self.strict, atoms >= 0, atoms > 0)
+        return self.largest(out.double()) > 0
+
+    def proved(self, atoms: Tensor) -> Tensor:
+        """Whether lower bounds ``(..., atoms)`` of ``c . y - d`` rule the whole unsafe set out."""
+        return self.ruled_out(atoms).all(-1)
 
     def atoms(self, y: Tensor) -> Tensor:
         """``c . y - d`` of every atom, ``(batch, atoms)`` for ``(batch, outputs)``, in the dtype of `y`."""
@@ -71,6 +86,14 @@ class Unsafe:
         every = inside.new_ones((*inside.shape[:-1], self.disjuncts), dtype=torch.int8)
         every = every.scatter_reduce(-1, self.disjunct.expand(inside.shape), inside.to(torch.int8), "amin")
         return every.bool().any(-1)
+
+    def alone(self, disjunct: int) -> Unsafe:
+        """One disjunct by itself."""
+        kept = self.disjunct == disjunct
+        inner = None if self.inner_bounds is None else self.inner_bounds[:, kept]
+        return Unsafe(
+            self.weights[:, kept], self.bounds[:, kept], torch.zeros(int(kept.sum())).long(), self.strict[kept], inner
+        )
 
     def select(self, index: Tensor | slice) -> Unsafe:
         """The conditions of the inputs at `index` of the batch."""

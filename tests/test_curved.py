@@ -429,7 +429,7 @@ def test_the_first_layer_is_where_a_domains_decisions_leave_it(kind: str, monkey
         seen.append(layer)
         return concluded(layer, *rest)
 
-    monkeypatch.setattr("leaktight.verify.search.multipliers.concluded", noted)
+    monkeypatch.setattr("leaktight.verify.search.proof.concluded", noted)
     bounding.curve(MEMORY)
     points = case.region.select(torch.zeros(4000, dtype=torch.long)).sample(generator)
     domains = at_random(bounding, points[:40], generator)
@@ -483,10 +483,10 @@ def test_a_search_begins_with_the_bounds_of_neurons_that_one_before_it_found(mon
         monkeypatch.setattr(f"leaktight.verify.search.stages.{name}", None)
     lower, bounding = search(least + 2, stages[:2])
     assert bounding.known is ground.known
-    assert bounding.curves is not None
+    assert bounding.proof.curves is not None
     better, bounding = search(least + 2, stages)
     assert ground.reached == 2
-    assert bounding.curves is not None
+    assert bounding.proof.curves is not None
     assert better >= lower
 
 

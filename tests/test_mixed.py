@@ -19,7 +19,8 @@ from leaktight.verify.search import bisect as halving
 from leaktight.verify.search.activations import splittable
 from leaktight.verify.search.box_bounds import Bounder
 from leaktight.verify.search.boxes import Boxes
-from leaktight.verify.search.mixed import Within, split_within, standing_questions
+from leaktight.verify.search.mixed import Within, split_within
+from leaktight.verify.search.questions import standing_questions
 from leaktight.verify.verdict import Status
 
 MEMORY = 1 << 28

@@ -27,12 +27,12 @@ from leaktight.verify.search.lines import Shape
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search, branch
 from leaktight.verify.search.passes import Cuts
+from leaktight.verify.search.questions import open_questions, whole_margin
 from leaktight.verify.search.reduced import Reduced, _waists, kept_neurons
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.relaxed import Relaxed
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains, Pool, joined, packed
-from leaktight.verify.search.stages import open_questions, whole_margin
 from leaktight.verify.search.tighten import Effort, tightened
 from leaktight.verify.verdict import Status
 

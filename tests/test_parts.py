@@ -22,8 +22,9 @@ from leaktight.verify.prove import prove
 from leaktight.verify.run.joined import joined
 from leaktight.verify.search import stages
 from leaktight.verify.search.multipliers import Bounding
+from leaktight.verify.search.questions import open_questions
 from leaktight.verify.search.refute import refute
-from leaktight.verify.search.stages import Stage, open_questions
+from leaktight.verify.search.stages import Stage
 from leaktight.verify.search.tighten import Effort
 from leaktight.verify.verdict import Status
 

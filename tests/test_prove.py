@@ -19,7 +19,6 @@ from leaktight.specs.region import Box, Norm, Region, ball
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.engine import ENGINES
 from leaktight.verify.prove import prove
-from leaktight.verify.search.bisect import proves
 from leaktight.verify.verdict import Guarantee, Status, Verdict
 
 OURS = ("auto", *ENGINES)
@@ -191,12 +190,11 @@ def test_a_bound_that_is_attained_is_unsafe_unless_it_is_strict() -> None:
 
 
 def test_zero_bounds_prove_strict_atoms_only() -> None:
-    region = unit_box(1)
     bounds = torch.tensor([[0.0]], dtype=torch.float64)
-    assert not bool(proves(Case(region, unsafe([[1]], [0])), bounds).any())
-    assert bool(proves(Case(region, unsafe([[1]], [0], strict=True)), bounds).all())
+    assert not bool(unsafe([[1]], [0]).proved(bounds).any())
+    assert bool(unsafe([[1]], [0], strict=True).proved(bounds).all())
     for nothing in (-torch.inf, torch.nan, -1e-300):
-        assert not bool(proves(Case(region, unsafe([[1]], [0], strict=True)), torch.full_like(bounds, nothing)).any())
+        assert not bool(unsafe([[1]], [0], strict=True).proved(torch.full_like(bounds, nothing)).any())
 
 
 def test_every_case_must_hold() -> None:

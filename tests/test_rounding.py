@@ -27,7 +27,6 @@ from leaktight.models.ops import (
     TwoSlope,
     leaky_relu,
 )
-from leaktight.specs.property import Case
 from leaktight.specs.region import Box, Norm, ball
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.backward import Backward
@@ -38,7 +37,6 @@ from leaktight.verify.bounds.rows import Rows, Units, rows_on_outputs
 from leaktight.verify.bounds.single import Single
 from leaktight.verify.relax import Lines
 from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, underflow, unit, up
-from leaktight.verify.search.bisect import proves
 
 DTYPES = (torch.float64, torch.float32)
 both = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -283,7 +281,7 @@ def test_overflow_is_minus_infinity_and_never_nan_or_a_proof(
         torch.zeros(1, 2 * len(eye), dtype=torch.float64),
         torch.arange(2 * len(eye)),
     )
-    assert not bool(proves(Case(region, unsafe), low).any())
+    assert not bool(unsafe.proved(low).any())
 
 
 @every_engine

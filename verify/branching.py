@@ -21,9 +21,10 @@ from leaktight.verify.search.bisect import FEW_INPUTS, Attack, bisect
 from leaktight.verify.search.complete import check_exact, complete
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.neurons import Leaf
+from leaktight.verify.search.questions import whole_margin
 from leaktight.verify.search.refute import refute
 from leaktight.verify.search.replay import Replay, confirming
-from leaktight.verify.search.stages import split, whole_margin
+from leaktight.verify.search.stages import split
 from leaktight.verify.standing import Standing
 from leaktight.verify.verdict import Counterexample
 

@@ -22,9 +22,10 @@ from leaktight.verify.search.attack import EFFORT
 from leaktight.verify.search.bisect import Bisection
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import branch
+from leaktight.verify.search.questions import whole_margin
 from leaktight.verify.search.replay import Replay, confirming
 from leaktight.verify.search.splits import Domains
-from leaktight.verify.search.stages import WARM_UP, staged, whole_margin
+from leaktight.verify.search.stages import WARM_UP, staged
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
 
 _ROUNDS = 64

@@ -17,7 +17,6 @@ from leaktight.verify.budget import Budget
 from leaktight.verify.certification import InputResult
 from leaktight.verify.prove import STAGES, atom_bounds, prove
 from leaktight.verify.radius import Radius
-from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.refute import refute_each
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Margin, Status, Verdict
@@ -121,23 +120,23 @@ class Group:
     def _bound(self, stage: str, budget: Budget) -> None:
         index = self._open
         if len(index):
-            some = Case(self.case.region.select(index), self.case.unsafe.select(index))
+            some = self.case.select(index)
             atoms = atom_bounds(self.question.network, some, stage, budget)
             self.margins[index] = torch.maximum(self.margins[index], some.unsafe.combine(atoms))
-            self.proved[index] = proves(some, atoms)
+            self.proved[index] = some.unsafe.proved(atoms)
 
     def _replay_mistakes(self) -> None:
         """An input that is misclassified as it stands is its own counterexample."""
         for i in (~self.correct & ~self.proved).nonzero().flatten().tolist():
             part = slice(i, i + 1)
-            one = Case(self.case.region.select(part), self.case.unsafe.select(part))
+            one = self.case.select(part)
             self.examples[i] = confirm(self.question.network, one, self.inputs[part], self.question.replay)
 
     def _attack(self, budget: Budget) -> None:
         index = self._open
         if not len(index):
             return
-        some = Case(self.case.region.select(index), self.case.unsafe.select(index))
+        some = self.case.select(index)
         network, replay = self.question.network, self.question.replay
         found = refute_each(network, some, seed=budget.seed, deadline=budget.deadline, replay=replay)
         self.upper[index] = torch.minimum(self.upper[index], found.margins)

@@ -15,7 +15,6 @@ from leaktight.verify.inputs import Group
 from leaktight.verify.lipschitz.anchored import anchored_radius
 from leaktight.verify.prove import atom_bounds
 from leaktight.verify.radius import Radius, close_in, distance
-from leaktight.verify.search.bisect import proves
 from leaktight.verify.verdict import Verdict
 
 _STEPS = 10  # of bisection: a thousandth of epsilon
@@ -59,7 +58,7 @@ def _by_bounds(group: Group, budget: Budget) -> None:
             break
         middle = (low[index] + high[index]) / 2
         case = question.case(group.inputs[index], group.labels[index], middle)
-        holds = proves(case, atom_bounds(question.network, case, question.stages[-1], budget))
+        holds = case.unsafe.proved(atom_bounds(question.network, case, question.stages[-1], budget))
         low[index], high[index] = torch.where(holds, middle, low[index]), torch.where(holds, high[index], middle)
         _learn(group, low)
 

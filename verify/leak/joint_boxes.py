@@ -111,7 +111,7 @@ def box_search(
     Its boxes have the slope as a last coordinate, and the stretches as owners.
     """
     region = torch.tensor([stretch.region for stretch in stretches])
-    part = Case(case.region.select(region), case.unsafe.select(region))
+    part = case.select(region)
     ends = torch.tensor([(s.lo, s.hi) for s in stretches], dtype=torch.float64).split(1, 1)
     lower, upper = (torch.cat(both, 1) for both in zip((part.region.lower, part.region.upper), ends, strict=True))
     levels, rates = torch.tensor([(line.level, line.rate) for line in lines], dtype=torch.float64).split(1, 1)
@@ -132,7 +132,7 @@ def box_search(
 def reached(slopes: Slopes, case: Case, region: int, points: Tensor) -> tuple[float, float, Tensor]:
     """The slope of a point ``(1, n + 1)`` of a search, at least the margin there, and the input ``(n,)``."""
     part = slice(region, region + 1)
-    one = Case(case.region.select(part), case.unsafe.select(part))
+    one = case.select(part)
     x, a = one.region.project(points[:, :-1].double()), points[:, -1].double()
     return float(a), float(attained(slopes, one, x, a)), x[0]
 
@@ -206,7 +206,7 @@ class SlopeBoxes:
         whole = self.stretches[place]
         region = whole.region
         one = slice(region, region + 1)
-        part = Case(self.whole.region.select(one), self.whole.unsafe.select(one))
+        part = self.whole.select(one)
         open_ = without(Span(whole.lo, whole.hi), self.removed.get(region, []))
         lo, hi = next(span for span in open_ if span.lo <= a <= span.hi)
         unsafe, spans = around(self.slopes, part, x, a, lo, hi, **self.effort)

@@ -29,13 +29,13 @@ from leaktight.verify.leak.lines import refined
 from leaktight.verify.leak.parametric import Parametric
 from leaktight.verify.leak.refuted import within_float32
 from leaktight.verify.rounding import down
-from leaktight.verify.search.bisect import proves
 from leaktight.verify.search.leaf import decide
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Leaf, Search, branch
 from leaktight.verify.search.outcome import Searched
+from leaktight.verify.search.questions import open_questions, whole_margin
 from leaktight.verify.search.replay import Replay
-from leaktight.verify.search.stages import open_questions, split, whole_margin
+from leaktight.verify.search.stages import split
 from leaktight.verify.verdict import Counterexample
 
 
@@ -69,7 +69,7 @@ def split_neurons(
         effort = Effort(True, memory, limits.deadline)
         backward = refined(Parametric, slopes, case.region, ends[0], ends[1], effort, None)
         atoms = _atoms(backward, case)
-        if bool(proves(case, atoms).all()):
+        if bool(case.unsafe.proved(atoms).all()):
             return Split(float(case.unsafe.combine(atoms).amin()), True, None, 1)
         a, network = _middle(slopes, lo, hi)
         found = _searched(network, case, atoms, backward, memory, limits, say)

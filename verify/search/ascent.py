@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leaktight.verify.search.multipliers import Batch, Bounding
+from leaktight.verify.search.batch import Batch
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.passes import Pass, Replayed
 
 FIRST, SECOND = 0.9, 0.999

@@ -43,12 +43,6 @@ Attack = Callable[[int], tuple[Counterexample | None, float]]
 PATIENCE = (512, 16384)  # boxes until an attack is worth its time: a quick one, a thorough one
 
 
-def proves(case: Case, atoms: Tensor) -> Tensor:
-    """Whether proven lower bounds ``(batch, atoms)`` of ``c . y - d`` rule the unsafe set out, for each region."""
-    ruled_out = torch.where(case.unsafe.strict, atoms >= 0, atoms > 0).to(atoms.dtype)
-    return case.unsafe.combine(ruled_out) > 0
-
-
 def bisect(
     network: Network,
     case: Case,
@@ -200,10 +194,8 @@ class Bisection:
 
     def _standing(self, boxes: Boxes) -> Tensor:
         """Which disjuncts no proven bound rules out yet, ``(batch, disjuncts)``."""
-        unsafe = self.case.unsafe
-        out = torch.where(unsafe.strict, boxes.atoms >= 0, boxes.atoms > 0)
-        ruled = torch.where(self.strict, boxes.worst >= 0, boxes.worst > 0).to(torch.int8)
-        return ruled.scatter_reduce(1, unsafe.disjunct.expand(out.shape), out.to(torch.int8), "amax") == 0
+        largest = torch.where(self.strict, boxes.worst >= 0, boxes.worst > 0)
+        return ~(largest | self.case.unsafe.ruled_out(boxes.atoms))
 
     def _without_proved(self, boxes: Boxes) -> tuple[Boxes, Tensor, float]:
         """The boxes that are open, their places, and the proven margin of the others."""

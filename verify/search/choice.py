@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from leaktight.verify.search.batch import Batch
 from leaktight.verify.search.lines import Shape
-from leaktight.verify.search.multipliers import Batch, Bounding
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.passes import Cuts, Replayed
 
 _AT_THE_KINK = 0.1

@@ -24,7 +24,6 @@ from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.property import Case
 from leaktight.specs.region import Region
-from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.bounds.linear_program import Linearised, check_polyhedron
@@ -74,7 +73,7 @@ def complete(
     with CPU.at_work():
         network, case = CPU.of((network, case))
         plain = two_slopes_only(network.to(torch.float64))
-        asked = [_question(case, i, k) for i in range(case.region.batch) for k in range(case.unsafe.disjuncts)]
+        asked = [case.question(i, k) for i in range(case.region.batch) for k in range(case.unsafe.disjuncts)]
         total = Searched(torch.inf, True, None, torch.inf, 0)
         for number, one in enumerate(asked, 1):
             search = _Search(plain, one, replay, deadline, memory or default_memory(), seed, say)
@@ -91,17 +90,6 @@ def check_exact(network: Network, region: Region) -> None:
     """
     two_slopes_only(network)
     check_polyhedron(region)
-
-
-def _question(case: Case, region: int, disjunct: int) -> Case:
-    """One region and one disjunct of the case."""
-    unsafe = case.unsafe.select(torch.tensor([region]))
-    kept = (unsafe.disjunct == disjunct).nonzero().flatten()
-    inner = None if unsafe.inner_bounds is None else unsafe.inner_bounds[:, kept]
-    part = Unsafe(
-        unsafe.weights[:, kept], unsafe.bounds[:, kept], torch.zeros(len(kept)).long(), unsafe.strict[kept], inner
-    )
-    return Case(case.region.select(slice(region, region + 1)), part)
 
 
 def _touches(decision: Decision) -> bool:

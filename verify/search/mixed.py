@@ -17,8 +17,9 @@ from leaktight.models.network import Network
 from leaktight.specs.property import Case
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.search.ascent import Schedule
-from leaktight.verify.search.multipliers import Bounding, Questions
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Search
+from leaktight.verify.search.questions import standing_questions
 
 ROUNDS = 3  # of splits
 MOST = 4  # domains of one box and disjunct that may be left after a round,
@@ -85,26 +86,6 @@ def split_within(
         search.domains,
         torch.stack(points) if points else case.region.lower.new_zeros(0, case.region.size),
         questions.region[torch.tensor(owners, dtype=torch.long)],
-    )
-
-
-def standing_questions(case: Case, standing: Tensor) -> Questions:
-    """The disjuncts of each region that `standing` ``(regions, disjuncts)`` marks."""
-    unsafe = case.unsafe
-    members = [(unsafe.disjunct == k).nonzero().flatten() for k in range(unsafe.disjuncts)]
-    index = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
-    real = torch.arange(index.shape[1]) < torch.tensor([len(m) for m in members]).unsqueeze(1)
-    region, disjunct = standing.nonzero().unbind(1)
-    row, atom = (region if len(unsafe.weights) > 1 else torch.zeros_like(region)).unsqueeze(1), index[disjunct]
-    strict = (unsafe.strict[index] | ~real).all(1)
-    some = real[disjunct]
-    return Questions(
-        region,
-        unsafe.weights[row, atom].double() * some.unsqueeze(-1),
-        unsafe.bounds[row, atom].double() * some,
-        some,
-        strict[disjunct],
-        disjunct,
     )
 
 

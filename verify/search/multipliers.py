@@ -1,103 +1,34 @@
-"""Bounds of domains: lines turned and multipliers found by a quick ascent, then a proof with all error terms.
+"""Domains with decisions, lines that turn and multipliers: what they all share, and what one of them is worth.
 
-A decision ``z_j >= kink`` (``<= kink``) allows to subtract ``m (z_j - kink)`` (to add it) for any multiplier
-``m >= 0``: on the domain the objective only falls (beta-CROWN, Wang et al. 2021, arXiv:2103.06624). Of a conjunction of
-atoms the largest has to be above zero, and the largest is at least any weighted mean of them; the weights are
-variables as well. So whatever lines, multipliers and weights the ascent hands over, the value computed from them by
-`Bounding.proven` bounds the domain's margin from below.
+Quick passes say how good a domain's variables are (`leaktight.verify.search.relaxed`); what is proved by them is said
+by `leaktight.verify.search.proof`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from leaktight.models.network import Network
-from leaktight.models.ops import Affine
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.backward import Backward
-from leaktight.verify.bounds.curved import NEURONS, concluded
-from leaktight.verify.bounds.first_layer import FirstLayer, carried
-from leaktight.verify.bounds.interval import Interval, outputs
-from leaktight.verify.bounds.rows import Rows, rows_on_outputs
-from leaktight.verify.rounding import down, gamma, trusted_lower, underflow, up
+from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.search.activations import Activations
+from leaktight.verify.search.batch import Batch
 from leaktight.verify.search.implied import Implied, implied
 from leaktight.verify.search.lines import QUICK, Lines, Shape
 from leaktight.verify.search.passes import Replayed
+from leaktight.verify.search.proof import Proof
+from leaktight.verify.search.questions import Questions
 from leaktight.verify.search.reduced import Reduced, kept_neurons
 from leaktight.verify.search.relaxed import Relaxed
 from leaktight.verify.search.splits import Domains, packed, unpacked
 
-_CHEAP = 1 << 14  # inputs times bending neurons of the first layer: beyond, lines and more domains are quicker
 _CURVED = 0.3  # see `Bounding.worth`: of the first layer, where parabolas have most of it already
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """Conjunctions of atoms that have to be ruled out: region ``(questions,)`` says where.
-
-    weights ``(questions, atoms, outputs)``, bounds ``(questions, atoms)`` float64: ``weights . y <= bounds``; `real`
-    marks atoms that are no padding. strict ``(questions,)``: all atoms say ``<``. disjunct ``(questions,)``: which of
-    the case's it is.
-    """
-
-    region: Tensor
-    weights: Tensor
-    bounds: Tensor
-    real: Tensor
-    strict: Tensor
-    disjunct: Tensor
-
-
-@dataclass(eq=False)
-class Batch:
-    """Domains unpacked for the ascent: the variables, and what they act on.
-
-    region: that of each domain, or the one of all. ray ``(batch, width)``, multiplier ``(batch, depth)`` and mix
-    ``(batch, atoms)`` are variables; column and sign ``(batch, depth)`` the decisions' places among the neurons that
-    quick passes keep, and their sides. within ``(batch, neurons)``: what is known to be left of the intervals of the
-    neurons that may be split, where that is more than the decisions themselves say.
-    """
-
-    owner: Tensor
-    shape: Shape
-    region: Region
-    ray: Tensor
-    multiplier: Tensor
-    column: Tensor
-    sign: Tensor
-    mix: Tensor
-    within: Interval | None = None
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    @property
-    def void(self) -> Tensor:
-        """Which domains are known to hold no input ``(batch,)``."""
-        if self.within is None:
-            return torch.zeros(len(self), dtype=torch.bool)
-        return (self.within.lower > self.within.upper).any(1)
-
-    def select(self, index: Tensor) -> Batch:
-        """The domains at `index`, with the variables' present values."""
-        some = (self.ray, self.multiplier, self.column, self.sign, self.mix)
-        ray, multiplier, column, sign, mix = (x.index_select(0, index) for x in some)
-        region = self.region if self.region.batch == 1 else self.region.select(index)
-        within = None if self.within is None else self.within.select(index)
-        shape = self.shape.select(index)
-        return Batch(self.owner[index], shape, region, ray, multiplier, column, sign, mix, within)
-
-    @property
-    def pull(self) -> Tensor:
-        """What the multipliers add to the coefficients of the neurons' inputs, ``(batch, width)``."""
-        whole = torch.zeros_like(self.ray)
-        return whole.scatter_add_(1, self.column, -self.sign * self.multiplier) if self.sign.shape[1] else whole
 
 
 class Bounding:
@@ -122,9 +53,6 @@ class Bounding:
     ) -> None:
         self.network, self.region, self.known, self.questions = network, region, known, questions
         self.floors = floors
-        self.curves: FirstLayer | None = None
-        self.curves_memory = 0
-        self.curved_columns = torch.zeros(0, dtype=torch.long)  # its neurons among all
         self.worth: Tensor | float = 1.0
         self.activations = Activations.of(network)
         self.base = self.activations.joined(known)
@@ -139,23 +67,17 @@ class Bounding:
         self.bending = Lines(*(p[self.columns] for p in self.activations.parameters))
         self.implied: Implied | None = None
         self.backward = Backward(network, region, known) if backward is None else backward
-        for node in network:
-            if isinstance(node.op, Affine):
-                self.backward.slack(node)
+        lines, places = self.relaxed.lines, self.relaxed.places
+        self.proof = Proof(network, known, questions, self.activations, lines, places, self.backward)
         self._shape = self.relaxed.shape(self.base)
         self.quick_region = region.to(QUICK)
         self.quick_weights = questions.weights.to(QUICK)
         self.quick_bounds = questions.bounds.to(QUICK)
 
     @cached_property
-    def reach(self) -> Tensor:
-        """The largest absolute value of each output, for each question."""
-        return outputs(self.network, self.known).magnitude[self.questions.region]
-
-    @cached_property
     def tolerance(self) -> Tensor:
         """How far above zero a quick value should be for each question, ``(questions,)``."""
-        size = (self.questions.weights.abs() @ self.reach.unsqueeze(-1)).squeeze(-1)
+        size = (self.questions.weights.abs() @ self.proof.reach.unsqueeze(-1)).squeeze(-1)
         return (1e-6 * size.amax(1)).to(QUICK)
 
     def first(self) -> Domains:
@@ -281,86 +203,21 @@ class Bounding:
 
     def proven(self, batch: Batch) -> Tensor:
         """Proven lower bounds ``(batch,)``, float64, of the margins of the questions on the domains."""
-        at = self.questions.region[batch.owner]
-        z = self.clamped(self.base.select(at), batch.column, batch.sign)
+        z = self.clamped(self.base.select(self.questions.region[batch.owner]), batch.column, batch.sign)
         if batch.within is not None:
             z.lower[:, self.columns], z.upper[:, self.columns] = batch.within.lower, batch.within.upper
-        known = _Narrowed(self.known, at, self.activations.parted(z))
-        mix = batch.mix.double()
-        mix = mix / mix.sum(1, keepdim=True)
-        rows = mix.unsqueeze(1) @ self.questions.weights[batch.owner]
-        pull = self._whole(batch.pull.double())
-        starts = [*rows_on_outputs(self.network, rows), *self._constraints(batch, pull)]
-        backward = self.backward.narrowed(at, known, self._tilts(batch))
-        found = backward.lower(*starts).squeeze(1)
-        if self.curves is not None:
-            found = torch.maximum(found, self._curved(self.curves, z, backward, starts))
-        shift = pull * self.activations.kink
-        level = mix * self.questions.bounds[batch.owner]
-        # both are sums of products; so are the rows, where there are several atoms
-        lost = gamma(shift.shape[1], shift.dtype) * shift.abs().sum(1) + gamma(4, shift.dtype) * found.abs()
-        size = level.abs()
-        if mix.shape[1] > 1:
-            size = size + mix * (self.questions.weights.abs() @ self.reach.unsqueeze(-1)).squeeze(-1)[batch.owner]
-        lost = lost + 2 * gamma(2 * mix.shape[1] + 4, shift.dtype) * size.sum(1)
-        return trusted_lower(down(found - shift.sum(1) - level.sum(1) - lost - 4 * underflow(shift.dtype)))
+        return self.proof.lower(batch, z)
 
     def curve(self, memory: int) -> None:
         """From now on proofs of domains look for parabolas too, where that is cheap enough: over a single box.
 
         memory: what they may take for it, in bytes.
         """
-        layer = FirstLayer.of(self.backward)
-        if layer is not None and layer.slopes.numel() <= _CHEAP:
-            self.curves, self.curves_memory = layer, memory // torch.get_num_threads()  # as many parts at once
-            parts = self.activations.parts
-            self.curved_columns = torch.cat([parts[name].start + at for name, at in layer.bending.items()])
-            self.worth = torch.where(torch.isin(self.columns, self.curved_columns), _CURVED, 1.0)
+        self.proof.curve(memory)
+        if self.curved:
+            self.worth = torch.where(torch.isin(self.columns, self.proof.curved_columns), _CURVED, 1.0)
 
-    def _curved(self, layer: FirstLayer, z: Interval, backward: Backward, starts: list[Rows]) -> Tensor:
-        """Lower bounds ``(batch,)`` of the rows of domains, by parabolas over the first layer."""
-        columns = self.curved_columns
-        kink = self.activations.kink[columns]
-        layer = layer.within(down(z.lower[:, columns] - kink), up(z.upper[:, columns] - kink))
-        return concluded(layer, carried(backward, layer, *starts), NEURONS, self.curves_memory)
-
-    def _tilts(self, batch: Batch) -> dict[str, Tensor]:
-        """Where to turn the free lines of each activation, ``(batch, 1, *shape)`` in [0, 1]."""
-        lines = self.relaxed.lines
-        gap = torch.where(lines.gap == 0, 1.0, lines.gap)
-        tilt = self._whole(((batch.ray - lines.left) / gap).double().clamp(0, 1))
-        parts = self.activations.parts
-        return {node.name: tilt[:, parts[node.name]].reshape(-1, 1, *node.shape) for node in self.activations.nodes}
-
-    def _whole(self, kept: Tensor) -> Tensor:
-        """Numbers of the neurons that quick passes keep among those of all neurons, zero elsewhere."""
-        if kept.shape[1] == self.activations.width:
-            return kept
-        return kept.new_zeros(len(kept), self.activations.width).index_copy_(1, self.relaxed.places, kept)
-
-    def _constraints(self, batch: Batch, pull: Tensor) -> list[Rows]:
-        """What the multipliers add to the objective, as rows on the inputs of activations that have decisions."""
-        used = self.relaxed.places[batch.column[batch.sign != 0]]
-        return [
-            Rows(node.inputs[0], pull[:, part].reshape(-1, 1, *node.shape))
-            for node, part in ((node, self.activations.parts[node.name]) for node in self.activations.nodes)
-            if bool(((used >= part.start) & (used < part.stop)).any())
-        ]
-
-
-class _Narrowed(Mapping[str, Interval]):
-    """The regions' intervals for the domains that lie in them, narrower where decisions say so."""
-
-    def __init__(self, known: Mapping[str, Interval], at: Tensor, narrower: Mapping[str, Interval]) -> None:
-        self.known, self.at, self.picked = known, at, dict(narrower)
-
-    def __getitem__(self, name: str) -> Interval:
-        if name not in self.picked:
-            self.picked[name] = self.known[name].select(self.at)
-        return self.picked[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
-
-    def __len__(self) -> int:
-        return len(self.known)
+    @property
+    def curved(self) -> bool:
+        """Whether proofs look for parabolas."""
+        return self.proof.curves is not None

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from leaktight.specs.property import Case
-from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.parallel import each
 from leaktight.verify.device import on_processor
 from leaktight.verify.search.ascent import Schedule, ascend
+from leaktight.verify.search.batch import Batch
 from leaktight.verify.search.choice import look_ahead
-from leaktight.verify.search.multipliers import Batch, Bounding
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.search.splits import Domains, Pool, joined
@@ -183,7 +183,7 @@ class Search:
     def _proven(self, domains: Domains, batch: Batch, value: Tensor) -> Tensor:
         """Proven bounds: of all that may be done, and of every few generations; else the parent's hold."""
         depth = (domains.neuron >= 0).sum(1)
-        curved = torch.full_like(value, self.bounding.curves is not None, dtype=torch.bool)
+        curved = torch.full_like(value, self.bounding.curved, dtype=torch.bool)
         worth = ((value > 0) | (depth % _GENERATIONS == 0) | curved).nonzero().flatten()
         bound = domains.bound.clone()
         if len(worth):
@@ -246,30 +246,19 @@ def branch(
     return Searched(search.lower, proved, found, attained, search.domains, reason, interrupted)
 
 
-def _single(bounding: Bounding, case: Case, owner: int) -> Case:
-    """The case of a question's region alone."""
-    at = int(bounding.questions.region[owner])
-    return Case(case.region.select(slice(at, at + 1)), case.unsafe.select(slice(at, at + 1)))
-
-
 def _conjunction(bounding: Bounding, case: Case, owner: int) -> Case:
-    """The case of a question alone: its region and its disjunct."""
-    one = _single(bounding, case, owner)
-    unsafe = one.unsafe
-    some = unsafe.disjunct == bounding.questions.disjunct[owner]
-    inner = None if unsafe.inner_bounds is None else unsafe.inner_bounds[:, some]
-    alone = Unsafe(
-        unsafe.weights[:, some], unsafe.bounds[:, some], torch.zeros(int(some.sum())).long(), unsafe.strict[some], inner
-    )
-    return Case(one.region, alone)
+    """The case of a question alone."""
+    questions = bounding.questions
+    return case.question(int(questions.region[owner]), int(questions.disjunct[owner]))
 
 
 def _tried(bounding: Bounding, case: Case, best: _Split, replay: Replay) -> tuple[Counterexample | None, float]:
     """Whether the lowest point of a relaxation is a counterexample, and the margin that it attains."""
-    one = _single(bounding, case, best.owner)
+    at = int(bounding.questions.region[best.owner])
+    one = case.select(slice(at, at + 1))
     point = one.region.project(best.point.double().unsqueeze(0))
     margin = float(one.unsafe.margin(bounding.network.flat(point)))
-    if margin > 1e-6 * float(bounding.reach[best.owner].amax()):
+    if margin > 1e-6 * float(bounding.proof.reach[best.owner].amax()):
         return None, margin
     found = confirm(bounding.network, one, point, replay)
     return found, margin if found is None else min(margin, found.margin)

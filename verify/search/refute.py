@@ -75,7 +75,7 @@ def refute_each(
 
 
 def _single(case: Case, i: int) -> Case:
-    return Case(case.region.select(slice(i, i + 1)), case.unsafe.select(slice(i, i + 1)))
+    return case.select(slice(i, i + 1))
 
 
 def _margins(network: Network, case: Case, points: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def confirming(network: Network, case: Case, replay: Replay) -> Callable[[int, T
 
     def confirmed(region: int, points: Tensor) -> Counterexample | None:
         part = slice(region, region + 1)
-        return confirm(network, Case(case.region.select(part), case.unsafe.select(part)), points, replay)
+        return confirm(network, case.select(part), points, replay)
 
     return confirmed
 

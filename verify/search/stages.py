@@ -19,46 +19,16 @@ from leaktight.verify.bounds.memory import keep_freed_memory
 from leaktight.verify.bounds.optimise import turned_bounds
 from leaktight.verify.bounds.question import Question
 from leaktight.verify.rounding import down
-from leaktight.verify.search.multipliers import Bounding, Questions
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import Leaf, Search, branch
 from leaktight.verify.search.outcome import Searched
+from leaktight.verify.search.questions import Questions, open_questions
 from leaktight.verify.search.replay import Replay
 from leaktight.verify.search.splits import Domains
 from leaktight.verify.search.tighten import Effort, tightened
 
 Begin = Callable[[Bounding], "Domains | None"]
 _BEHIND = (0.5, 0.3, 0.2, 0.1)
-
-
-def open_questions(case: Case, atoms: Tensor) -> Questions:
-    """The disjuncts, region by region, that proven lower bounds ``(regions, atoms)`` do not rule out."""
-    unsafe, regions = case.unsafe, len(atoms)
-    ruled_out = _ruled_out(case, atoms)
-    members = [(unsafe.disjunct == k).nonzero().flatten() for k in range(unsafe.disjuncts)]
-    pairs = [(g, k) for g in range(regions) for k, m in enumerate(members) if not bool(ruled_out[g, m].any())]
-    most = max((len(members[k]) for _, k in pairs), default=1)
-    weights = torch.zeros(len(pairs), most, unsafe.weights.shape[2], dtype=torch.float64)
-    bounds, real = torch.zeros(len(pairs), most, dtype=torch.float64), torch.zeros(len(pairs), most, dtype=torch.bool)
-    for i, (g, k) in enumerate(pairs):
-        m, row = members[k], g if len(unsafe.weights) > 1 else 0
-        weights[i, : len(m)], bounds[i, : len(m)] = unsafe.weights[row, m], unsafe.bounds[row, m]
-        real[i, : len(m)] = True
-    strict = torch.tensor([bool(unsafe.strict[members[k]].all()) for _, k in pairs], dtype=torch.bool)
-    region, disjunct = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
-    return Questions(region, weights, bounds, real, strict, disjunct)
-
-
-def _ruled_out(case: Case, atoms: Tensor) -> Tensor:
-    return torch.where(case.unsafe.strict, atoms >= 0, atoms > 0)
-
-
-def whole_margin(case: Case, atoms: Tensor, lower: float) -> float:
-    """A proven lower bound of the margin, from bounds of all atoms and one of all `open_questions`' margins."""
-    unsafe, ruled_out = case.unsafe, _ruled_out(case, atoms).to(atoms.dtype)
-    worst = atoms.new_full((len(atoms), unsafe.disjuncts), -torch.inf)
-    worst = worst.scatter_reduce(1, unsafe.disjunct.expand(atoms.shape), atoms, "amax")
-    closed = torch.zeros_like(worst).scatter_reduce(1, unsafe.disjunct.expand(atoms.shape), ruled_out, "amax")
-    return float(torch.where(closed > 0, worst, worst.clamp(min=lower)).amin())
 
 
 @dataclass(frozen=True)
@@ -166,7 +136,7 @@ def staged(
             search = Search(bounding, late, memory, begin=begin(bounding))
         elif curving:
             search.bounding.curve(memory)
-        most = stage.domains * (1 if search.bounding.curves is None else _CURVED_MORE) if deep else torch.inf
+        most = stage.domains * (_CURVED_MORE if search.bounding.curved else 1) if deep else torch.inf
         began = _after(began, branch(search, case, replay, leaf=leaf, most=most, say=say))
         if began.proved or began.found or began.interrupted or not len(search.waiting) or late():
             break

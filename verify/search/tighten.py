@@ -23,8 +23,9 @@ from leaktight.verify.rounding import down, up
 from leaktight.verify.search.activations import Activations, splittable
 from leaktight.verify.search.ascent import Schedule, ascend
 from leaktight.verify.search.choice import look_ahead
-from leaktight.verify.search.multipliers import Bounding, Questions
+from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.neurons import fitting
+from leaktight.verify.search.questions import Questions
 from leaktight.verify.search.splits import Domains, joined
 
 _FIRST = Schedule(20, rate=0.3, decay=0.95)
