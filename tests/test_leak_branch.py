@@ -22,10 +22,12 @@ from leaktight.verify.bounds.rows import rows_on_outputs
 from leaktight.verify.leak import signs, told
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.curve import Segment
-from leaktight.verify.leak.joint_boxes import Line, SlopePasses, _beside, box_search
+from leaktight.verify.leak.joint_boxes import Line, box_search
 from leaktight.verify.leak.joint_neurons import split_neurons
 from leaktight.verify.leak.plan import Plan
 from leaktight.verify.leak.raised import Raising, _Part
+from leaktight.verify.leak.slope_boxes import _beside
+from leaktight.verify.leak.slope_passes import SlopePasses
 from leaktight.verify.leak.told import refuted_spans
 from leaktight.verify.leak.trace import _Tracer
 from leaktight.verify.search.boxes import Boxes

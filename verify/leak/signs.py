@@ -1,7 +1,7 @@
 """Closing a curve's sign: searches where it is neither proved positive nor refuted by some input.
 
 Each stretch of open slopes of a region is searched as a whole: over boxes of inputs and slopes together where inputs
-are few (`leaktight.verify.leak.joint_boxes`), else over neurons (`leaktight.verify.leak.joint_neurons`). What is proved
+are few (`leaktight.verify.leak.slope_boxes`), else over neurons (`leaktight.verify.leak.joint_neurons`). What is proved
 is closed. Where an input is unsafe, so it is on some slopes around; what lies beyond is searched again. A stretch that
 a search leaves open is halved, and its halves may cost twice as much.
 """
@@ -24,10 +24,10 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.leak.attained import attained
 from leaktight.verify.leak.closing import Answers, Limits, Span, Stretch, joined, without
 from leaktight.verify.leak.curve import undecided
-from leaktight.verify.leak.joint_boxes import SlopeBoxes
 from leaktight.verify.leak.joint_neurons import split_neurons
 from leaktight.verify.leak.plan import LIGHT, Plan
 from leaktight.verify.leak.raised import Raising
+from leaktight.verify.leak.slope_boxes import SlopeBoxes
 from leaktight.verify.leak.throughout import Attained, around
 from leaktight.verify.leak.told import told
 from leaktight.verify.leak.traced import Traced

@@ -24,15 +24,13 @@ from leaktight.verify.search.clip import LinearRows, clip, floors_on
 from leaktight.verify.search.mixed import split_within
 from leaktight.verify.search.objective import Objective, values
 from leaktight.verify.search.outcome import Searched
-from leaktight.verify.search.starts import random
+from leaktight.verify.search.sides import Sides
 from leaktight.verify.verdict import Counterexample
 
 FEW_INPUTS = 12  # up to so many, halving inputs is worth more than splitting neurons
 MOST = 1_000_000  # boxes that wait at once
 _BATCH = 512
 _MEMORY = 256 << 20
-_SAMPLES = 5  # points of a box at which derivatives are taken, the same shares of every box
-_FLAT = 0.02  # of the steepest input's derivative: what every input's is taken for at least
 _NARROW = 1e-7  # of the region
 _TARGET = 1e-3  # what is cut off is proved to this part of the margin that some input attains,
 _LEAST_TARGET = 1e-30  # and always above zero
@@ -118,10 +116,8 @@ class Bisection:
         self.queue = Queue(case.unsafe, min(most, memory // (2 * whole.bytes_each)))  # half of the memory: to wait in
         self.fresh = [whole.select(slice(i, i + batch)) for i in range(0, len(whole), batch)]
         self.stuck = False
-        generator, inputs = torch.Generator().manual_seed(0), case.region.size
-        scattered = random((_SAMPLES - 1, inputs), generator, case.region.lower.double())
-        self.shares = torch.cat([torch.full((1, inputs), 0.5, dtype=torch.float64), scattered])
         self.room = max(1, _MEMORY // (8 * values(network)))  # points to evaluate at once
+        self.sides = Sides(network, case, self.room)
 
     @property
     def lower(self) -> float:
@@ -231,7 +227,7 @@ class Bisection:
 
     def _halved(self, boxes: Boxes, found: BoxBounds) -> tuple[Boxes, BoxBounds, float]:
         """The halves of every box without what the rows prove, with the rows, and the proven margin of the rest."""
-        side = self._side(boxes)
+        side = self.sides(boxes)
         parts, settled = list[tuple[Boxes, BoxBounds]](), torch.inf
         for half in boxes.halves(side):
             rows = tuple(
@@ -244,18 +240,6 @@ class Bisection:
             settled = min(settled, proven, cut)
             parts.append((half, left))
         return Boxes.joined([half for half, _ in parts]), BoxBounds.joined([left for _, left in parts]), settled
-
-    def _side(self, boxes: Boxes) -> Tensor:
-        """For each box the input to halve: whose move from wall to wall changes the margin most, by its derivatives at
-        a few points. A flat margin says nothing of what the bounds depend on: there the width counts."""
-        width = boxes.upper - boxes.lower
-        points = boxes.lower + self.shares.unsqueeze(1) * width
-        objective = Objective(self.network, self.case.unsafe.select(boxes.owner), self.room)
-        losses = objective.losses(objective.atoms(points))
-        alone = torch.zeros_like(losses[..., 0], dtype=torch.bool)
-        steep = objective.gradient(points, losses.argmin(-1), alone)[2].abs().nan_to_num(0.0).mean(0)
-        steep = steep + _FLAT * steep.amax(1, keepdim=True) + torch.finfo(steep.dtype).tiny
-        return (steep * width).argmax(1)
 
     def _telling(self, boxes: Boxes, found: BoxBounds) -> Tensor:
         """For each box the slopes ``(batch, n)`` of the best atom of its worst disjunct."""

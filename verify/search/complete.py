@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,18 +29,15 @@ from leaktight.verify.bounds.memory import default_memory
 from leaktight.verify.bounds.piecewise import two_slopes_only
 from leaktight.verify.bounds.splits import domain_bounds, undecided_entries
 from leaktight.verify.device import CPU
+from leaktight.verify.search.guided import LEAST, PATIENCE, claimed_unsafe
 from leaktight.verify.search.leaf import Decision, decide
 from leaktight.verify.search.outcome import Searched
 from leaktight.verify.search.replay import Replay, confirm
 from leaktight.verify.verdict import Counterexample, Status
 
-if TYPE_CHECKING:
-    from leaktight.verify.bounds.mixed_integer import Guide
-
 _BATCH = 16  # domains that are split together
 _SURE = 1e-9  # a relative gap between what is proven and what is attained that no split closes
 _ALONE = 40  # domains that are tried before the mixed-integer program is asked where to look
-_PATIENCE, _LEAST = 10.0, 1.0  # seconds for it, at most, and what makes it worth asking; a quarter of what is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +90,6 @@ def check_exact(network: Network, region: Region) -> None:
 def _touches(decision: Decision) -> bool:
     """Whether an input attains what is proven, so that no split gains anything."""
     return decision.attained < torch.inf and decision.attained - decision.lower <= _SURE * (1 + abs(decision.lower))
-
-
-def _in_time(work: Callable[[], Guide], seconds: float) -> Guide | None:
-    """What `work` returns, if it does so in time: a thread that is late is left alone, so that Ctrl-C is heard too."""
-    found: list[Guide] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)  # the end of the process does not wait
-    end = time.monotonic() + seconds
-    thread.start()
-    while thread.is_alive() and time.monotonic() < end:
-        thread.join(0.05)
-    return found[0] if found else None
 
 
 class _Search:
@@ -162,11 +146,6 @@ class _Search:
                 asked = True
                 self._ask_for_a_point(known)
 
-    def _guide(self, known: Mapping[str, Interval], seconds: float) -> Guide:
-        from leaktight.verify.bounds.mixed_integer import guide
-
-        return guide(self.linear, known, self.case.unsafe, 0, seconds=seconds, seed=self.seed)
-
     def _judge_all(self, domains: list[tuple[Mapping[str, Tensor], Mapping[str, Interval], float]]) -> None:
         """Decides the domains, which are all that is left of the active ones; unless it ends early."""
         for splits, known, bound in domains:
@@ -177,14 +156,13 @@ class _Search:
 
     def _ask_for_a_point(self, known: Mapping[str, Interval]) -> None:
         """Replays the point where the mixed-integer program finds the margin least."""
-        seconds = _PATIENCE if self.deadline is None else (self.deadline - time.monotonic()) / 4
-        if seconds < _LEAST:
+        seconds = PATIENCE if self.deadline is None else (self.deadline - time.monotonic()) / 4
+        if seconds < LEAST:
             return
         self.say("looking for the least margin with a mixed-integer program")
-        found = _in_time(lambda: self._guide(known, min(seconds, _PATIENCE)), seconds + 0.1)
-        if found is None or found.point is None or found.claimed is None or found.claimed > 1e-6:
+        point = claimed_unsafe(self.linear, known, self.case.unsafe, seconds=seconds, seed=self.seed)
+        if point is None:
             return
-        point = torch.from_numpy(found.point).unsqueeze(0)
         self.found = confirm(self.network, self.case, point, self.replay)
         self.attained = self.attained if self.found is None else min(self.attained, self.found.margin)
 
