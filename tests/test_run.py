@@ -237,7 +237,7 @@ def test_only_what_changed_is_asked_anew(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked() == ["seeds seed=7"], "another question"
     (tmp_path / "proved.vnnlib").write_text(PROVED.read_text() + "\n; changed\n")
     assert asked() == ["verify digits proved.vnnlib", "of another"], "another property"
-    monkeypatch.setattr("leaktight.verify.run.runner.__version__", "99")
+    monkeypatch.setattr("leaktight.verify.run.asked.__version__", "99")
     assert len(asked()) == 5, "another version proves everything anew"
 
 

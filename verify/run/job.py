@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from leaktight.errors import UsageError
 from leaktight.verify.run.requirement import Requirement
 
 
@@ -84,3 +85,15 @@ def digest_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
+
+
+def chosen(jobs: Sequence[Job], tags: Sequence[str]) -> tuple[Job, ...]:
+    """The jobs that have one of the tags; all, where no tag is asked for.
+
+    Raises UsageError: none has.
+    """
+    found = tuple(job for job in jobs if not tags or set(tags) & set(job.tags))
+    if not found:
+        known = sorted({tag for job in jobs for tag in job.tags})
+        raise UsageError(f"--tag: no job has the tag {' or '.join(tags)}; there are: {', '.join(known) or 'none'}")
+    return found

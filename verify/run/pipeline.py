@@ -15,8 +15,9 @@ from leaktight.verify.report.compare import numbers_of
 from leaktight.verify.report.words import counted
 from leaktight.verify.run import address, baseline, document, machine
 from leaktight.verify.run.instances import read_suite
+from leaktight.verify.run.job import chosen
 from leaktight.verify.run.ledger import DEFAULT, Ledger
-from leaktight.verify.run.runner import chosen, run
+from leaktight.verify.run.runner import run
 from leaktight.version import __version__
 
 Progress = Callable[[int, int], None]

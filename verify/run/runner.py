@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from leaktight.errors import UsageError
-from leaktight.verify.run.job import Job, digest_of
+from leaktight.verify.run.asked import Asked, identified, network_name, networks
+from leaktight.verify.run.crew import Crew, Hire
+from leaktight.verify.run.job import Job
 from leaktight.verify.run.ledger import LEASE, Ledger, Recorded
 from leaktight.verify.run.pool import Pool, Reply
 from leaktight.verify.run.whole import Token, Whole
-from leaktight.version import __version__
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 4  # jobs of each worker that are claimed together
 _ASIDE = 0.5  # seconds between looks at jobs that other runners have claimed
-
-
-class Crew(Protocol):
-    """Workers that tasks are given to: `pool.Pool`, or those of a cluster."""
-
-    @property
-    def workers(self) -> Sequence[Any]: ...
-    @property
-    def idle(self) -> Sequence[Any]: ...
-    @property
-    def busy(self) -> bool: ...
-    def __enter__(self) -> Crew: ...
-    def __exit__(self, *_: object) -> None: ...
-    def grow(self, size: int) -> None: ...
-    def give(self, worker: Any, token: Any, task: Mapping[str, Any]) -> None: ...
-    def cancel(self, token: Any) -> None: ...
-    def wait(self, seconds: float) -> Iterable[tuple[Any, Reply]]: ...
-
-
-Hire = Callable[[int, "int | None"], Crew]
 
 
 @dataclass(frozen=True)
@@ -80,10 +60,10 @@ def run(
     runner = _Runner(jobs, ledger, progress or (lambda _done, _all: None))
     interrupted = False
     try:
-        with (hire or Pool)(max(1, min(workers, len(runner.networks))), memory) as pool:
-            runner.identify(pool)
+        with (hire or Pool)(max(1, min(workers, len(networks(jobs)))), memory) as pool:
+            runner.asked = identified(jobs, pool)
             runner.recall()
-            pool.grow(min(workers, sum(runner.tasks[key][0].parts for key in runner.pending)))
+            pool.grow(min(workers, sum(runner.asked.tasks[key][0].parts for key in runner.pending)))
             runner.work(pool)
     except KeyboardInterrupt:  # what is recorded stands
         interrupted = True
@@ -93,11 +73,7 @@ def run(
 class _Runner:
     def __init__(self, jobs: Sequence[Job], ledger: Ledger, progress: Progress) -> None:
         self.jobs, self.ledger, self.progress = jobs, ledger, progress
-        self.networks = {_name(job): dict(job.network) for job in jobs}
-        self.identities: dict[str, str] = {}
-        self.unusable: dict[str, Recorded] = {}  # by the names of jobs that cannot even be asked
-        self.keys: dict[str, str] = {}  # by the names of jobs
-        self.tasks: dict[str, tuple[Job, dict[str, Any], str]] = {}  # by key: the first job that asks it
+        self.asked = Asked()
         self.answers: dict[str, Recorded] = {}
         self.own: set[str] = set()
         self.wholes: dict[str, Whole] = {}  # by key: jobs that are being answered in parts
@@ -108,54 +84,15 @@ class _Runner:
         self.begun: dict[str, float] = {}
         self.renewed = time.monotonic()
 
-    def identify(self, pool: Crew) -> None:
-        """Reads every network once, in a worker, and finds the key of every job."""
-        left, errors = deque(self.networks), dict[str, Mapping[str, str]]()
-        while left or pool.busy:
-            for worker in pool.idle:
-                if left:
-                    name = left.popleft()
-                    pool.give(worker, name, {"kind": "identify", "network": self.networks[name]})
-            for name, reply in pool.wait(1.0):
-                if "error" in reply:
-                    errors[name] = reply["error"]
-                else:
-                    self.identities[name] = reply["identity"]
-        digests: dict[str, str | OSError] = {}
-        for job in self.jobs:
-            self._key(job, errors, digests)
-
-    def _key(self, job: Job, errors: Mapping[str, Mapping[str, str]], digests: dict[str, str | OSError]) -> None:
-        name = _name(job)
-        if name in errors:
-            self.unusable[job.name] = Recorded("", None, errors[name], 0.0)
-            return
-        for path in job.files.values():
-            if path not in digests:
-                try:
-                    digests[path] = digest_of(path)
-                except OSError as error:
-                    digests[path] = error
-        found = {role: digests[path] for role, path in job.files.items()}
-        for role, digest in found.items():
-            if isinstance(digest, OSError):
-                says = f"{job.files[role]}: it cannot be read ({digest.strerror})"
-                self.unusable[job.name] = Recorded("", None, {"kind": "bad input", "message": says}, 0.0)
-                return
-        known = {role: str(digest) for role, digest in found.items()}
-        key = job.key(self.identities[name], known, __version__)
-        self.keys[job.name] = key
-        self.tasks.setdefault(key, (job, {**job.task, "digests": known}, self.identities[name]))
-
     def recall(self) -> None:
         """Takes what the ledger knows."""
-        self.answers = self.ledger.results(list(self.tasks))
-        self.pending.extend(key for key in self.tasks if key not in self.answers)
+        self.answers = self.ledger.results(list(self.asked.tasks))
+        self.pending.extend(key for key in self.asked.tasks if key not in self.answers)
         self._told()
 
     def work(self, pool: Crew) -> None:
         """Answers what is pending."""
-        while len(self.answers) < len(self.tasks):
+        while len(self.answers) < len(self.asked.tasks):
             self._claim(len(pool.workers))
             self._give(pool)
             replies = list(pool.wait(self._patience(pool)))
@@ -203,7 +140,7 @@ class _Runner:
         if found is not None or not self.ready:
             return found
         key = self.ready.popleft()
-        task, self.begun[key] = self.tasks[key][1], time.monotonic()
+        task, self.begun[key] = self.asked.tasks[key][1], time.monotonic()
         if "split" not in task["question"]:
             return Token(key), task
         self.wholes[key] = Whole(key, task, self.begun[key])
@@ -215,7 +152,7 @@ class _Runner:
             if token.part is None:
                 self._record(token.key, reply)
             return
-        fault = _fault(reply, *self.tasks[token.key][::2])
+        fault = _fault(reply, *self.asked.tasks[token.key][::2])
         whole.take(token.part, reply if fault is None else {"error": fault})
         self._end(pool)
 
@@ -230,7 +167,7 @@ class _Runner:
                 self._record(whole.key, whole.reply)
 
     def _record(self, key: str, reply: Reply) -> None:
-        job, _, identity = self.tasks[key]
+        job, _, identity = self.asked.tasks[key]
         found = Recorded(key, reply.get("document"), _fault(reply, job, identity), time.monotonic() - self.begun[key])
         if found.error is not None:
             found = Recorded(key, None, found.error, found.seconds)
@@ -247,21 +184,16 @@ class _Runner:
             self.renewed = time.monotonic()
 
     def _told(self) -> None:
-        self.progress(len(self.answers), len(self.tasks))
+        self.progress(len(self.answers), len(self.asked.tasks))
 
     def finished(self) -> Iterator[Finished]:
         """All jobs that have an answer."""
         for job in self.jobs:
-            key = self.keys.get(job.name, "")
-            answer = self.unusable.get(job.name) or self.answers.get(key)
+            key = self.asked.keys.get(job.name, "")
+            answer = self.asked.unusable.get(job.name) or self.answers.get(key)
             if answer is not None:
-                cached = key not in self.own and job.name not in self.unusable
-                yield Finished(job, answer, cached, self.identities.get(_name(job)))
-
-
-def _name(job: Job) -> str:
-    """The name of a job's network, and of how it is read."""
-    return repr(sorted(job.network.items()))
+                cached = key not in self.own and job.name not in self.asked.unusable
+                yield Finished(job, answer, cached, self.asked.identities.get(network_name(job)))
 
 
 def _fault(reply: Reply, job: Job, identity: str) -> Mapping[str, str] | None:
@@ -275,15 +207,3 @@ def _fault(reply: Reply, job: Job, identity: str) -> Mapping[str, str] | None:
             "message": f"{job.network['path']}: it changed while the run was going on; run again",
         }
     return None
-
-
-def chosen(jobs: Sequence[Job], tags: Sequence[str]) -> tuple[Job, ...]:
-    """The jobs that have one of the tags; all, where no tag is asked for.
-
-    Raises UsageError: none has.
-    """
-    found = tuple(job for job in jobs if not tags or set(tags) & set(job.tags))
-    if not found:
-        known = sorted({tag for job in jobs for tag in job.tags})
-        raise UsageError(f"--tag: no job has the tag {' or '.join(tags)}; there are: {', '.join(known) or 'none'}")
-    return found
