@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant("line over a Maximum", f"{RELAXED}/maximum.py", "torch.where(rest > bottom, lines.upper_offset, 0.0)", "torch.where(rest > bottom, lines.upper_offset - 1e-3, 0.0)", MAXIMUM),
     Mutant("second largest of a Maximum", f"{RELAXED}/maximum.py", "-torch.inf).amax(-1)\n", "-torch.inf).amax(-1) - 1e-3\n", MAXIMUM),
     Mutant("rounding to float32", REGION, "return torch.where(wrong, step, near)", "return near", "tests/test_regions.py -k rounding_toward"),
-    Mutant("minimum over a box", BOX, "shift - radius.unsqueeze(1)", "shift - 0.999 * radius.unsqueeze(1)", MINIMA),
+    Mutant("minimum over a box", BOX, "coefficients.abs() @ radius", "coefficients.abs() @ (0.999 * radius)", MINIMA),
     Mutant("minimum over a plain L2 ball", SUPPORT, "best = whole * radius\n", "best = 0.999 * whole * radius\n", MINIMA),
     Mutant("minimum over a cut L2 ball", SUPPORT, "multiplier * radius * radius / 2\n", "multiplier * radius * radius / 2.002\n", MINIMA),
     Mutant("minimum over an L1 ball", SUPPORT, "(gain.gather(-1, order) * spent).sum(-1)", "0.999 * (gain.gather(-1, order) * spent).sum(-1)", MINIMA),
