@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chains import Array, chain, random_weights, residual
+from networks import Draft
 
 import leaktight as lt
+from leaktight.models.ops import Conv, Linear
 from leaktight.verify.lipschitz import convex, interior
 from leaktight.verify.lipschitz.centred import centred
 from leaktight.verify.lipschitz.certificate import certified, repaired
@@ -46,6 +49,16 @@ def test_the_random_network_of_lipsdp(published: Path) -> None:
     assert found["lipsdp"] >= float(np.linalg.norm(np.linalg.multi_dot(weights[::-1]), 2))
 
 
+def test_the_demonstration_of_eclipse(published: Path) -> None:
+    with np.load(published / "ECLipsE" / "demo" / "sampleweights" / "npz" / "lyr2n80test1.npz") as stored:
+        weights = [stored[name].astype(np.float64) for name in ("w1", "w2")]
+    found = lt.lipschitz(chain(weights, 0.0)).bounds
+    assert found["fast"] == pytest.approx(0.80903519727888, rel=1e-9)
+    assert found["product"] == pytest.approx(0.874981, rel=1e-6)
+    # all weights are positive, so the linear map attains the constant, and LipSDP finds it
+    assert found["lipsdp"] == pytest.approx(float(np.linalg.norm(weights[1] @ weights[0], 2)), rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["fnn2", "fnn3"])
 def test_the_digits_networks_have_the_values_that_mosek_found(published: Path, kind: str) -> None:
     exports = published / "GLipSDP" / "Comparison" / "exports"
@@ -58,6 +71,21 @@ def test_the_digits_networks_have_the_values_that_mosek_found(published: Path, k
         assert found["lipsdp"] == pytest.approx(known["Lip_LipSDP"][seed], rel=1e-6)
         assert found["liplt"] == pytest.approx(known["Lip_LT"][seed], rel=1e-5)
         assert found["product"] == pytest.approx(known["Lip_MP"][seed], rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_digits_networks_of_one_convolution_have_the_values_that_mosek_found(published: Path, seed: int) -> None:
+    exports = published / "GLipSDP" / "Comparison" / "exports"
+    known = matlab(exports / "lipschitz_summary_all_models.mat")["all_results"]["cnn2"]["individual"]
+    stored = matlab(exports / f"cnn2_seed{seed}_weights.mat")
+    draft = Draft(0)
+    kernel = torch.from_numpy(stored["conv1_weight"]).double().reshape(3, 3, 1, 8).permute(3, 2, 0, 1).contiguous()
+    at = draft.add(Conv(kernel, None, stride=(1, 1), padding=(1, 1), dilation=(1, 1)), draft.input(1, 1, 8, 8))
+    # values were flattened with columns first and channels last
+    row = torch.from_numpy(stored["fc1_weight"][:, 7]).double().reshape(8, 8, 8).permute(2, 1, 0)
+    network = draft.network(draft.add(Linear(row.reshape(1, -1)), draft.flatten(draft.leaky(at, 0.0))))
+    for method, name, off in (("product", "MP", 1e-9), ("liplt", "LT", 1e-9), ("lipsdp", "LipSDP", 1e-6)):
+        assert lt.lipschitz(network, method=method).upper == pytest.approx(known[f"Lip_{name}"][seed], rel=off)
 
 
 @pytest.mark.parametrize(("depth", "value"), [(2, 0.8827180), (4, 0.5770962), (8, 0.1846373)])
