@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
 from leaky import EXACT_KINDS, ask, exact_rows
-from networks import Draft
+from networks import Draft, fully_connected
 from torch import Tensor
 
 from leaktight.capabilities import EXAMPLES, smallest_network
 from leaktight.errors import MissingRule
 from leaktight.models.network import Network, Node, Port
-from leaktight.models.ops import Affine, Input, Linear, Shape, TwoSlope, leaky_relu
+from leaktight.models.ops import Affine, Input, Linear, Maximum, Select, Shape, TwoSlope, leaky_relu
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Box, Norm
 from leaktight.verify.leak import closed_form, local
@@ -70,7 +71,8 @@ def test_interval_jacobians_are_the_extremes_over_all_secants() -> None:
     rows = draft.normal(1, 4, 2)
     ends = number(0.2), number(0.3)
     known = over_range(slopes, region, *ends)
-    found = dict(secants((slopes.at(ends[0]), slopes.at(ends[1])), rows, known, slopes.nodes))[first]
+    each = secants((slopes.at(ends[0]), slopes.at(ends[1])), rows, known, known, slopes.nodes)
+    found = {name: coefficients for name, coefficients, _ in each}[first]
     inner, outer = (node.op.weight for node in network if isinstance(node.op, Linear))
     for r in range(4):
         for j in range(3):
@@ -134,6 +136,61 @@ def test_two_stable_neurons_in_a_row_by_hand() -> None:
     assert (float(low), float(high)) == pytest.approx((-2.0, -0.5))
     low, high = local.rates(*given)
     assert (float(low), float(high)) == pytest.approx((-1.5, -0.5))
+
+
+def test_a_secant_over_the_kink_has_the_other_side_s_slope_on_a_part_of_its_way_only() -> None:
+    """``phi(phi(-1) + 1/10)`` falls over the kink: a third of its way, at least, is on the right."""
+    draft = Draft(0)
+    first = draft.leaky(draft.input(1, 1), 0.1)
+    moved = draft.add(Linear(torch.ones(1, 1).double(), torch.tensor([0.1]).double()), first)
+    given = (Slopes.of(draft.network(draft.leaky(moved, 0.1))), box((-1.0, -1.0)), torch.ones(1, 1, 1))
+    low, high = local.rates(*given, number(0.0), number(0.3))
+    assert (float(low), float(high)) == pytest.approx((-1.0, -1 / 3))
+
+
+def test_a_maximum_moves_by_no_less_than_the_slowest_entry_that_may_be_the_largest() -> None:
+    """``max(phi(x), phi(y))`` with ``x = -1`` and ``y`` around it, and ``phi(z)`` that is never the largest."""
+    draft = Draft(0)
+    rows = draft.add(Select(torch.arange(3).reshape(1, 1, 3), (1, 3)), draft.leaky(draft.input(1, 3), 0.1))
+    given = (Slopes.of(draft.network(draft.add(Maximum(), rows))), box((-1, -1), (-3, -0.5), (-50, -40)))
+    low, high = local.rates(*given, torch.ones(1, 1, 1), number(0.25), number(0.5))
+    assert (float(low), float(high)) == pytest.approx((-3.0, -0.5))
+
+
+def forward(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, largest: float) -> tuple[Tensor, Tensor]:
+    """Bounds of ``f_a(x) - f_0(x)`` for ``a`` in [0, largest], from intervals of what each layer's neurons move by."""
+    low = high = torch.zeros_like(x)
+    for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        u = x @ weight.T + bias
+        plus, minus = weight.clamp(min=0).T, weight.clamp(max=0).T
+        p, q = low @ plus + high @ minus, high @ plus + low @ minus
+        if place == len(weights) - 1:
+            return p, q
+        x = u.relu()
+        low, high = torch.where(u + p < 0, largest * (u + p), u + p) - x, (u + q).relu() - x
+    raise ValueError("no layers")
+
+
+@pytest.mark.parametrize("widths", [(4, 9, 2), (6, 20, 20, 3), (8, 50, 50, 50, 3), (8, *[30] * 6, 3)])
+@pytest.mark.parametrize("largest", [0.01, 0.1, 0.4])
+def test_at_points_rates_are_within_what_neurons_move_by_layer_by_layer(widths: Sequence[int], largest: float) -> None:
+    slopes = Slopes.of(fully_connected(1, widths, 0.1))
+    x = torch.randn(40, widths[0], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    affine = [node.op for node in slopes.network if isinstance(node.op, Linear)]
+    weights = [op.weight for op in affine]
+    biases = [torch.zeros(()).double() if op.bias is None else op.bias for op in affine]
+    rows = torch.randn(1, 1, widths[-1], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weights[-1], biases[-1] = rows[0] @ weights[-1], biases[-1] @ rows[0].T
+    lo, hi = x.new_zeros(40), x.new_full((40,), largest)
+    low, high = (end[:, 0] for end in local.rates(slopes, Box(x, x), rows, lo, hi))
+    p, q = (end[:, 0] for end in forward(weights, biases, x, largest))
+    assert bool((largest * low >= p - 1e-9 * (q - p)).all())
+    assert bool((largest * high <= q + 1e-9 * (q - p)).all())
+    for share in (0.1, 0.5, 1.0):
+        a = share * largest
+        shift = ((slopes.at(a).flat(x) - slopes.at(0.0).flat(x)) * rows[0]).sum(1)
+        assert bool((shift >= a * low - 1e-12).all())
+        assert bool((shift <= a * high + 1e-12).all())
 
 
 def test_better_intervals_give_better_rates() -> None:

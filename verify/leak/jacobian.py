@@ -45,17 +45,20 @@ from leaktight.verify.leak.intervals import Known, around, beyond, hull, product
 from leaktight.verify.rounding import down, gamma, underflow, unit, up
 
 _SMOOTH = 64 * unit(torch.float64)  # torch's sigmoid and tanh are within 4 ulp, and three operations follow
-Steepness = Callable[[Any, Interval], Interval]
+Steepness = Callable[[Any, Interval, Interval], Interval]
 
 
 def secants(
-    networks: tuple[Network, Network], objectives: Tensor, known: Known, wanted: Sequence[str]
-) -> Iterator[tuple[str, Interval]]:
-    """For each wanted node, last first, what a change of its value adds to the objectives per unit.
+    networks: tuple[Network, Network], objectives: Tensor, known: Known, start: Known, wanted: Sequence[str]
+) -> Iterator[tuple[str, Interval, Mapping[str, Interval]]]:
+    """For each wanted node, and each behind one that is not affine, last first: what a change of its value adds to the
+    objectives per unit.
 
     Args: networks: one network, or the same one at both ends of a range of slopes, for all slopes in between.
     objectives: ``(batch, rows, output_size)``. known: bounds that hold the values of both of whatever is compared.
-    Yields: node name and bounds of the coefficients ``(batch, rows, *shape)``, in float64.
+    start: bounds of those of the first of the two, within `known`.
+    Yields: node name and bounds of the coefficients ``(batch, rows, *shape)``, in float64; and by name those of the
+    other nodes through which changes reach what was passed so far: together they cut the network.
     Raises: MissingRule: an operator has no rule.
     """
     network, last = networks
@@ -67,12 +70,12 @@ def secants(
         rows_at = found.pop(node.name, None)
         if rows_at is None or node.name not in behind:
             continue
-        if node.name in wanted:
-            yield node.name, rows_at
+        if node.name in wanted or not isinstance(node.op, Affine):
+            yield node.name, rows_at, found
         if not any(name in behind for name in node.inputs):
             continue
         for name, given in zip(
-            node.inputs, _pulled(network, node, last.by_name[node.name], rows_at, known), strict=True
+            node.inputs, _pulled(network, node, last.by_name[node.name], rows_at, known, start), strict=True
         ):
             _add(found, name, given)
 
@@ -91,7 +94,7 @@ def _add(found: dict[str, Interval], name: str, more: Interval) -> None:
     found[name] = more if before is None else Interval(down(before.lower + more.lower), up(before.upper + more.upper))
 
 
-def _pulled(network: Network, node: Node, last: Node, rows: Interval, known: Known) -> Sequence[Interval]:
+def _pulled(network: Network, node: Node, last: Node, rows: Interval, known: Known, start: Known) -> Sequence[Interval]:
     """The coefficients of the node's inputs, given those of its value."""
     tick()
     if isinstance(node.op, Affine):
@@ -102,7 +105,7 @@ def _pulled(network: Network, node: Node, last: Node, rows: Interval, known: Kno
         share = _shares(z)
         wide = Interval(rows.lower.unsqueeze(-1), rows.upper.unsqueeze(-1))
         return [product(wide, Interval(share.lower.unsqueeze(1), share.upper.unsqueeze(1)))]
-    steep = hull(steepness(node, z), steepness(last, z)) if last is not node else steepness(node, z)
+    steep = steepness_between(node, last, z, start[node.inputs[0]])
     return [product(rows, Interval(steep.lower.unsqueeze(1), steep.upper.unsqueeze(1)))]
 
 
@@ -156,41 +159,74 @@ def _shares(z: Interval) -> Interval:
     ``max x' - max x`` is a mean of the entries' changes: it lies between the change of an entry that was the largest
     and that of one that is. Entries that are never the largest have no weight in it.
     """
-    never = z.upper < z.lower.amax(-1, keepdim=True)
-    alone = (~never).sum(-1, keepdim=True) == 1
-    return Interval((~never & alone).to(z.lower.dtype), (~never).to(z.lower.dtype))
+    may = possible(z)
+    alone = may.sum(-1, keepdim=True) == 1
+    return Interval((may & alone).to(z.lower.dtype), may.to(z.lower.dtype))
 
 
-def steepness(node: Node, z: Interval) -> Interval:
-    """Bounds of the slopes of all secants of an elementwise operator's graph on the interval, ``(batch, *shape)``.
+def possible(z: Interval) -> Tensor:
+    """Which entries may be the largest along the last axis."""
+    return z.upper >= z.lower.amax(-1, keepdim=True)
+
+
+def steepness_between(node: Node, last: Node, z: Interval, start: Interval) -> Interval:
+    """Those of a node whose slope lies anywhere between that of `node` and that of `last`; see `steepness`."""
+    found = steepness(node, z, start)
+    return found if last is node else hull(found, steepness(last, z, start))
+
+
+def steepness(node: Node, z: Interval, start: Interval) -> Interval:
+    """Bounds ``(batch, *shape)`` of the slopes of all secants of an elementwise operator's graph that begin at a value
+    in `start` and end at one in `z`, which holds `start`.
 
     Raises: MissingRule: the operator has no rule.
     """
     rule = _STEEPNESS.get(type(node.op))
     if rule is None:
         raise _missing(node)
-    found = rule(node.op, z)
+    found = rule(node.op, z, start)
     shape = z.lower.shape
     return Interval(found.lower.expand(shape), found.upper.expand(shape))
 
 
-def _two_slope(op: TwoSlope, z: Interval) -> Interval:
-    left, right, reach = around(op.left, op.precision), around(op.right, op.precision), beyond(op, z)
-    both = hull(left, right)
-    only_right, only_left = reach.lower >= 0, reach.upper <= 0
-    return Interval(
-        torch.where(only_right, right.lower, torch.where(only_left, left.lower, both.lower)),
-        torch.where(only_right, right.upper, torch.where(only_left, left.upper, both.upper)),
-    )
+def _two_slope(op: TwoSlope, z: Interval, start: Interval) -> Interval:
+    """A secant from ``c`` left of the kink to ``t`` right of it has the right side's slope on the share
+    ``(t - kink) / (t - c)`` of its way and the left one's before; the share grows with both. Likewise from the right.
+    """
+    left, right = around(op.left, op.precision), around(op.right, op.precision)
+    begin, reach = beyond(op, start), beyond(op, z)
+    from_left = _turned(left, right, _share(reach.upper, begin.upper))
+    from_right = _turned(right, left, _share(-reach.lower, -begin.lower))
+    found = hull(left, right)
+    lower, upper = (end.expand(z.lower.shape) for end in found.ends)
+    for there, some in ((begin.upper < 0, from_left), (begin.lower > 0, from_right)):
+        lower = torch.where(there, torch.maximum(lower, some.lower), lower)
+        upper = torch.where(there, torch.minimum(upper, some.upper), upper)
+    for only, own in ((reach.upper <= 0, left), (reach.lower >= 0, right)):
+        lower, upper = torch.where(only, own.lower, lower), torch.where(only, own.upper, upper)
+    return Interval(lower, upper)
 
 
-def _clip(op: Clip, z: Interval) -> Interval:
+def _share(end: Tensor, begin: Tensor) -> Tensor:
+    """At least ``end / (end - begin)`` for ``begin < 0``, and no more than 1; 0 where the kink is not passed."""
+    share = up(end / down(end - begin).clamp(min=underflow(end.dtype)))
+    return torch.where(end > 0, share, 0.0).nan_to_num(1.0).clamp(max=1.0)
+
+
+def _turned(own: Interval, other: Interval, share: Tensor) -> Interval:
+    """Bounds of ``own + w (other - own)`` for ``0 <= w <= share``."""
+    apart = Interval(down(other.lower - own.upper), up(other.upper - own.lower))
+    turn = product(apart, Interval(torch.zeros_like(share), share))
+    return Interval(down(own.lower + turn.lower), up(own.upper + turn.upper))
+
+
+def _clip(op: Clip, z: Interval, _start: Interval) -> Interval:
     flat = (z.upper <= op.lower) | (z.lower >= op.upper)
     inside = (z.lower >= op.lower) & (z.upper <= op.upper)
     return Interval((inside & ~flat).to(z.lower.dtype), (~flat).to(z.lower.dtype))
 
 
-def _bell(op: Sigmoid | Tanh, z: Interval) -> Interval:
+def _bell(op: Sigmoid | Tanh, z: Interval, _start: Interval) -> Interval:
     """The derivative falls away from zero on both sides."""
     nearest = torch.minimum(torch.maximum(torch.zeros_like(z.lower), z.lower), z.upper)
     low, high = _derivative(op, z.magnitude), _derivative(op, nearest)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from leaktight.models.network import Network
 from leaktight.models.slopes import Slopes
 from leaktight.specs.region import Region
 from leaktight.verify.bounds.interval import Interval
@@ -13,7 +14,8 @@ from leaktight.verify.bounds.memory import row_bytes
 from leaktight.verify.leak.closed_form import terms
 from leaktight.verify.leak.intervals import Known, departures, over_range, product
 from leaktight.verify.leak.jacobian import secants
-from leaktight.verify.rounding import down, gamma, trusted_lower, trusted_upper, up
+from leaktight.verify.leak.moves import Form, moves
+from leaktight.verify.rounding import down, gamma, trusted_lower, up
 
 _BYTES = 256 << 20  # about what the coefficients of the regions that are worked on together need
 
@@ -47,6 +49,10 @@ def rates(
     slopes in question (or by the closed form's term for an activation, where that is smaller). Anchored at ``b = lo``,
     the first knows the slope of all ``z``, the second that of all secants, and the better one of the two is taken.
 
+    At every cut through the network, what its nodes move by (`leaktight.verify.leak.moves`) may take the place of all
+    that is in front of it: carried forwards, terms cancel in what a neuron receives, and carried backwards, in what it
+    hands on. The best cut is taken; so no bound is wider than what is carried all the way forwards.
+
     Args: objectives: ``(batch or 1, rows, output_size)``. lo, hi: ``(batch,)``, ``lo <= hi``. known: bounds of every
     node's value over region and range, where better ones than plain intervals are at hand.
     Returns: ``low, high``, each ``(batch, rows)`` in float64; infinite where nothing can be said.
@@ -71,7 +77,8 @@ def _anywhere(
     slopes: Slopes, region: Region, objectives: Tensor, lo: Tensor, hi: Tensor, known: Known | None
 ) -> tuple[Tensor, Tensor]:
     known = over_range(slopes, region, lo, hi) if known is None else known
-    return _summed((slopes.at(lo), slopes.at(hi)), slopes, objectives, known, known)
+    forms = (Form((slopes.at(lo), slopes.at(hi)), departures(slopes, known)),)
+    return _best(forms, slopes, objectives, known, known)
 
 
 def _anchored(
@@ -80,9 +87,8 @@ def _anchored(
     known = over_range(slopes, region, lo, hi) if known is None else known
     first, last = slopes.at(lo), slopes.at(hi)
     start = {name: z.meet(known[name]) for name, z in over_range(slopes, region, lo, lo).items()}
-    one = _summed((first, last), slopes, objectives, known, start)
-    other = _summed((first, first), slopes, objectives, known, known)
-    return torch.maximum(one[0], other[0]), torch.minimum(one[1], other[1])
+    forms = Form((first, last), departures(slopes, start)), Form((first, first), departures(slopes, known))
+    return _best(forms, slopes, objectives, known, start)
 
 
 def joined(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,22 +99,49 @@ def joined(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return low.amin(-1), high.amax(-1)
 
 
-def _summed(
-    networks: tuple[Network, Network], slopes: Slopes, objectives: Tensor, known: Known, moving: Known
+def _best(
+    forms: Sequence[Form], slopes: Slopes, objectives: Tensor, known: Known, start: Known
 ) -> tuple[Tensor, Tensor]:
-    """The sum over the chosen activations of secants (values in `known`) times departures (of values in `moving`).
+    moving = moves(forms, known, start)
+    low, high = zip(*(_cut(form, slopes, objectives, known, start, moving) for form in forms), strict=True)
+    return torch.stack(low).amax(0), torch.stack(high).amin(0)
 
-    Products of intervals grow faster with depth than products of norms; each activation's part is within both.
+
+def _cut(
+    form: Form, slopes: Slopes, objectives: Tensor, known: Known, start: Known, moving: Known
+) -> tuple[Tensor, Tensor]:
+    """The best of all cuts: what the nodes at a cut move, times secants behind it, and departures behind it.
+
+    Behind the first cut is nothing but affine; before the last one, nothing moves. Products of intervals grow faster
+    with depth than products of norms; each activation's part is within both.
     """
-    steps = departures(slopes, moving)
-    most = terms(networks, objectives, steps)
+    most = terms(form.networks, objectives, form.departures)
     low = high = objectives.new_zeros(objectives.shape[:2])
-    for name, rows in secants(networks, objectives, known, slopes.nodes):
-        departure = Interval(steps[name].lower.unsqueeze(1), steps[name].upper.unsqueeze(1))
-        found = product(rows, departure)
-        less, more = torch.minimum(_total(-found.lower), most[name]), torch.minimum(_total(found.upper), most[name])
-        low, high = down(low - less), up(high + more)
-    return trusted_lower(low), trusted_upper(high)
+    lows, highs = list[Tensor](), list[Tensor]()
+    for name, rows, others in secants(form.networks, objectives, known, start, slopes.nodes):
+        before = low, high
+        for node, there in ((name, rows), *others.items()):
+            if node in moving:
+                before = _added(before, there, moving[node])
+        lows.append(before[0])
+        highs.append(before[1])
+        if name in form.departures:
+            low, high = _added((low, high), rows, form.departures[name], most[name])
+    return _highest(lows, low), -_highest([-x for x in highs], -high)
+
+
+def _added(
+    sums: tuple[Tensor, Tensor], rows: Interval, rates: Interval, most: Tensor | float = torch.inf
+) -> tuple[Tensor, Tensor]:
+    """Bounds of sums and another term: coefficients times rates, which is at most so large."""
+    found = product(rows, Interval(rates.lower.unsqueeze(1), rates.upper.unsqueeze(1)))
+    less, more = (_total(x).clamp(max=most) for x in (-found.lower, found.upper))
+    return down(sums[0] - less), up(sums[1] + more)
+
+
+def _highest(bounds: Sequence[Tensor], last: Tensor) -> Tensor:
+    """The highest of some lower bounds."""
+    return torch.stack([trusted_lower(x) for x in (*bounds, last)]).amax(0)
 
 
 def _total(x: Tensor) -> Tensor:
