@@ -91,6 +91,26 @@ def bounds(outputs: int = 10) -> Document:
     }
 
 
+def lipschitz(upper: float | None = 48.0811234, *, method: str = "lipsdp", radius: float | None = None) -> Document:
+    """A global constant over slopes too, or one in a ball."""
+    ball = {"scope": "local", "radius": radius, "center": {"sha256": "3" * 64}}
+    return {
+        **common("lipschitz", "nets/digits.onnx"),
+        "schema": "leaktight.lipschitz/1",
+        "norm": "2",
+        "upper": upper,
+        "lower": 20.5,
+        "gap": None if upper is None else upper / 20.5 - 1,
+        "pattern": 41.25,
+        "method": method,
+        "engine": method,
+        "bounds": {"product": 96.5, method: upper},
+        "timed_out": False,
+        **({"scope": "global"} if radius is None else ball),
+        "curve": [{"slopes": [0.0, 0.5], "upper": upper}, {"slopes": [0.5, 1.0], "upper": 30.0}],
+    }
+
+
 def found(start: float = 4.2, fall: float = 21.0, *, segments: int = 16, seed: int = 0) -> Document:
     """What is known of one margin over slopes 0 to 0.3: it falls from `start`, by about `fall` per unit."""
     random_ = random.Random(seed)

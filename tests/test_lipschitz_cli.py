@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,8 @@ def test_a_local_constant_is_below_the_global_one(
     everywhere = json.loads(asked(capfd, DIGITS, *where)[1])
     inside = json.loads(asked(capfd, DIGITS, *where, "--center", place, "--radius", "1/100")[1])
     assert (inside["scope"], inside["radius"]) == ("local", 0.01)
+    assert inside["center"] == {"sha256": hashlib.sha256(struct.pack("<64d", *centre)).hexdigest()}
+    assert "center" not in everywhere
     assert inside["lower"] <= inside["upper"] < everywhere["upper"]
 
 

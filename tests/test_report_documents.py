@@ -34,6 +34,8 @@ KINDS: dict[str, Document] = {
     "bounds": documents.bounds(),
     "leak": documents.leak(),
     "leak over data": documents.leak_over_data(6),
+    "lipschitz": documents.lipschitz(),
+    "lipschitz in a ball": documents.lipschitz(radius=0.25),
 }
 
 
@@ -311,6 +313,46 @@ def test_results_that_deny_each_other_on_one_question_are_called_contradictions(
     assert compare.compare(proved, another)["contradictions"] == []
     nameless = {**proved, "network": {"path": "a.onnx", "sha256": None}}
     assert compare.compare(nameless, refuted)["contradictions"] == []
+
+
+def test_lipschitz_results_are_compared_by_their_bounds() -> None:
+    before, after = documents.lipschitz(method="fast"), documents.lipschitz(40.5)
+    found = compare.compare(before, after)
+    assert found["kind"] == "lipschitz"
+    assert found["settings"] == [{"name": "method", "before": "fast", "after": "lipsdp"}]
+    changes = {move["name"]: move["change"] for move in found["quantities"]}
+    assert changes["constant, upper"] == pytest.approx(40.5 - 48.0811234)
+    assert changes["constant, lower"] == 0
+    assert changes["gap"] == pytest.approx((40.5 - 48.0811234) / 20.5)
+    assert [entry["name"] for entry in found["entries"]] == ["slopes 0.0 to 0.5"]
+    assert (found["only_before"], found["only_after"]) == (["method fast"], ["method lipsdp"])
+    assert found["contradictions"] == []
+    for form in ("text", "html", "md"):
+        shown = render.render(found, form)
+        assert "The proven constant is 40.5, and was 48.0812" in shown
+        assert "134" in shown  # the gap before, in percent, rounded as every share
+    same = text.render(compare.compare(before, before))
+    assert "The proven constant is 48.0812 in both" in same
+    assert "was nothing" in text.render(compare.compare(documents.lipschitz(None), after))
+
+
+def test_constants_that_exclude_each_other_are_a_contradiction_only_in_one_ball() -> None:
+    low, high = documents.lipschitz(30.0, radius=0.25), documents.lipschitz(50.0, radius=0.25)
+    high["lower"] = 30.5
+    for before, after, which in ((low, high, "after"), (high, low, "before")):
+        (claim,) = compare.compare(before, after)["contradictions"]
+        assert f"constant, lower is 30.5 {which}, and constant, upper is 30 in the other result" in claim
+    for other in (
+        {"radius": 0.5},
+        {"center": {"sha256": "4" * 64}},
+        {"norm": "inf"},
+        {"network": documents.source("a.onnx", "5" * 64)},
+    ):
+        found = compare.compare(low, {**high, **other})
+        assert found["contradictions"] == []
+        assert [setting["name"] for setting in found["settings"]] == list(other)
+    unsaid = [{name: value for name, value in one.items() if name != "center"} for one in (low, high)]
+    assert compare.compare(*unsaid)["contradictions"] == []
 
 
 def test_an_attained_margin_below_a_proven_one_by_a_rounding_is_no_contradiction() -> None:

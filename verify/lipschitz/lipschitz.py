@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -97,7 +98,7 @@ def lipschitz(
         interrupted=interrupted,
         curve=None if slopes is None or interrupted else tuple(curve(Slopes.of(network), *slopes, question)),
         network=network.file,
-        asked={} if radius is None else {"radius": radius},
+        asked={} if centre is None or radius is None else {"radius": radius, "center": {"sha256": _digest(centre)}},
         seconds=time.monotonic() - began,
         pattern=pattern,
     )
@@ -182,6 +183,13 @@ def _region(network: Network, norm: Norm, centre: Tensor | None, radius: float |
     if centre.numel() != network.input_size:
         raise UsageError(f"the centre has {centre.numel()} entries; the network has {network.input_size} inputs")
     return ball(centre.reshape(1, -1).double(), radius, norm)
+
+
+def _digest(centre: Tensor) -> str:
+    """That of the numbers as float64, in order; a zero has no sign."""
+    return hashlib.sha256(
+        (centre.detach().double().reshape(-1).cpu().numpy() + 0.0).astype("<f8").tobytes()
+    ).hexdigest()
 
 
 def _known(network: Network, region: Region | None, deadline: float | None) -> Mapping[str, Interval] | None:

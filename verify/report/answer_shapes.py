@@ -155,6 +155,7 @@ LIPSCHITZ_SHAPE = record(
         "gap": maybe(number),
         "pattern": maybe(number),
         "radius": number,
+        "center": SOURCE,
         "curve": list_of(record({"slopes": interval, "upper": maybe(number)})),
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ _KINDS = {
     schemas.CERTIFICATION: "certification",
     schemas.BOUNDS: "bounds",
     schemas.LEAK: "leak",
+    schemas.LIPSCHITZ: "lipschitz",
 }
 # What is asked; results that differ in one of these answer different questions, so that they cannot contradict.
 _QUESTION = ("network", "property", "data", "epsilon", "norm", "slopes", "leak", "nodes")
-_CIRCUMSTANCES = ("guarantee", "engine", "tolerance", "version", "versions")
+_BALL = ("scope", "center", "radius")  # in which a Lipschitz constant is asked for
+_CIRCUMSTANCES = ("guarantee", "engine", "method", "tolerance", "version", "versions")
 _OPPOSITE = ({"proved", "refuted"}, {"refuted", "proved"})
 
 
@@ -58,7 +60,8 @@ def compare(before: Document, after: Document, names: tuple[str, str] = ("before
         raise UsageError("--compare: one result is of a property and the other of data; give two of the same kind")
     old, new = _entries(before), _entries(after)
     both = [name for name in old if name in new]
-    settings = list(_settings(before, after))
+    question = (*_QUESTION, *_BALL) if kind == "lipschitz" else _QUESTION
+    settings = list(_settings(before, after, question))
     changed = [entry for name in both if (entry := _changed(name, old[name], new[name])) is not None]
     pairs = Counter((old[name].status, new[name].status) for name in both if old[name].status is not None)
     return {
@@ -67,7 +70,9 @@ def compare(before: Document, after: Document, names: tuple[str, str] = ("before
         "before": _side(before, names[0]),
         "after": _side(after, names[1]),
         "settings": settings,
-        "contradictions": _contradictions(before, old, new, settings),
+        "contradictions": []
+        if any(setting["name"] in question for setting in settings) or not _said(before)
+        else _contradictions((_whole(before), _whole(after)), old, new),
         "quantities": _moves(_whole(before), _whole(after)),
         "verdicts": [{"before": pair[0], "after": pair[1], "count": count} for pair, count in sorted(pairs.items())],
         "entries": changed,
@@ -92,17 +97,23 @@ def _side(document: Document, name: str) -> dict[str, Any]:
     return {**side, "command": document["command"]} if "command" in document else side
 
 
-def _settings(before: Document, after: Document) -> Iterator[dict[str, str | None]]:
-    for name in (*_QUESTION, *_CIRCUMSTANCES):
+def _settings(before: Document, after: Document, question: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    for name in (*question, *_CIRCUMSTANCES):
         old, new = _setting(before, name), _setting(after, name)
-        if old != new:
+        if old != new and not (name == "engine" and "method" in before):  # which is the method's other name
             yield {"name": name, "before": old, "after": new}
+
+
+def _said(document: Document) -> bool:
+    """Whether the file says which network it is about, and which ball."""
+    in_a_ball = document.get("scope") == "local"
+    return all(document.get(name, {}).get("sha256") for name in ("network", *(["center"] if in_a_ball else [])))
 
 
 def _setting(document: Document, name: str) -> str | None:
     """A setting as text; a file is what its digest says, wherever it lies."""
     value = document.get(name)
-    if name in ("network", "property", "data") and value is not None:
+    if name in ("network", "property", "data", "center") and value is not None:
         digest = value.get("sha256")
         return f"sha256 {digest}" if digest else None
     if isinstance(value, Mapping):
@@ -116,6 +127,8 @@ def _entries(document: Document) -> dict[str, _Entry]:
     """The entries by name; an input that is there twice is counted once, as its last."""
     if document["schema"] == schemas.BOUNDS:
         return dict(_outputs(document))
+    if document["schema"] == schemas.LIPSCHITZ:
+        return dict(_constants(document))
     if "inputs" not in document:
         numbers = {} if document["schema"] == schemas.VERDICT else _slope_numbers(document)
         return {
@@ -134,6 +147,14 @@ def _outputs(document: Document) -> Iterator[tuple[str, _Entry]]:
     for name, ends in document["outputs"].items():
         for (place, low), (_, high) in zip(places(ends["lower"], name), places(ends["upper"], name), strict=True):
             yield place, _Entry(None, {"lower": low, "upper": high})
+
+
+def _constants(document: Document) -> Iterator[tuple[str, _Entry]]:
+    """What each method proved, and of a curve each segment."""
+    for name, upper in document["bounds"].items():
+        yield f"method {name}", _Entry(None, {"upper": upper})
+    for part in document.get("curve", ()):
+        yield "slopes {} to {}".format(*part["slopes"]), _Entry(None, {"upper": part["upper"]})
 
 
 def _margin_numbers(found: Document) -> Numbers:
@@ -166,6 +187,8 @@ def _radius_numbers(found: Document) -> Numbers:
 def _whole(document: Document) -> Numbers:
     """The numbers of a result as a whole."""
     numbers: dict[str, float | None] = {}
+    if document["schema"] == schemas.LIPSCHITZ:
+        numbers = {f"constant, {end}": document[end] for end in ("upper", "lower")} | {"gap": document.get("gap")}
     accuracy = document.get("accuracy")
     if isinstance(accuracy, Mapping):
         numbers = {f"{name} accuracy": accuracy[name] for name in ("clean", "certified", "attacked")}
@@ -213,13 +236,11 @@ def _moved_most(entries: Sequence[Document]) -> list[dict[str, Any]]:
     return list(farthest.values())
 
 
-def _contradictions(
-    before: Document, old: Mapping[str, _Entry], new: Mapping[str, _Entry], settings: Iterable[Document]
-) -> list[str]:
-    """Claims of the one that the other denies, unless the files show that they answer different questions."""
-    if any(setting["name"] in _QUESTION for setting in settings) or not before["network"].get("sha256"):
-        return []
-    found = [
+def _contradictions(whole: tuple[Numbers, Numbers], old: Mapping[str, _Entry], new: Mapping[str, _Entry]) -> list[str]:
+    """Claims of the one that the other denies, where both answer the same question."""
+    before, after = whole
+    found = [*_denials("the whole", before, after, "before"), *_denials("the whole", after, before, "after")]
+    found += [
         f"{name}: {old[name].status} before, and {new[name].status} after"
         for name in old
         if name in new and {old[name].status, new[name].status} in _OPPOSITE
@@ -239,6 +260,7 @@ _ORDERED = (
     ("smallest margin, proven", "smallest margin, attained"),
     ("proved up to", "refuted from"),
     ("lower", "upper"),
+    ("constant, lower", "constant, upper"),
 )
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leaktight.verify.report.outline import Block, Cell, Code, Page, Prose, Section, Table, Tile, Tone, Verdict
+from leaktight.verify.report.outline import (
+    Block,
+    Cell,
+    Code,
+    Page,
+    Prose,
+    Section,
+    Table,
+    Tile,
+    Tone,
+    Verdict,
+    shown,
+    up,
+)
 from leaktight.verify.report.pages.parts import measured
 from leaktight.verify.report.schemas import Document
 from leaktight.verify.report.words import command_line
@@ -17,10 +30,9 @@ def page(document: Document) -> Page:
     count, entries = sum(pair["count"] for pair in turned), document["entries"]
     wrong = document["contradictions"]
     before, after = document["before"]["name"], document["after"]["name"]
-    headline = f"{count} verdict{'s' if count != 1 else ''} changed" if count else "No verdict changed"
     return Page(
         f"Comparison of two results ({document['kind']})",
-        "The results contradict each other" if wrong else headline,
+        "The results contradict each other" if wrong else _headline(document, count),
         Tone.REFUTED if wrong else Tone.NEUTRAL,
         f"From {before} to {after}.",
         [
@@ -40,6 +52,19 @@ def page(document: Document) -> Page:
             _origin(document),
         ],
     )
+
+
+def _headline(document: Document, count: int) -> str:
+    """How many verdicts changed; of results without any, how the proven constant moved or how much else changed."""
+    if document["verdicts"]:
+        return f"{count} verdict{'s' if count != 1 else ''} changed" if count else "No verdict changed"
+    for moved in document["quantities"]:
+        if moved["name"] == "constant, upper":
+            was, now = ("nothing" if end is None else shown(up(end)) for end in (moved["before"], moved["after"]))
+            same = moved["before"] == moved["after"]
+            return f"The proven constant is {now}{' in both' if same else f', and was {was}'}"
+    count = len(document["entries"])
+    return f"{count} entr{'ies' if count != 1 else 'y'} changed" if count else "No number changed"
 
 
 def _contradictions(document: Document) -> list[Section]:

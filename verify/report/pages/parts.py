@@ -21,7 +21,7 @@ _UPWARDS = ("attained", "refuted from", "change at most", "upper", "open slopes"
 
 def measured(name: str, value: float) -> Cell:
     """A number of a result, by its name in a comparison."""
-    if "accuracy" in name:
+    if "accuracy" in name or name == "gap":
         return Share(value)
     if name.endswith(_DOWNWARDS):
         return Down(value)
@@ -43,7 +43,7 @@ def origin(document: Document) -> Section:
     """Where the result comes from, and how to get it again."""
     files = [
         (name, _known(document[name].get("path")), _known(document[name].get("sha256")))
-        for name in ("network", "property", "data")
+        for name in ("network", "property", "data", "center")
         if any(document.get(name, {}).get(key) for key in ("path", "sha256"))
     ]
     versions = {"leaktight": document["version"], **document.get("versions", {})}
