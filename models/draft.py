@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from leaktight.models.network import Network, Node
@@ -9,19 +11,28 @@ from leaktight.models.ops import Affine, Input
 
 
 class Draft:
-    """Nodes by name, in topological order; `outputs` are the names that users read."""
+    """Nodes by name; `outputs` are the names that users read.
+
+    A change costs what it changes, not what there is: each node has a place, and nodes stand in topological order again
+    after `prune`.
+    """
 
     def __init__(self, network: Network) -> None:
-        self.nodes = {node.name: node for node in network.nodes}
         self.outputs = frozenset(port.name for port in network.outputs)
+        self._nodes: dict[str, Node] = {}
+        self._places: dict[str, tuple[int, ...]] = {}
+        self._users: dict[str, Counter[str]] = {}
+        for place, node in enumerate(network.nodes):
+            self._add(node, (place,))
 
-    def consumers(self, name: str) -> list[str]:
-        return [node.name for node in self.nodes.values() for given in node.inputs if given == name]
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes
 
     def only_consumer(self, name: str) -> str | None:
-        """The one node that reads the value, if nobody else does and it is no output."""
-        users = self.consumers(name)
-        return users[0] if len(users) == 1 and name not in self.outputs else None
+        """The one node that reads the value, once, if nobody else does and it is no output."""
+        users = self._users.get(name, Counter[str]())
+        return next(iter(users)) if sum(users.values()) == 1 and name not in self.outputs else None
 
     def renamable(self, node: Node) -> bool:
         """Whether nothing that users know goes by the name of the node."""
@@ -29,37 +40,50 @@ class Draft:
 
     def fresh(self, wanted: str) -> str:
         """A name that no node has."""
-        while wanted in self.nodes:
+        while wanted in self._nodes:
             wanted += "'"
         return wanted
 
     def bypass(self, name: str, by: str) -> None:
         """Removes a node; who read it reads `by`."""
-        del self.nodes[name]
+        self._remove(name)
         self.reroute(name, by)
 
     def reroute(self, name: str, by: str) -> None:
         """Who read the one value reads the other."""
-        for node in list(self.nodes.values()):
-            if name in node.inputs and node.name != by:
-                self.nodes[node.name] = replace(node, inputs=tuple(by if x == name else x for x in node.inputs))
+        for user in list(self._users.get(name, ())):
+            if user != by:
+                node, place = self._nodes[user], self._places[user]
+                self._remove(user)
+                self._add(replace(node, inputs=tuple(by if x == name else x for x in node.inputs)), place)
 
     def put(self, *nodes: Node, instead_of: tuple[str, ...]) -> None:
         """Puts nodes in the place of the last of some others, all of which disappear."""
-        kept = dict[str, Node]()
-        for name, present in self.nodes.items():
-            if name == instead_of[-1]:
-                kept.update((node.name, node) for node in nodes)
-            elif name not in instead_of:
-                kept[name] = present
-        self.nodes = kept
+        place = self._places[instead_of[-1]]
+        for name in instead_of:
+            self._remove(name)
+        for part, node in enumerate(nodes):
+            self._add(node, place if len(nodes) == 1 else (*place, part))
 
     def prune(self) -> None:
         """Removes every node that no output needs, except inputs."""
         wanted = set(self.outputs)
         kept = []
-        for node in reversed(self.nodes.values()):
-            if node.name in wanted or isinstance(node.op, Input):
+        for name in sorted(self._nodes, key=self._places.__getitem__, reverse=True):
+            node = self._nodes[name]
+            if name in wanted or isinstance(node.op, Input):
                 wanted.update(node.inputs)
-                kept.append(node)
-        self.nodes = {node.name: node for node in reversed(kept)}
+                kept.append((node, self._places[name]))
+        self._nodes, self._places, self._users = {}, {}, {}
+        for node, place in reversed(kept):
+            self._add(node, place)
+
+    def _add(self, node: Node, place: tuple[int, ...]) -> None:
+        self._nodes[node.name], self._places[node.name] = node, place
+        for name in node.inputs:
+            self._users.setdefault(name, Counter())[node.name] += 1
+
+    def _remove(self, name: str) -> None:
+        for given in self._nodes.pop(name).inputs:
+            self._users[given].pop(name, None)
+        del self._places[name]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import mpmath
@@ -13,12 +15,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import Draft
 from onnx_zoo import ZOO, Maker, zoo_model
 
 from leaktight.models.enclosure import Enclosure
 from leaktight.models.network import Network
 from leaktight.models.onnx import network_from_bytes
-from leaktight.models.ops import Conv, Linear, Scale, TwoSlope
+from leaktight.models.ops import Conv, Linear, Reshape, Scale, TwoSlope
 from leaktight.models.simplify import simplify
 from leaktight.specs.region import Box
 from leaktight.verify.bounds.interval import Interval, propagate
@@ -354,3 +357,33 @@ def test_constants_computed_in_float32_enclose_the_real_result_and_the_computed_
     assert op.bias_error is not None
     assert float(op.bias) == float(a * b)
     assert abs(Fraction(float(a)) * Fraction(float(b)) - Fraction(float(op.bias))) <= Fraction(float(op.bias_error))
+
+
+def test_the_work_grows_with_the_number_of_nodes_and_no_faster() -> None:
+    """Lines run in the room `models`, for chains of 150 and 600 of each kind that is folded."""
+
+    def lines(length: int) -> int:
+        draft, done = Draft(0), 0
+        at = draft.input(1, 2)
+        for _ in range(length):
+            at = draft.linear(draft.add(Scale(torch.full((2,), 1.5, dtype=torch.float64)), at), 2)
+            at = draft.leaky(draft.add(Reshape((1, 2), (1, 2)), at), 0.5)
+        network = draft.network(at)
+
+        def count(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+            nonlocal done
+            if "/models/" not in frame.f_code.co_filename.replace("\\\\", "/"):
+                return None
+            done += event == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            simplified = simplify(network)
+        finally:
+            sys.settrace(before)
+        assert len(simplified.nodes) == 1 + 2 * length
+        return done
+
+    assert lines(600) < 4.5 * lines(150)
