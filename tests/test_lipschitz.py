@@ -24,7 +24,7 @@ from leaktight.verify.lipschitz.centred import centred, middle_and_half
 from leaktight.verify.lipschitz.certificate import certified, repaired
 from leaktight.verify.lipschitz.fast import closed_form
 from leaktight.verify.lipschitz.layers import layers
-from leaktight.verify.lipschitz.methods import usual
+from leaktight.verify.lipschitz.methods import OWN, usual
 from leaktight.verify.lipschitz.sectors import Sector
 
 ORDERS = {"2": 2, "inf": np.inf, "1": 1}
@@ -131,6 +131,19 @@ def test_the_network_on_which_full_multipliers_are_wrong_keeps_its_constant(slop
 def test_two_identities_have_the_constant_one(name: str) -> None:
     found = lt.lipschitz(chain([np.eye(3), np.eye(3)], 0.0), method=name)
     assert 1 <= found.upper <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("solver", [None, *OWN])
+@pytest.mark.parametrize("scales", [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1e-80, 1e80, 1e80), (1e80, 1e-80, 1e80)])
+def test_dead_layers_and_extreme_scales_are_answered_with_no_more_than_the_product(
+    scales: tuple[float, ...], solver: str | None
+) -> None:
+    weights = random_weights([2, 3, 3, 3, 2], 0)
+    network = chain([scale * weight for scale, weight in zip((*scales, 1.0), weights, strict=True)], 0.25)
+    most = lt.lipschitz(network, method="product").upper * (1 + 1e-9)
+    found = lt.lipschitz(network, method="lipsdp", solver=solver)
+    assert (found.lower or 0.0) <= found.upper <= most
+    assert lt.lipschitz(network, method="fast").upper <= most
 
 
 def test_a_dead_network_has_the_constant_zero() -> None:

@@ -42,6 +42,7 @@ _AS_LONG = 1.5  # times as long as a proof took another may take
 _ALIKE = 10.0  # neurons of a layer up to which proofs of a chain take about as long with all multipliers
 _SHORT = 0.5  # seconds that a proof may take beyond a deadline
 _VANISHING = 1e-60  # what a proof by squares tells from zero
+_LEAST, _MOST = 1e-250, 1e250  # squares of bounds beyond these under- or overflow on the way
 _DEEP = 8  # stages from which it pays to go through them one by one
 
 
@@ -120,7 +121,7 @@ class Question:
     @property
     def solvable(self) -> bool:
         """Whether there is something to solve: a network that depends on its inputs, with numbers in range."""
-        return 0 < self.closed_form.square < inf
+        return _LEAST < self.closed_form.square < _MOST
 
     @cached_property
     def optimal(self) -> list[Array]:
@@ -183,12 +184,14 @@ def _liplt(question: Question) -> float:
         return _product(question)  # never smaller, and cheap
 
 
+@np.errstate(all="ignore")  # what goes out of range proves nothing, and is answered with the product
 def _fast(question: Question) -> float:
     if question.fast_provable and _VANISHING < question.fast < inf:
         return question.fast
     return _product(question)  # zero, where a layer is
 
 
+@np.errstate(all="ignore")
 def _lipsdp(question: Question) -> float:
     if not question.provable or not question.solvable:
         return _fast(question)
@@ -197,7 +200,8 @@ def _lipsdp(question: Question) -> float:
         return _fast(question)
     safe = inf if question.deadline is None else question.fast  # what stands where another proof comes too late
     try:
-        return min(safe, repaired(question.centred, question.optimal, found.each, found.square))
+        proven = min(safe, repaired(question.centred, question.optimal, found.each, found.square))
+        return proven if proven < inf else _fast(question)
     except TimeUp:
         if safe == inf:
             raise
