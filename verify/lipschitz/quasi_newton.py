@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 
 from torch import Tensor
 
@@ -26,10 +27,13 @@ def descend(
 ) -> Tensor:
     """A point with a smaller value, by L-BFGS with steps halved until the value falls.
 
-    It ends after so many iterations, at the deadline (of time.monotonic), or where ten of them gain less than `enough`.
+    It ends after so many iterations, at the deadline (of time.monotonic), or where ten of them gain less than `enough`;
+    at once where the function is not defined at the point.
     progress: told how many iterations are done.
     """
     here, slope = function(point)
+    if not isfinite(here):
+        return point
     pairs: list[tuple[Tensor, Tensor]] = []
     history = [here]
     for done in range(iterations):

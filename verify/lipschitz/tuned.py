@@ -33,6 +33,8 @@ _GAPS = (3e-2, 3e-3, 1e-5)  # of the bound's square, relatively, turn by turn
 _STAGES = 50  # of all searches at few frequencies together, as usual
 _ITERATIONS = 400
 _COARSE = (8, 4, 2)  # of how many frequencies of each axis one is looked at, descent by descent
+_CLOSE = 1e-4  # of the bound's square, relatively: a descent that gains less in ten iterations ends
+_EXACT = 1e-6  # the same where few frequencies are looked at, at no cost to speak of
 _FEWEST = 2  # points of a torus along each axis
 _ROOM = 0.02  # above what is feasible at all frequencies
 _USUAL = 450  # of all descents together
@@ -62,18 +64,16 @@ def _coarse_to_fine(steps: Sequence[Step], chain: Sequence[Wave], start: Tensor,
     """By descents at every eighth frequency of each axis first, at every fourth, at every other and at all of them.
 
     Multipliers belong to channels, whatever the size of the image, and symbols are smooth in the frequency: what few
-    frequencies say is close, and costs a share. It is raised to what is feasible at all of them.
+    frequencies say is close, and costs a share. It is raised to what is feasible at all of them. Fewer frequencies may
+    differ much from all (the values are those of another network), so each time the next sharpness is enough.
     """
     point, sharpness = start, list(_SQUARINGS)
-    for factor in _COARSE:
-        some = coarser(steps, factor)
-        if some is not None:
-            part = waves(some)
-            point = fall.fallen(some, part, _better(some, part, point, start, fall.sizes), sharpness)
-            sharpness = sharpness[-1:]
+    for some in filter(None, (coarser(steps, factor) for factor in _COARSE)):
+        part, own = waves(some), sharpness.pop(0)
+        point = fall.fallen(some, part, _better(some, part, point, start, fall.sizes), (own,), _CLOSE)
     if fall.late:  # the proof has to follow
         return start
-    return fall.fallen(steps, chain, _better(steps, chain, point, start, fall.sizes), sharpness)
+    return fall.fallen(steps, chain, _better(steps, chain, point, start, fall.sizes), sharpness, _CLOSE)
 
 
 def coarser(steps: Sequence[Step], factor: int) -> list[Step] | None:
@@ -97,9 +97,15 @@ def coarser(steps: Sequence[Step], factor: int) -> list[Step] | None:
 
 
 def _better(steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
-    """The point, raised to be feasible, or `start` where that is better."""
-    if point is start:
-        return start
+    """The point or `start`, each raised to be feasible at these frequencies: the better one."""
+    both = [at for at in (_raised(steps, chain, one, sizes) for one in (point, start)) if at is not None]
+    values = [_objective(steps, chain, at.exp().split(sizes), _SQUARINGS[-1]) for at in both]
+    known = [(float(value), at) for value, at in zip(values, both, strict=True) if value is not None]
+    return min(known, key=lambda pair: pair[0])[1] if known else start
+
+
+def _raised(steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sizes: list[int]) -> Tensor | None:
+    """The point, with every ``T`` as much larger as it has to be; None where a rounding is in the way."""
     raised, scales = list[Tensor](), point.exp().split(sizes)
 
     def rule(k: int, _: Wave, image: Tensor) -> Tensor:
@@ -110,18 +116,16 @@ def _better(steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, start: 
 
     try:
         _walk(steps, chain, rule)
-    except NotContained:  # by a rounding
-        return start
-    moved = torch.cat(raised).log()
-    both = [_objective(steps, chain, at.exp().split(sizes), _SQUARINGS[-1]) for at in (moved, start)]
-    return moved if both[0] is not None and both[1] is not None and float(both[0]) < float(both[1]) else start
+    except NotContained:
+        return None
+    return torch.cat(raised).log()
 
 
 def _creeping(steps: Sequence[Step], sizes: list[int], deadline: float | None, progress: Progress | None) -> Search:
     """The same by descent, which is quicker where there are few steps."""
     some = [replace(step, points=(-1,), window=replace(step.window, stride=(1,))) for step in steps]
     fall = _Fall(sizes, deadline, progress)
-    return lambda part, at, turn: fall.fallen(some, part, at, _TURNS[min(turn, len(_TURNS) - 1)])
+    return lambda part, at, turn: fall.fallen(some, part, at, _TURNS[min(turn, len(_TURNS) - 1)], _EXACT)
 
 
 def _jointly(start: list[Tensor], deadline: float | None, progress: Progress | None) -> Search:
@@ -157,14 +161,16 @@ class _Fall:
     def late(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
 
-    def fallen(self, steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sharpness: Sequence[int]) -> Tensor:
+    def fallen(
+        self, steps: Sequence[Step], chain: Sequence[Wave], point: Tensor, sharpness: Sequence[int], enough: float
+    ) -> Tensor:
         """A logarithm of ``T`` with a smaller bound, smoothed less and less."""
         for squarings in sharpness:
 
             def value(at: Tensor, squarings: int = squarings) -> Tensor | None:
                 return _objective(steps, chain, at.exp().split(self.sizes), squarings)
 
-            point = descend(_with_slope(value), point, _ITERATIONS, self.deadline, progress=self._told)
+            point = descend(_with_slope(value), point, _ITERATIONS, self.deadline, enough=enough, progress=self._told)
         return point
 
     def _told(self, _: int) -> None:
