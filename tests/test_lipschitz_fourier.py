@@ -7,6 +7,7 @@ from itertools import pairwise
 from itertools import product as combinations
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from leaktight.verify.lipschitz.layers import layers
 from leaktight.verify.lipschitz.lipschitz import lipschitz
 from leaktight.verify.lipschitz.patterns import steepest_pattern
 from leaktight.verify.lipschitz.quasi_newton import descend
-from leaktight.verify.lipschitz.torus import chain
+from leaktight.verify.lipschitz.torus import Step, chain
 from tests.networks import Draft, build
 
 
@@ -387,6 +388,25 @@ def test_strided_convolutions_of_a_trained_network_are_within_five_percent_of_po
             x = x / x.norm()
         least = float(op.linear(x).norm())
         assert least * (1 - 1e-13) <= spectra.product(chain(network)) <= 1.05 * least
+
+
+def test_what_few_frequencies_found_counts_when_there_is_no_time_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = chain(strided(24))
+    symbols, right, descents = spectra.waves(steps), tuned._Fall.fallen, list[int]()
+
+    def last(fall: tuned._Fall, some: list[Step], *rest: Any) -> torch.Tensor:
+        descents.append(len(some))
+        found = right(fall, some, *rest)
+        fall.deadline = -1.0
+        return found
+
+    monkeypatch.setattr(tuned._Fall, "fallen", last)
+    with torch.no_grad():
+        scales = tuned.optimal(steps, symbols)
+    assert scales is not None
+    assert len(descents) == 1
+    found = spectra.certified(steps, lambda k, *_: scales[k], symbols)
+    assert found < 0.97 * spectra.certified(steps, spectra.closed_form, symbols)
 
 
 def test_a_search_begins_where_coarse_tori_are_defined_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def optimal(
 
     None: the closed form is not feasible in floating point.
     """
+    began = time.monotonic()
     start = _closed_forms(steps, chain)
+    look = time.monotonic() - began
     if start is None or not sum(map(len, start)):
         return start
     sizes, point = [len(scale) for scale in start], torch.cat(start).log()
@@ -56,7 +58,8 @@ def optimal(
         search = _creeping(steps, sizes, deadline, progress) if few else _jointly(start, deadline, progress)
         point = cut(without_opposites(chain, steps[0].points), point, search, deadline)
     else:
-        point = _coarse_to_fine(steps, chain, point, _Fall(sizes, deadline, progress))
+        early = None if deadline is None else deadline - 2 * look  # what to raise the point that is found then takes
+        point = _coarse_to_fine(steps, chain, point, _Fall(sizes, early, progress))
     return list(point.exp().split(sizes))
 
 
@@ -69,10 +72,13 @@ def _coarse_to_fine(steps: Sequence[Step], chain: Sequence[Wave], start: Tensor,
     """
     point, sharpness = start, list(_SQUARINGS)
     for some in filter(None, (coarser(steps, factor) for factor in _COARSE)):
+        if fall.late:
+            break
         part, own = waves(some), sharpness.pop(0)
         point = fall.fallen(some, part, _better(some, part, point, start, fall.sizes), (own,), _CLOSE)
-    if fall.late:  # the proof has to follow
-        return start
+    if fall.late:
+        raised = _raised(steps, chain, point, fall.sizes)
+        return start if raised is None else raised
     return fall.fallen(steps, chain, _better(steps, chain, point, start, fall.sizes), sharpness, _CLOSE)
 
 
