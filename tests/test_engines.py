@@ -495,3 +495,18 @@ def test_every_affine_operator_is_the_adjoint_of_its_adjoint() -> None:
 
 def test_ports_of_the_examples_name_their_values() -> None:
     assert all(isinstance(port, Port) for kind in KINDS for port in build(kind).outputs)
+
+
+def test_adam_climbs_along_a_ridge_where_signs_go_to_and_fro_across_it() -> None:
+    def highest(by_signs: bool) -> float:
+        tilts = {"a": torch.tensor([[[0.95, 0.1]]], dtype=torch.float64)}
+
+        def value() -> Tensor:
+            x, y = tilts["a"].unbind(-1)
+            return -3 * (x - y - 0.3).abs() - (x + 0.5 * y - 0.2).abs()
+
+        steps = [0.2 * 0.9**k for k in range(24)]
+        return float(optimise.ascend(value, tilts, steps, lambda best: torch.ones_like(best) > 0, by_signs=by_signs))
+
+    assert highest(by_signs=True) < -0.6
+    assert highest(by_signs=False) > -0.3

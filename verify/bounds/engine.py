@@ -111,7 +111,7 @@ def _alpha_crown(question: Question) -> Tensor:
             if len(default_tilts(question.network, known, 1)) < 2:
                 break  # nothing lies behind another line
             known = turned_bounds(some, known, behind)
-        best[index] = torch.maximum(start, turn_last(some, known, last))
+        best[index] = torch.maximum(start, turn_last(some, known, last, by_signs=stage < 2))
     return best
 
 

@@ -6,7 +6,8 @@ never breaks it.
 
 The ascent is by signs: a bound is concave in no useful sense in its turns, but its gradient's sign says for each line
 whether to turn up or down, and steps of halving size settle it. A few steps suffice, which is what makes it affordable
-to turn the lines behind every intermediate bound too, row by row (`turned_bounds`).
+to turn the lines behind every intermediate bound too, row by row (`turned_bounds`). Where signs go to and fro between
+kinks, Adam (Kingma and Ba 2014, arXiv:1412.6980) goes on; a step of it costs half as much again.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from leaktight.verify.bounds.rows import Units
 
 Tilts = dict[str, Tensor]
 _TURN = 0.7
+_FIRST, _SECOND, _LEAST = 0.9, 0.999, 1e-30  # Adam's own; of a root, so that nothing is divided by zero
 # Step sizes, stage after stage: for the many rows behind the intermediate bounds, and for the few that are asked for.
-_COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.5 * 0.84**k for k in range(24))
+_COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.2 * 0.9**k for k in range(24))
 SCHEDULES: tuple[tuple[Sequence[float], Sequence[float]], ...] = (
     ((), _COARSE),
     ((0.5, 0.3, 0.2, 0.1), _COARSE),
@@ -116,14 +118,35 @@ def minimiser(region: Region, slopes: Tensor) -> Tensor:
     return torch.addcmul(middle, reach, slopes.sign())
 
 
+class _Moments:
+    """Directions of Adam: the mean of the slopes so far, over the root of the mean of their squares."""
+
+    def __init__(self) -> None:
+        self.mean = self.square = torch.zeros(())
+        self.steps = 0
+
+    def direction(self, slope: Tensor) -> Tensor:
+        self.steps += 1
+        self.mean = torch.lerp(self.mean.to(slope).expand_as(slope), slope, 1 - _FIRST)
+        self.square = torch.lerp(self.square.to(slope).expand_as(slope), slope * slope, 1 - _SECOND)
+        size = (self.square / (1 - _SECOND**self.steps)).sqrt_().clamp_(min=_LEAST)
+        return self.mean / (1 - _FIRST**self.steps) / size
+
+
 def ascend(
-    value: Callable[[], Tensor], tilts: Tilts, steps: Sequence[float], wanted: Callable[[Tensor], Tensor]
+    value: Callable[[], Tensor],
+    tilts: Tilts,
+    steps: Sequence[float],
+    wanted: Callable[[Tensor], Tensor],
+    *,
+    by_signs: bool = True,
 ) -> Tensor:
     """The best of `value` ``(batch, rows)`` seen while `tilts` are turned, in place, to raise it.
 
-    `wanted` says of the best so far which rows are worth raising further; none ends the ascent.
+    `wanted` says of the best so far which rows are worth raising further; none ends the ascent. By Adam if not
+    `by_signs`.
     """
-    best = None
+    best, moments = None, [_Moments() for _ in tilts]
     for size in steps:
         for tilt in tilts.values():
             tilt.requires_grad_(True)
@@ -134,15 +157,17 @@ def ascend(
             if not found.requires_grad or not bool(rows.any()):  # no line that can turn lies on the way to an input
                 return best
             slopes = torch.autograd.grad(found[rows].sum(), list(tilts.values()), allow_unused=True)
-        for tilt, slope in zip(tilts.values(), slopes, strict=True):
+        for tilt, slope, own in zip(tilts.values(), slopes, moments, strict=True):
             tilt.requires_grad_(False)
             if slope is not None:
-                tilt.add_(slope.sign_(), alpha=size).clamp_(0, 1)
+                tilt.add_(slope.sign_() if by_signs else own.direction(slope), alpha=size).clamp_(0, 1)
     last = value()
     return last if best is None else torch.maximum(best, last)
 
 
-def turn_last(question: Question, known: Mapping[str, Interval], steps: Sequence[float]) -> Tensor:
+def turn_last(
+    question: Question, known: Mapping[str, Interval], steps: Sequence[float], *, by_signs: bool = True
+) -> Tensor:
     """Lower bounds ``(batch, rows)`` of the question's rows, by turning the lines of the last pass alone.
 
     Ends early when every row is above the target, or when the deadline has passed.
@@ -154,18 +179,18 @@ def turn_last(question: Question, known: Mapping[str, Interval], steps: Sequence
 
     def turned(part: tuple[slice, slice]) -> Tensor:
         theirs = {name: z.select(part[0]) for name, z in known.items()}
-        return _turned(question.select(part[0]).rows(part[1]), theirs, steps)
+        return _turned(question.select(part[0]).rows(part[1]), theirs, steps, by_signs)
 
     for (regions, some), best in zip(parts, each(turned, parts), strict=True):
         found[regions, some] = best
     return found
 
 
-def _turned(question: Question, known: Mapping[str, Interval], steps: Sequence[float]) -> Tensor:
+def _turned(question: Question, known: Mapping[str, Interval], steps: Sequence[float], by_signs: bool) -> Tensor:
     tilts = default_tilts(question.network, known, question.objectives.shape[1])
     plain, starts = Backward(question.network, question.region, known), question.starts()
     hope = _Hope(question, len(steps))
-    return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, steps, hope.left)
+    return ascend(lambda: plain.turned(tilts).lower(*starts), tilts, steps, hope.left, by_signs=by_signs)
 
 
 class _Hope:
