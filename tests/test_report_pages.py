@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import documents
@@ -303,6 +304,25 @@ def test_no_slope_is_drawn_as_proved_that_the_document_does_not_prove() -> None:
 )
 def test_the_headline_of_a_leak_is_its_answer(settings: Document, headline: str) -> None:
     assert leaktight.report(documents.leak(**settings), "md").splitlines()[0] == f"# {headline}"
+
+
+@pytest.mark.parametrize(
+    ("margins", "headline"),
+    [
+        ([-1, -1, 1, 2, 2, -1], "Refuted from slope 0; proved from 0.2 to 0.4"),
+        ([-1, 1, 1, -1, 2, 2, 2], "Refuted from slope 0; proved from 0.4 to 0.6 and elsewhere"),
+        ([1, 1, -1, -1, 2, 2], "Proved up to slope 0.1, refuted from 0.3; proved from 0.4 to 0.5"),
+        ([-1, -1, 1, -1], "Refuted from slope 0"),
+    ],
+)
+def test_the_headline_of_a_leak_names_what_is_proved_further_on(margins: list[float], headline: str) -> None:
+    curve = [
+        {"slopes": [k / 10, (k + 1) / 10], "lower": list(map(float, ends)), "upper": None}
+        for k, ends in enumerate(pairwise(margins))
+    ]
+    proved, refuted = (0.1, 0.3) if margins[0] > 0 else (None, 0.0)
+    found = {"status": "refuted", "proved_up_to": proved, "refuted_from": refuted, "curve": curve, "slopes": [0, 1]}
+    assert leak_curve.headline(found) == headline
 
 
 def test_what_is_not_known_is_not_made_up() -> None:

@@ -49,6 +49,12 @@ def positive(curve: Sequence[Segment]) -> list[Span]:
     return union(found)
 
 
+def throughout(curve: Sequence[Segment]) -> list[Span]:
+    """The segments with proven values above 0 at both ends, so in between, as maximal intervals: nothing is rounded."""
+    known = ((segment["slopes"], chord(segment)) for segment in curve)
+    return union([(start, end) for (start, end), ends in known if ends is not None and min(ends) > 0])
+
+
 def union(spans: Sequence[Span]) -> list[Span]:
     """The same slopes as maximal intervals in ascending order."""
     merged: list[Span] = []

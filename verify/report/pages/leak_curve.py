@@ -27,14 +27,21 @@ CURVE = (
 
 
 def headline(found: Found) -> str:
+    """The answer in a line; where it is not that all is proved, also the widest range of slopes further on that is."""
     proved, refuted = found["proved_up_to"], found["refuted_from"]
     if found["status"] == "proved":
         start, end = found["slopes"]
         return f"Proved for every slope from {rounded_inwards(start, end)}"
     if proved is not None:
         beyond = "undecided beyond" if refuted is None else f"refuted from {rounded_up(refuted)}"
-        return f"Proved up to slope {rounded_down(proved)}, {beyond}"
-    return "Undecided" if refuted is None else f"Refuted from slope {rounded_up(refuted)}"
+        says = f"Proved up to slope {rounded_down(proved)}, {beyond}"
+    else:
+        says = "Undecided" if refuted is None else f"Refuted from slope {rounded_up(refuted)}"
+    further = [span for span in arithmetic.throughout(found["curve"]) if proved is None or span[0] > proved]
+    if further:
+        start, end = max(further, key=lambda span: span[1] - span[0])
+        says += f"; proved from {rounded_inwards(start, end)}" + (" and elsewhere" if len(further) > 1 else "")
+    return says
 
 
 def spans_of(pairs: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
