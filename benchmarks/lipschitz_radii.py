@@ -29,12 +29,17 @@ GLOBAL = ("product", "fast", "lipsdp")
 
 
 def trained(images: Tensor, labels: Tensor, slope: float, hidden: int = 64, epochs: int = 20) -> nn.Sequential:
-    """784 - 64 - 64 - 10, by Adam with weight decay, from a fixed seed."""
+    """784 - 64 - 64 - 10, from a fixed seed."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(784, hidden), nn.LeakyReLU(slope), nn.Linear(hidden, hidden), nn.LeakyReLU(slope),
         nn.Linear(hidden, 10),
     )  # fmt: skip
+    return fitted(model, images, labels, epochs)
+
+
+def fitted(model: nn.Sequential, images: Tensor, labels: Tensor, epochs: int) -> nn.Sequential:
+    """The model, trained by Adam with weight decay."""
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4)
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(64):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import leaktight as lt
 from benchmarks.lipschitz_convolutions import measured
+from benchmarks.lipschitz_radii import fitted
 from leaktight.models.network import Network, Node, Port
 from leaktight.models.ops import Conv, Input
 from leaktight.specs.data import read_data
@@ -26,21 +27,14 @@ from leaktight.verify.lipschitz.torus import chain
 
 
 def trained(images: Tensor, labels: Tensor, slope: float, epochs: int) -> nn.Sequential:
-    """By Adam with weight decay, from a fixed seed."""
+    """From a fixed seed."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.LeakyReLU(slope),
         nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.LeakyReLU(slope),
         nn.Flatten(), nn.Linear(32 * 7 * 7, 100), nn.LeakyReLU(slope), nn.Linear(100, 10),
     )  # fmt: skip
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(images)).split(64):
-            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return model.eval()
+    return fitted(model, images, labels, epochs)
 
 
 def norms(network: Network, steps: int = 200) -> list[str]:
@@ -53,10 +47,8 @@ def norms(network: Network, steps: int = 200) -> list[str]:
             for _ in range(steps):
                 x = op.adjoint(op.linear(x), [x.shape])[0].reshape(x.shape)
                 x = x / x.norm()
-            least, nodes = (
-                float(op.linear(x).norm()),
-                (Node("x", Input(), (), shape), Node("y", op, ("x",), node.shape)),
-            )
+            least = float(op.linear(x).norm())
+            nodes = Node("x", Input(), (), shape), Node("y", op, ("x",), node.shape)
             proven = spectra.product(chain(Network(nodes, (Port("x", shape),), (Port("y", node.shape),))))
             found.append(f"{proven:.5g} / {least:.5g}")
     return found

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from leaktight.models.draft import Draft
 from leaktight.models.enclosure import Enclosure, enclosed, exactly
 from leaktight.models.network import Node
-from leaktight.models.ops import Conv, ConvTranspose, Leaky, Linear, Reshape, Scale, Shape, TwoSlope
+from leaktight.models.ops import Conv, ConvTranspose, Leaky, Linear, Reshape, Scale, Shape, TwoSlope, Weighted
 
-Weighted = Linear | Scale | Conv | ConvTranspose
 Signs = NDArray[np.bool_]
 MAX_PRECISION = 2.0**-40  # the relative error up to which an activation's parameters may be rounded
 

@@ -19,7 +19,7 @@ from leaktight.models.ops.operator import Input, Op, Shape
 from leaktight.models.ops.plain import plain_arithmetic
 from leaktight.models.ops.rearrangement import Concat, Reshape, Select
 from leaktight.models.ops.sums import Constant, Sum
-from leaktight.models.ops.weighted import Linear, Scale
+from leaktight.models.ops.weighted import Linear, Scale, Weighted
 
 __all__ = [
     "Affine",
@@ -42,6 +42,7 @@ __all__ = [
     "Sum",
     "Tanh",
     "TwoSlope",
+    "Weighted",
     "leaky_relu",
     "plain_arithmetic",
 ]

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.sparse
 from torch import Tensor
 
+from leaktight.errors import InternalError
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.unsafe import Unsafe
 from leaktight.verify.bounds.interval import Interval
@@ -66,7 +67,8 @@ def _side_rows(linear: Linearised, known: Mapping[str, Interval], first: int) ->
         node = linear.network.by_name[name]
         at = open_[0].numpy().nonzero()[0]
         op, z = node.op, known[node.inputs[0]]
-        assert isinstance(op, TwoSlope)
+        if not isinstance(op, TwoSlope):
+            raise InternalError(f"node {name!r} is split and has no two slopes")
         left, right, kink, value = (_entries(p, node.shape)[at] for p in (op.left, op.right, op.kink, op.value))
         low, high = (end[0].reshape(-1).numpy()[at] for end in (z.lower, z.upper))
         bend, own, none = right - left, np.arange(len(at)), np.full(len(at), np.inf)

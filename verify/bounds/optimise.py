@@ -7,7 +7,7 @@ never breaks it.
 The ascent is by signs: a bound is concave in no useful sense in its turns, but its gradient's sign says for each line
 whether to turn up or down, and steps of halving size settle it. A few steps suffice, which is what makes it affordable
 to turn the lines behind every intermediate bound too, row by row (`turned_bounds`). Where signs go to and fro between
-kinks, Adam (Kingma and Ba 2014, arXiv:1412.6980) goes on; a step of it costs half as much again.
+kinks, Adam (leaktight.verify.adam) goes on; a step of it costs half as much again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from leaktight.models.network import Network
 from leaktight.models.ops import TwoSlope
 from leaktight.specs.region import Ball, Region
-from leaktight.verify import relax
+from leaktight.verify import adam, relax
 from leaktight.verify.bounds.backward import Backward
 from leaktight.verify.bounds.crown import intermediate_bounds
 from leaktight.verify.bounds.interval import Interval
@@ -31,7 +31,6 @@ from leaktight.verify.bounds.rows import Units
 
 Tilts = dict[str, Tensor]
 _TURN = 0.7
-_FIRST, _SECOND, _LEAST = 0.9, 0.999, 1e-30  # Adam's own; of a root, so that nothing is divided by zero
 # Step sizes, stage after stage: for the many rows behind the intermediate bounds, and for the few that are asked for.
 _COARSE, _FINE = tuple(0.5 * 0.78**k for k in range(14)), tuple(0.2 * 0.9**k for k in range(24))
 SCHEDULES: tuple[tuple[Sequence[float], Sequence[float]], ...] = (
@@ -118,21 +117,6 @@ def minimiser(region: Region, slopes: Tensor) -> Tensor:
     return torch.addcmul(middle, reach, slopes.sign())
 
 
-class _Moments:
-    """Directions of Adam: the mean of the slopes so far, over the root of the mean of their squares."""
-
-    def __init__(self) -> None:
-        self.mean = self.square = torch.zeros(())
-        self.steps = 0
-
-    def direction(self, slope: Tensor) -> Tensor:
-        self.steps += 1
-        self.mean = torch.lerp(self.mean.to(slope).expand_as(slope), slope, 1 - _FIRST)
-        self.square = torch.lerp(self.square.to(slope).expand_as(slope), slope * slope, 1 - _SECOND)
-        size = (self.square / (1 - _SECOND**self.steps)).sqrt_().clamp_(min=_LEAST)
-        return self.mean / (1 - _FIRST**self.steps) / size
-
-
 def ascend(
     value: Callable[[], Tensor],
     tilts: Tilts,
@@ -146,8 +130,8 @@ def ascend(
     `wanted` says of the best so far which rows are worth raising further; none ends the ascent. By Adam if not
     `by_signs`.
     """
-    best, moments = None, [_Moments() for _ in tilts]
-    for size in steps:
+    best, moments = None, [] if by_signs else [adam.moments(tilt) for tilt in tilts.values()]
+    for step, size in enumerate(steps):
         for tilt in tilts.values():
             tilt.requires_grad_(True)
         with torch.enable_grad():
@@ -157,10 +141,12 @@ def ascend(
             if not found.requires_grad or not bool(rows.any()):  # no line that can turn lies on the way to an input
                 return best
             slopes = torch.autograd.grad(found[rows].sum(), list(tilts.values()), allow_unused=True)
-        for tilt, slope, own in zip(tilts.values(), slopes, moments, strict=True):
+        for k, (tilt, slope) in enumerate(zip(tilts.values(), slopes, strict=True)):
             tilt.requires_grad_(False)
-            if slope is not None:
-                tilt.add_(slope.sign_() if by_signs else own.direction(slope), alpha=size).clamp_(0, 1)
+            if slope is not None and by_signs:
+                tilt.add_(slope.sign_(), alpha=size).clamp_(0, 1)
+            elif slope is not None:
+                tilt.add_(adam.direction(moments[k], slope), alpha=adam.warmed(size, step)).clamp_(0, 1)
     last = value()
     return last if best is None else torch.maximum(best, last)
 

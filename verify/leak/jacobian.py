@@ -25,19 +25,16 @@ from leaktight.models.ops import (
     Clip,
     Concat,
     Constant,
-    Conv,
-    ConvTranspose,
-    Linear,
     Maximum,
     Op,
     Reshape,
-    Scale,
     Select,
     Shape,
     Sigmoid,
     Sum,
     Tanh,
     TwoSlope,
+    Weighted,
 )  # fmt: skip
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.clock import tick
@@ -130,7 +127,7 @@ def _adjoint(node: Node, op: Affine, rows: Interval, shapes: Sequence[Shape]) ->
 
 def absolute(op: Affine, node: Node) -> Affine:
     """The linear operator with the absolute values of the weights, their uncertainty included."""
-    if isinstance(op, Linear | Scale | Conv | ConvTranspose):
+    if isinstance(op, Weighted):
         weight = op.weight.abs() if op.weight_error is None else up(op.weight.abs() + op.weight_error)
         return replace(op, weight=weight, weight_error=None, bias=None, bias_error=None)
     if isinstance(op, Sum):
@@ -142,7 +139,7 @@ def absolute(op: Affine, node: Node) -> Affine:
 
 def uncertainty(op: Affine) -> Affine | None:
     """The linear operator whose weights are the errors of the given one's; None for none."""
-    if not isinstance(op, Linear | Scale | Conv | ConvTranspose) or op.weight_error is None:
+    if not isinstance(op, Weighted) or op.weight_error is None:
         return None
     return replace(op, weight=op.weight_error.expand(op.weight.shape), weight_error=None, bias=None, bias_error=None)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Conv, ConvTranspose, Linear, Maximum, Scale
+from leaktight.models.ops import Affine, Maximum, Weighted
 from leaktight.verify.bounds.interval import Interval, step
 from leaktight.verify.leak.intervals import Known, product
 from leaktight.verify.leak.jacobian import possible, steepness_between
@@ -78,6 +78,6 @@ def _through(node: Node, given: Interval, form: Form, known: Known, start: Known
 
 
 def _without_bias(node: Node) -> Node:
-    if isinstance(node.op, Linear | Scale | Conv | ConvTranspose) and node.op.bias is not None:
+    if isinstance(node.op, Weighted) and node.op.bias is not None:
         return replace(node, op=replace(node.op, bias=None, bias_error=None))
     return node

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from leaktight.models.network import Network, Node
-from leaktight.models.ops import Affine, Constant, Conv, ConvTranspose, Input, Linear, Maximum, Scale, Sum
+from leaktight.models.ops import Affine, Constant, Input, Maximum, Sum, Weighted
 from leaktight.specs.region import Norm
 from leaktight.verify.bounds.interval import Interval
 from leaktight.verify.lipschitz.norms import times, up
@@ -87,7 +87,7 @@ def _absolute(op: Affine) -> Affine:
     """The operator with the largest absolute values that its weights may have."""
     if isinstance(op, Sum):
         return Sum((1,) * len(op.signs))
-    if not isinstance(op, Linear | Scale | Conv | ConvTranspose):
+    if not isinstance(op, Weighted):
         return op  # it moves entries
     weight = op.weight.double().abs()
     if op.weight_error is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from leaktight.errors import UnsupportedOperator
 from leaktight.models.enclosure import Array, Enclosure, enclosed, exactly
 from leaktight.models.network import Node
-from leaktight.models.ops import Affine, Concat, Conv, ConvTranspose, Linear, Reshape, Scale, Select, Shape, Sum
+from leaktight.models.ops import Affine, Concat, Linear, Reshape, Scale, Select, Shape, Sum, Weighted
 from leaktight.verify.clock import tick
 
 LARGEST = 1 << 23  # entries of a dense matrix: 64 MB, and as much again for its error
@@ -54,7 +54,7 @@ def dense(op: Affine, shapes: Sequence[Shape], at: int) -> Enclosure:
 
 def _uncertainty(op: Affine) -> Affine | None:
     """The operator whose weights are the errors of the given one's; None: there are none."""
-    if not isinstance(op, Linear | Scale | Conv | ConvTranspose) or op.weight_error is None:
+    if not isinstance(op, Weighted) or op.weight_error is None:
         return None
     return replace(op, weight=op.weight_error.expand(op.weight.shape), weight_error=None, bias=None, bias_error=None)
 

@@ -45,6 +45,7 @@ def optimal(
 ) -> list[Tensor] | None:
     """The diagonal of ``T`` for every step (empty for those without a width), from the closed form's on.
 
+    What few frequencies had found at the deadline is not compared with the closed form any more, and may be worse.
     None: the closed form is not feasible in floating point.
     """
     began = time.monotonic()

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leaktight.verify import adam
 from leaktight.verify.search.batch import Batch
 from leaktight.verify.search.multipliers import Bounding
 from leaktight.verify.search.passes import Pass, Replayed
 
-FIRST, SECOND = 0.9, 0.999
 _CROWDED = 0.75  # the share of a batch below which those that are done are left out
-_NOTHING = 1e-24  # under the root, so that nothing is divided by zero
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,7 @@ class _Moments:
 
     @classmethod
     def none(cls, batch: Batch, found: Pass) -> _Moments:
-        ray, multiplier, mix = (
-            (torch.zeros_like(x), torch.full_like(x, _NOTHING)) for x in (batch.ray, batch.multiplier, batch.mix)
-        )
+        ray, multiplier, mix = map(adam.moments, (batch.ray, batch.multiplier, batch.mix))
         if not batch.column.shape[1]:
             return cls(ray, multiplier, mix, batch.multiplier)
         used = batch.sign.abs()
@@ -101,23 +98,16 @@ def _keep(whole: Batch, batch: Batch, index: Tensor, which: Tensor) -> None:
 
 def _move(bounding: Bounding, batch: Batch, found: Replayed, moments: _Moments, schedule: Schedule, step: int) -> None:
     """One step uphill. The derivatives are the module `relaxed`'s."""
-    size = schedule.rate * schedule.decay**step * (1 - SECOND ** (step + 1)) ** 0.5 / (1 - FIRST ** (step + 1))
+    size = adam.warmed(schedule.rate * schedule.decay**step, step)
     shape, inputs, path = batch.shape, found.inputs, found.path
     uphill = (path.coefficients * path.free).mul_(inputs)
-    batch.ray.addcmul_(_direction(moments.ray, uphill), shape.turn, value=size)
+    batch.ray.addcmul_(adam.direction(moments.ray, uphill), shape.turn, value=size)
     torch.clamp(batch.ray, shape.least, shape.most, out=batch.ray)
     if batch.column.shape[1]:
         uphill = -batch.sign * inputs.gather(1, batch.column)
-        batch.multiplier.addcmul_(_direction(moments.multiplier, uphill), moments.scale, value=size).clamp_(min=0)
+        batch.multiplier.addcmul_(adam.direction(moments.multiplier, uphill), moments.scale, value=size).clamp_(min=0)
     if batch.mix.shape[1] > 1:
         _remix(bounding, batch, found, moments, size)
-
-
-def _direction(pair: tuple[Tensor, Tensor], uphill: Tensor) -> Tensor:
-    mean, square = pair
-    mean.lerp_(uphill, 1 - FIRST)
-    square.mul_(SECOND).addcmul_(uphill, uphill, value=1 - SECOND)
-    return square.rsqrt().mul_(mean)
 
 
 def _remix(bounding: Bounding, batch: Batch, found: Replayed, moments: _Moments, size: float) -> None:
@@ -126,6 +116,6 @@ def _remix(bounding: Bounding, batch: Batch, found: Replayed, moments: _Moments,
     atoms = (bounding.quick_weights[owner] @ found.outputs.unsqueeze(-1)).squeeze(-1) - bounding.quick_bounds[owner]
     atoms = atoms - (batch.mix * atoms).sum(1, keepdim=True)
     real = bounding.questions.real[owner]
-    mix = batch.mix + 0.5 * size * _direction(moments.mix, atoms.masked_fill(~real, 0.0))
+    mix = batch.mix + 0.5 * size * adam.direction(moments.mix, atoms.masked_fill(~real, 0.0))
     mix = mix.clamp(min=0).masked_fill(~real, 0.0) + 1e-6 * real
     batch.mix.copy_(mix / mix.sum(1, keepdim=True))
